@@ -1,0 +1,102 @@
+//! Label matchers: `=`, `!=`, `=~`, `!~`.
+
+use std::fmt;
+
+use crate::regex::GoRegex;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MatchOp {
+    Equal,
+    NotEqual,
+    Regex,
+    NotRegex,
+}
+
+impl MatchOp {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MatchOp::Equal => "=",
+            MatchOp::NotEqual => "!=",
+            MatchOp::Regex => "=~",
+            MatchOp::NotRegex => "!~",
+        }
+    }
+}
+
+/// Why a matcher was refused: its regular expression does not compile or is too large.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MatcherError {
+    pub message: String,
+}
+
+impl fmt::Display for MatcherError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for MatcherError {}
+
+/// A condition on one label. A label that is absent counts as the empty text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Matcher {
+    name: String,
+    op: MatchOp,
+    value: String,
+    /// Present exactly for the regex operators.
+    regex: Option<GoRegex>,
+}
+
+impl Matcher {
+    pub fn new(op: MatchOp, name: &str, value: &str) -> Result<Matcher, MatcherError> {
+        let regex = match op {
+            MatchOp::Regex | MatchOp::NotRegex => {
+                Some(GoRegex::new(value).map_err(|message| MatcherError { message })?)
+            }
+            MatchOp::Equal | MatchOp::NotEqual => None,
+        };
+        Ok(Matcher { name: name.to_owned(), op, value: value.to_owned(), regex })
+    }
+
+    pub fn equal(name: &str, value: &str) -> Matcher {
+        Matcher { name: name.to_owned(), op: MatchOp::Equal, value: value.to_owned(), regex: None }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn op(&self) -> MatchOp {
+        self.op
+    }
+
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// Whether a label with this value satisfies the matcher; `""` for an absent label.
+    pub fn matches(&self, value: &str) -> bool {
+        match (self.op, &self.regex) {
+            (MatchOp::Equal, _) => self.value == value,
+            (MatchOp::NotEqual, _) => self.value != value,
+            (MatchOp::Regex, regex) => regex.as_ref().expect("built in new").is_match(value),
+            (MatchOp::NotRegex, regex) => !regex.as_ref().expect("built in new").is_match(value),
+        }
+    }
+
+    /// Whether series without the label satisfy the matcher.
+    pub fn matches_empty(&self) -> bool {
+        self.matches("")
+    }
+}
+
+/// `name="value"`, as Prometheus prints a matcher.
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if crate::is_valid_legacy_name(&self.name) {
+            write!(f, "{}{}{:?}", self.name, self.op.as_str(), self.value)
+        } else {
+            write!(f, "{:?}{}{:?}", self.name, self.op.as_str(), self.value)
+        }
+    }
+}
