@@ -1,1 +1,18 @@
-//! (header to come)
+//! End-to-end tests with real processes and real peers, and tests of the house itself.
+//!
+//! [`peers`] finds the programs that a test needs and says what it lacks; [`process`] starts a
+//! program on a free port of 127.0.0.1 and ends it by id. The tests stand in `tests/`.
+//!
+//! Not here: what can be tested without a process (each crate's own tests), and timing
+//! (`benches`).
+
+pub mod http;
+pub mod peers;
+pub mod process;
+
+use std::path::{Path, PathBuf};
+
+/// The root of the project's checkout.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ stands in the root").to_owned()
+}
