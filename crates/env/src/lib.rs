@@ -10,6 +10,9 @@
 //!
 //! Not here: sockets (`net`, `scrape`, `server`) and async timers, which belong to the binary.
 
+mod durable;
+mod real;
 mod traits;
 
+pub use durable::{create_dir_durably, parent_of, replace_durably};
 pub use traits::{Clock, Disk, Entropy, Env, File, Job, Lock, Open, Parallel, Space};

@@ -50,7 +50,7 @@ pub trait Disk: Send + Sync {
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Names in a directory, sorted.
+    /// Names in a directory, sorted, without the directory's own path.
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
 
     fn exists(&self, path: &Path) -> io::Result<bool>;
