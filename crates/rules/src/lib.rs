@@ -1,1 +1,29 @@
-//! (header to come)
+//! Rule files, groups, recording and alerting rules, and the templates of their texts.
+//!
+//! ```text
+//! rule file ─ RuleFile::parse ─► RuleGroup ─► Group ─ step(now, evaluator) ─► Effects
+//!                                               ▲                              │ samples ─► store
+//!                              journal ─ restore┘                              │ changes ─► journal
+//!                                                                              └ notifications ─► notify
+//! ```
+//!
+//! Invariants: a group that was restored goes on as if the process had slept; a change of an
+//! alert and the notification it causes come out of the same step.
+//!
+//! Not here: threads, clocks, files (the binary), the evaluation of expressions (behind
+//! [`Evaluator`]), grouping and delivery (`notify`).
+
+#![forbid(unsafe_code)]
+
+mod alert;
+mod definition;
+mod effects;
+mod status;
+
+pub use alert::{AlertInstance, AlertState};
+pub use definition::{AlertingFields, Query, Rule, RuleFile, RuleGroup, RuleKind};
+pub use effects::{
+    AlertChange, Append, ChangeKind, Effects, EvalError, Evaluator, Gap, Notification, RuleFailure, RuleId,
+    RuleSample,
+};
+pub use status::{AlertStatus, AlertingStatus, GroupStatus, Health, RuleStatus};
