@@ -12,6 +12,7 @@
 
 mod durable;
 mod real;
+pub mod sim;
 mod traits;
 
 pub use durable::{create_dir_durably, parent_of, replace_durably};
