@@ -1,0 +1,122 @@
+//! What the handlers need from the running program besides store and query engine.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use tidewatch_model::Labels;
+use tidewatch_rules::GroupStatus;
+use tidewatch_scrape::{MetadataEntry, TargetsSnapshot};
+use tidewatch_storage::Ticket;
+
+/// A future behind a pointer, so that [`Backend`] can be a trait object.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The running program as its HTTP interface sees it. All calls but the futures return at once.
+pub trait Backend: Send + Sync {
+    /// Resolves when everything up to `ticket` is durable; an error says why it never will be.
+    fn durable(&self, ticket: Ticket) -> Pending<'_, Result<(), String>>;
+
+    /// Where the program stands on its way up or down.
+    fn phase(&self) -> Phase;
+
+    /// Applies the configuration files anew. An error is the text for the person who asked; the
+    /// last good configuration stays in force then.
+    fn reload(&self) -> Pending<'_, Result<(), String>>;
+
+    /// Begins an orderly shutdown.
+    fn quit(&self);
+
+    /// In order of file and place in the file.
+    fn rule_groups(&self) -> Vec<GroupStatus>;
+
+    fn targets(&self) -> TargetsSnapshot;
+
+    /// What active targets say about their metrics, in order of target, then of family.
+    fn metadata(&self) -> Vec<MetadataEntry>;
+
+    fn alertmanagers(&self) -> AlertmanagersView;
+
+    /// The configuration in force, as YAML, secrets replaced by `<secret>`.
+    fn config_yaml(&self) -> String;
+
+    /// Command-line flags with their values in force.
+    fn flags(&self) -> Vec<(String, String)>;
+
+    fn build_info(&self) -> BuildInfo;
+
+    fn runtime_info(&self) -> RuntimeInfo;
+
+    /// Statistics of the store; each list has at most `limit` entries.
+    fn tsdb_status(&self, limit: usize) -> TsdbStatus;
+
+    /// Labels that go with everything that leaves this server.
+    fn external_labels(&self) -> Labels;
+
+    /// The program's own metrics in Prometheus' text format, those of the server left out.
+    fn metrics(&self) -> String;
+
+    /// Sections of the configuration and conditions of the host that a person should know of:
+    /// for the page.
+    fn notices(&self) -> Vec<String>;
+}
+
+/// Ready means that writes are acknowledged; complete, that queries see all data.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Phase {
+    Starting,
+    /// Writes are taken; queries answer 503 until `done` reaches `total`.
+    Recovering {
+        done: u64,
+        total: u64,
+    },
+    Complete,
+    Stopping,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AlertmanagersView {
+    /// URLs to which alerts are posted.
+    pub active: Vec<String>,
+    pub dropped: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BuildInfo {
+    pub version: String,
+    pub revision: String,
+    pub branch: String,
+    pub build_user: String,
+    pub build_date: String,
+    /// The compiler; the API calls this field `goVersion`.
+    pub compiler: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RuntimeInfo {
+    pub start_time_ms: i64,
+    pub working_directory: String,
+    pub hostname: String,
+    pub reload_config_success: bool,
+    pub last_config_time_ms: i64,
+    pub corruption_count: u64,
+    pub thread_count: u64,
+    pub cpu_count: u64,
+    pub memory_limit_bytes: u64,
+    /// As flags say it: `15d`, `15d or 10GiB`.
+    pub storage_retention: String,
+}
+
+/// What `/api/v1/status/tsdb` shows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TsdbStatus {
+    pub series_count: u64,
+    pub chunk_count: u64,
+    pub label_pair_count: u64,
+    pub min_time_ms: i64,
+    pub max_time_ms: i64,
+    /// Largest first, each list.
+    pub series_by_metric: Vec<(String, u64)>,
+    pub values_by_label: Vec<(String, u64)>,
+    pub memory_by_label: Vec<(String, u64)>,
+    pub series_by_label_pair: Vec<(String, u64)>,
+}

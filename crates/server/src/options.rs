@@ -1,0 +1,51 @@
+//! What the server is made of and how it is set up.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tidewatch_env::Env;
+use tidewatch_model::Limits;
+use tidewatch_parser::ParserOptions;
+use tidewatch_promql::Engine;
+use tidewatch_storage::{Append, Select};
+
+use crate::backend::Backend;
+
+/// The parts that the handlers stand on.
+#[derive(Clone)]
+pub struct App {
+    pub env: Env,
+    pub select: Arc<dyn Select>,
+    pub append: Arc<dyn Append>,
+    pub engine: Arc<Engine>,
+    pub backend: Arc<dyn Backend>,
+    pub parser: ParserOptions,
+    pub limits: Limits,
+    pub options: ServerOptions,
+}
+
+/// Flags that concern HTTP, under Prometheus' names.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// `--web.listen-address`; port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// `--web.config.file`
+    pub web_config_file: Option<PathBuf>,
+    /// `--web.external-url`, without a slash at the end.
+    pub external_url: String,
+    /// `--web.route-prefix`: `/`, or a path that all routes are below.
+    pub route_prefix: String,
+    /// `--web.cors.origin`: a regular expression that must match the whole origin.
+    pub cors_origin: String,
+    /// `--web.page-title`
+    pub page_title: String,
+    /// `--web.enable-lifecycle`
+    pub enable_lifecycle: bool,
+    /// How many queries run at once; more wait for [`Limits::query_queue_ms`].
+    pub query_concurrency: usize,
+    /// Bytes of write requests, compressed and decompressed, that are held at once.
+    pub write_bytes_in_flight: usize,
+    /// Each query is logged when it ends.
+    pub query_log: bool,
+}
