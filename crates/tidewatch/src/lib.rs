@@ -1,1 +1,6 @@
-//! (header to come)
+//! The binary's library: configuration, wiring, and the embedded engine for test harnesses.
+//!
+//! Not here: anything a lower layer can do without knowing the others.
+
+pub mod config;
+pub mod files;

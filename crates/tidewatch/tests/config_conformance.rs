@@ -1,0 +1,71 @@
+//! Good and bad configuration files of others, where ../shared/conformance is present.
+
+use std::path::{Path, PathBuf};
+
+use tidewatch::config::{LoadOptions, load};
+
+fn folder() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance/config");
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    eprintln!("not run: {} is not present", folder.display());
+    None
+}
+
+/// One line of the folder's index.
+struct Case {
+    file: String,
+    valid: bool,
+    error_contains: Vec<String>,
+    agent: bool,
+}
+
+fn cases(folder: &Path, suite: &str) -> Vec<Case> {
+    let text = std::fs::read_to_string(folder.join("index.json")).expect("index.json");
+    let index: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let entries = index.as_array().expect("a list").iter().filter(|entry| entry["suite"] == suite);
+    entries
+        .map(|entry| Case {
+            file: entry["file"].as_str().expect("a name").to_owned(),
+            valid: entry["valid"].as_bool().expect("a verdict"),
+            error_contains: entry["error_contains"]
+                .as_array()
+                .map(|texts| texts.iter().filter_map(|t| t.as_str()).map(str::to_owned).collect())
+                .unwrap_or_default(),
+            agent: entry["agent_mode"] == true,
+        })
+        .collect()
+}
+
+/// Runs a suite; `accept` gives the refusal's text.
+fn run(suite: &str, accept: impl Fn(&Path, bool) -> Result<(), String>) {
+    let Some(folder) = folder() else { return };
+    let cases = cases(&folder, suite);
+    let mut wrong = Vec::new();
+    for case in &cases {
+        match (accept(&folder.join(&case.file), case.agent), case.valid) {
+            (Ok(()), true) => {}
+            (Ok(()), false) => {
+                wrong.push(format!("{}: accepted, expected {:?}", case.file, case.error_contains))
+            }
+            (Err(error), true) => wrong.push(format!("{}: refused: {error}", case.file)),
+            (Err(error), false) => {
+                // Upstream's messages name files by their place in its own tree.
+                let error = error.replace(&format!("{}/{suite}/", folder.display()), "testdata/");
+                if let Some(text) = case.error_contains.iter().find(|text| !error.contains(text.as_str())) {
+                    wrong.push(format!("{}: expected {text:?} in {error:?}", case.file));
+                }
+            }
+        }
+    }
+    println!("{suite}: {} passed, {} failed", cases.len() - wrong.len(), wrong.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn prometheus_files_load_or_are_refused_as_prometheus_does() {
+    run("prometheus", |file, agent| {
+        load(file, LoadOptions { agent }).map(drop).map_err(|error| error.to_string())
+    });
+}
