@@ -95,8 +95,9 @@ impl Recorder {
 
     /// Writes the series that were there from the first tick to the last.
     pub fn write(&self, path: &Path) -> Result<usize> {
-        let kept: Vec<usize> =
-            (0..self.series.len()).filter(|index| self.ticks.iter().all(|tick| tick.contains_key(index))).collect();
+        let kept: Vec<usize> = (0..self.series.len())
+            .filter(|index| self.ticks.iter().all(|tick| tick.contains_key(index)))
+            .collect();
         if kept.is_empty() {
             bail!("no series was there all the time");
         }

@@ -36,7 +36,7 @@ pub fn request(port: u16, method: &str, path: &str, headers: &[(&str, &str)], bo
     head.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
     stream.write_all(head.as_bytes())?;
     stream.write_all(body)?;
-    read_answer(BufReader::new(stream))
+    read_answer(&mut BufReader::new(stream))
 }
 
 pub fn get(port: u16, path: &str) -> Result<Answer> {
@@ -59,11 +59,13 @@ pub fn encode(text: &str) -> String {
         .collect()
 }
 
-fn read_answer(mut reader: BufReader<TcpStream>) -> Result<Answer> {
+/// Reads one answer; the connection stays usable where both sides keep it open.
+pub fn read_answer(reader: &mut BufReader<TcpStream>) -> Result<Answer> {
     let mut line = String::new();
     reader.read_line(&mut line)?;
-    let status = line.split(' ').nth(1).and_then(|s| s.parse().ok()).with_context(|| format!("no HTTP: {line:?}"))?;
-    let headers = read_headers(&mut reader)?;
+    let status =
+        line.split(' ').nth(1).and_then(|s| s.parse().ok()).with_context(|| format!("no HTTP: {line:?}"))?;
+    let headers = read_headers(reader)?;
     let mut body = Vec::new();
     if headers.iter().any(|(n, v)| n == "transfer-encoding" && v.contains("chunked")) {
         loop {
@@ -81,7 +83,7 @@ fn read_answer(mut reader: BufReader<TcpStream>) -> Result<Answer> {
     } else if let Some((_, length)) = headers.iter().find(|(n, _)| n == "content-length") {
         body.resize(length.parse()?, 0);
         reader.read_exact(&mut body)?;
-    } else {
+    } else if status != 204 && status != 304 {
         reader.read_to_end(&mut body)?;
     }
     Ok(Answer { status, body })

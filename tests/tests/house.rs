@@ -39,7 +39,8 @@ fn real_dependencies() -> BTreeMap<String, BTreeSet<String>> {
         if !Path::new(manifest).starts_with(root().join("crates")) {
             continue;
         }
-        let name = short(package["name"].as_str().expect("a name")).expect("our crates are named tidewatch-…");
+        let name =
+            short(package["name"].as_str().expect("a name")).expect("our crates are named tidewatch-…");
         let uses = package["dependencies"]
             .as_array()
             .expect("dependencies")
@@ -67,7 +68,10 @@ fn crates_use_what_the_layer_table_allows_and_nothing_else() {
         assert!(extra.is_empty(), "{name} uses {extra:?}, which docs/architecture.md does not allow");
         for used in uses {
             let lower = &table[used].0;
-            assert!(lower < layer, "{name} (layer {layer}) uses {used} (layer {lower}): arrows run downwards");
+            assert!(
+                lower < layer,
+                "{name} (layer {layer}) uses {used} (layer {lower}): arrows run downwards"
+            );
         }
     }
 }
@@ -93,7 +97,8 @@ fn sources() -> Vec<PathBuf> {
 fn every_file_begins_by_saying_what_it_is() {
     for file in sources() {
         let text = std::fs::read_to_string(&file).expect("UTF-8");
-        let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!")).unwrap_or("");
+        let first =
+            text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!")).unwrap_or("");
         assert!(
             first.starts_with("//! ") && first.len() > 20,
             "{} does not begin with a `//!` header",
@@ -116,8 +121,12 @@ fn every_crate_header_says_what_is_not_there() {
 fn only_env_touches_files_clocks_and_entropy() {
     // The binary and the edge (net, server, scrape) own sockets and read files named by a user;
     // the cores may not.
-    let cores = ["model", "chunk", "wal", "ingest", "parser", "storage", "tsdb", "promql", "journal", "notify", "rules"];
-    let forbidden = ["std::fs", "SystemTime::now", "Instant::now", "std::thread::spawn", "tokio::", "std::net"];
+    let cores = [
+        "model", "chunk", "wal", "ingest", "parser", "storage", "tsdb", "promql", "journal", "notify",
+        "rules",
+    ];
+    let forbidden =
+        ["std::fs", "SystemTime::now", "Instant::now", "std::thread::spawn", "tokio::", "std::net"];
     for file in sources() {
         let relative = file.strip_prefix(root()).expect("under the root").to_owned();
         let mut parts = relative.iter().filter_map(|p| p.to_str());
@@ -130,7 +139,8 @@ fn only_env_touches_files_clocks_and_entropy() {
         let text = std::fs::read_to_string(&file).expect("UTF-8");
         let product = text.split("#[cfg(test)]").next().unwrap_or("");
         for word in forbidden {
-            let found = product.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(word));
+            let found =
+                product.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(word));
             assert!(!found, "{} uses {word}: go through env", relative.display());
         }
     }

@@ -18,7 +18,8 @@ fn main() -> Result<()> {
     let mut recorder = Recorder::default();
     let start = Instant::now();
     for second in 0..seconds {
-        let texts: Result<Vec<String>> = ports.iter().map(|port| Ok(http::get(*port, "/metrics")?.text())).collect();
+        let texts: Result<Vec<String>> =
+            ports.iter().map(|port| Ok(http::get(*port, "/metrics")?.text())).collect();
         recorder.tick(&texts?);
         let due = Duration::from_secs(second + 1);
         std::thread::sleep(due.saturating_sub(start.elapsed()));

@@ -1,0 +1,239 @@
+//! Whole servers under one load, side by side: `compare [WORK…]` with the works `known`, `new`
+//! and `queries`; all where none is named. Prints each figure and its ratio to the peers'.
+//!
+//! The sender shares the machine, so only the servers' own CPU time counts, read from the
+//! operating system.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use tidewatch_benches::load::{Load, STEP_S};
+use tidewatch_benches::recording::Recording;
+use tidewatch_benches::servers::{Kind, Server};
+use tidewatch_tests::{http, root};
+
+const CONNECTIONS: usize = 4;
+
+/// One line of the result: a figure for each server.
+struct Figure {
+    name: String,
+    values: Vec<Option<f64>>,
+    more_is_better: bool,
+}
+
+fn main() -> Result<()> {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let chosen = |work: &str| wanted.is_empty() || wanted.iter().any(|w| w == work);
+    let recording = Recording::read(&root().join("benches/data/recording.gz"))?;
+    let kinds: Vec<Kind> = [Kind::Tidewatch, Kind::Prometheus, Kind::VictoriaMetrics]
+        .into_iter()
+        .filter(|kind| {
+            let there = kind.program().is_some();
+            if !there {
+                eprintln!("left out: {} is not installed (tidewatch: cargo build --release)", kind.name());
+            }
+            there
+        })
+        .collect();
+    let folder = std::env::temp_dir().join(format!("tidewatch-compare-{}", std::process::id()));
+    let mut columns = Vec::new();
+    for kind in &kinds {
+        let mut figures = Vec::new();
+        if chosen("known") || chosen("queries") {
+            let load = Load::new(&recording, 50, 1_000)?;
+            figures.extend(known(
+                *kind,
+                &folder.join(format!("{}-known", kind.name())),
+                &load,
+                chosen("queries"),
+            )?);
+        }
+        if chosen("new") {
+            let load = Load::new(&recording, 1_000, 1_000)?;
+            figures.extend(new(*kind, &folder.join(format!("{}-new", kind.name())), &load)?);
+        }
+        columns.push(figures);
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+    print(&kinds, columns);
+    Ok(())
+}
+
+type Measured = (String, Option<f64>, bool);
+
+/// Six hours of scrapes of 50 hosts: the steady state of a fleet.
+fn known(kind: Kind, folder: &Path, load: &Load, queries: bool) -> Result<Vec<Measured>> {
+    let server = Server::start(kind, folder)?;
+    let idle_bytes = server.resident_bytes()?;
+    // Six hours, ending now: no sample is in the future.
+    let steps = 6 * 3600 / STEP_S;
+    let start_ms = now_ms()? - (steps * STEP_S * 1000) as i64 - 60_000;
+    send(&server, load, 0..1, start_ms)?;
+    let (cpu, clock) = (server.cpu_seconds()?, Instant::now());
+    let mut resident = 0;
+    let mut sent = 0;
+    for part in [1..480, 480..steps] {
+        sent += send(&server, load, part, start_ms)?;
+        if resident == 0 {
+            resident = server.resident_bytes()?;
+        }
+    }
+    let (cpu, seconds) = (server.cpu_seconds()? - cpu, clock.elapsed().as_secs_f64());
+    let series = load.series_count() as f64;
+    let mut figures: Vec<Measured> = vec![
+        ("known: samples per CPU-second".to_owned(), Some(sent as f64 / cpu), true),
+        ("known: samples per second".to_owned(), Some(sent as f64 / seconds), true),
+        (
+            "known: bytes of memory per series after 2 h".to_owned(),
+            Some(resident.saturating_sub(idle_bytes) as f64 / series),
+            false,
+        ),
+    ];
+    let (server, restart) = server.kill_and_restart("count(up) or vector(0)")?;
+    figures.push(("known: seconds to complete after kill -9".to_owned(), Some(restart), false));
+    std::thread::sleep(std::time::Duration::from_secs(20));
+    let total = series * steps as f64;
+    let wal =
+        |path: &Path| path.components().any(|c| c.as_os_str() == "wal" || c.as_os_str() == "chunks_head");
+    figures.push((
+        "known: bytes on disk per sample, log excluded".to_owned(),
+        Some(server.disk_bytes(|path| !wal(path)) as f64 / total),
+        false,
+    ));
+    if queries {
+        figures.extend(query(&server, start_ms, steps)?);
+    }
+    Ok(figures)
+}
+
+/// A thousand hosts that are seen for the first time.
+fn new(kind: Kind, folder: &Path, load: &Load) -> Result<Vec<Measured>> {
+    let server = Server::start(kind, folder)?;
+    let idle_bytes = server.resident_bytes()?;
+    let start_ms = now_ms()? - 8 * STEP_S as i64 * 1000 - 60_000;
+    let cpu = server.cpu_seconds()?;
+    let sent = send(&server, load, 0..8, start_ms)?;
+    let cpu = server.cpu_seconds()? - cpu;
+    let resident = server.resident_bytes()?;
+    let (_server, restart) = server.kill_and_restart("count(node_load1) > 999")?;
+    Ok(vec![
+        ("new: samples per CPU-second".to_owned(), Some(sent as f64 / cpu), true),
+        (
+            "new: bytes of memory per series".to_owned(),
+            Some(resident.saturating_sub(idle_bytes) as f64 / load.series_count() as f64),
+            false,
+        ),
+        ("new: seconds to complete after kill -9".to_owned(), Some(restart), false),
+    ])
+}
+
+/// Sends the steps over several connections; gives the number of samples.
+fn send(server: &Server, load: &Load, steps: std::ops::Range<usize>, start_ms: i64) -> Result<usize> {
+    let sums: Vec<Result<usize>> = std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..CONNECTIONS)
+            .map(|worker| {
+                let steps = steps.clone();
+                scope.spawn(move || {
+                    let mut sender = server.connect()?;
+                    let mut sum = 0;
+                    for step in steps {
+                        for (body, count) in load.requests(step, start_ms, worker, CONNECTIONS) {
+                            sender.write(&body)?;
+                            sum += count;
+                        }
+                    }
+                    Ok(sum)
+                })
+            })
+            .collect();
+        senders.into_iter().map(|sender| sender.join().expect("no sender panics")).collect()
+    });
+    sums.into_iter().sum()
+}
+
+/// Dashboard shapes; `R` stands for a window.
+const QUERIES: [(&str, &str, bool); 10] = [
+    ("instant sum of rates by instance", "sum by (instance) (rate(node_cpu_seconds_total[5m]))", true),
+    ("range sum of rates by mode", "sum by (mode) (rate(node_cpu_seconds_total[5m]))", false),
+    (
+        "histogram_quantile",
+        "histogram_quantile(0.99, sum by (le) (rate(prometheus_http_request_duration_seconds_bucket[5m])))",
+        false,
+    ),
+    ("topk", "topk(5, rate(node_network_receive_bytes_total[5m]))", false),
+    ("avg_over_time", "avg_over_time(node_load1[10m])", false),
+    ("quantile_over_time", "quantile_over_time(0.9, node_memory_MemAvailable_bytes[10m])", false),
+    ("join", "node_memory_MemAvailable_bytes / on (instance) node_memory_MemTotal_bytes", false),
+    ("regex over names", "count({__name__=~\"node_netstat_.*\"})", false),
+    ("count of all series", "count({__name__=~\".+\"})", true),
+    ("raw single series", "node_load1{instance=\"host-0001.example.com:9100\"}", false),
+];
+
+/// Runs each query until a second of wall time has passed; CPU milliseconds a run.
+fn query(server: &Server, start_ms: i64, steps: usize) -> Result<Vec<Measured>> {
+    let end = start_ms / 1000 + (steps * STEP_S) as i64;
+    let mut figures = Vec::new();
+    for (name, expression, instant) in QUERIES {
+        let path = if instant {
+            format!("/api/v1/query?query={}&time={end}", http::encode(expression))
+        } else {
+            let start = end - 3 * 3600;
+            format!("/api/v1/query_range?query={}&start={start}&end={end}&step=60", http::encode(expression))
+        };
+        let ask = || -> Result<usize> {
+            let answer = http::get(server.port, &path)?;
+            anyhow::ensure!(answer.status == 200, "{expression}: {}", answer.text());
+            Ok(answer.json()?["data"]["result"].as_array().map_or(0, Vec::len))
+        };
+        let found = ask()?;
+        if found == 0 {
+            eprintln!("{}: {name} found nothing", server.kind.name());
+        }
+        let (cpu, clock) = (server.cpu_seconds()?, Instant::now());
+        let mut runs = 0;
+        while clock.elapsed().as_secs_f64() < 1.0 {
+            http::get(server.port, &path)?;
+            runs += 1;
+        }
+        let milliseconds = (server.cpu_seconds()? - cpu) * 1000.0 / f64::from(runs);
+        figures.push((format!("query: {name}, CPU ms"), Some(milliseconds), false));
+    }
+    let resident = server.resident_bytes()? as f64 / f64::from(1 << 20);
+    figures.push(("query: resident MiB afterwards".to_owned(), Some(resident), false));
+    Ok(figures)
+}
+
+fn now_ms() -> Result<i64> {
+    let elapsed =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).context("a clock after 1970")?;
+    Ok(elapsed.as_millis() as i64)
+}
+
+/// A table: a row a figure, a column a server, then our ratio to each peer (above 1 is better).
+fn print(kinds: &[Kind], columns: Vec<Vec<Measured>>) {
+    let rows = columns.first().map_or(0, Vec::len);
+    let figures = (0..rows).map(|row| Figure {
+        name: columns[0][row].0.clone(),
+        values: columns.iter().map(|column| column.get(row).and_then(|figure| figure.1)).collect(),
+        more_is_better: columns[0][row].2,
+    });
+    let names: Vec<String> = kinds.iter().map(|kind| format!("{:>18}", kind.name())).collect();
+    println!("{:<52}{}   ratio to peers", "", names.join(""));
+    for figure in figures {
+        let values: Vec<String> = figure
+            .values
+            .iter()
+            .map(|v| v.map_or(format!("{:>18}", "-"), |v| format!("{v:>18.3}")))
+            .collect();
+        let ratios: Vec<String> = figure.values[1..]
+            .iter()
+            .map(|peer| match (figure.values[0], peer) {
+                (Some(ours), Some(peer)) if figure.more_is_better => format!("{:.1}", ours / peer),
+                (Some(ours), Some(peer)) => format!("{:.1}", peer / ours),
+                _ => "-".to_owned(),
+            })
+            .collect();
+        println!("{:<52}{}   {}", figure.name, values.join(""), ratios.join("  "));
+    }
+}
