@@ -1,8 +1,7 @@
-//! The smallest HTTP client and server that the tests need: one request a connection, on loopback.
+//! The smallest HTTP client that the tests need: one request a connection, on loopback.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -89,7 +88,7 @@ pub fn read_answer(reader: &mut BufReader<TcpStream>) -> Result<Answer> {
     Ok(Answer { status, body })
 }
 
-fn read_headers(reader: &mut impl BufRead) -> Result<Vec<(String, String)>> {
+pub(crate) fn read_headers(reader: &mut impl BufRead) -> Result<Vec<(String, String)>> {
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();
@@ -100,53 +99,4 @@ fn read_headers(reader: &mut impl BufRead) -> Result<Vec<(String, String)>> {
             headers.push((name.trim().to_ascii_lowercase(), value.trim().to_owned()));
         }
     }
-}
-
-/// A server that a test can break: answers every GET with a text, or refuses.
-pub struct Backend {
-    port: u16,
-    /// The text to answer with; `None` closes each connection at once, as a dead service does.
-    answer: Arc<Mutex<Option<String>>>,
-}
-
-impl Backend {
-    pub fn start(answer: &str) -> Result<Backend> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let port = listener.local_addr()?.port();
-        let shared = Arc::new(Mutex::new(Some(answer.to_owned())));
-        let answer = shared.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let text = answer.lock().expect("no panic holds it").clone();
-                if let Some(text) = text {
-                    let _ = serve_one(stream, &text);
-                }
-            }
-        });
-        Ok(Backend { port, answer: shared })
-    }
-
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
-    /// From now on answers with `text`; `None` disconnects it.
-    pub fn set(&self, text: Option<&str>) {
-        *self.answer.lock().expect("no panic holds it") = text.map(str::to_owned);
-    }
-}
-
-fn serve_one(stream: TcpStream, text: &str) -> Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let mut reader = BufReader::new(stream.try_clone()?);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    read_headers(&mut reader)?;
-    let mut stream = stream;
-    write!(
-        stream,
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
-        text.len()
-    )?;
-    Ok(())
 }

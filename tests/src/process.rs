@@ -86,3 +86,20 @@ pub fn wait_for<T>(what: &str, patience: Duration, mut ready: impl FnMut() -> Op
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+/// Our own program, as the test run built it; built now where it was not.
+pub fn tidewatch() -> Result<std::path::PathBuf> {
+    let test = std::env::current_exe()?;
+    // target/PROFILE/deps/TEST-HASH: the program stands two folders up.
+    let profile = test.parent().and_then(Path::parent).context("a test stands in target/PROFILE/deps")?;
+    let program = profile.join("tidewatch");
+    if !program.is_file() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let status =
+            Command::new(cargo).args(["build", "-p", "tidewatch"]).current_dir(crate::root()).status()?;
+        if !status.success() {
+            bail!("cargo build -p tidewatch failed");
+        }
+    }
+    Ok(program)
+}
