@@ -16,7 +16,9 @@
 pub mod exposition;
 pub mod remote_write;
 
-pub use exposition::Format;
+pub use exposition::{
+    Entry, Exemplar, Format, ParseError, ParsedText, Parser, Series, negotiate, parse_text,
+};
 pub use remote_write::{
     WriteError, WriteSummary, compress, decode_write_request, decompress, encode_write_request,
 };
