@@ -19,6 +19,8 @@ mod alert;
 mod definition;
 mod effects;
 mod status;
+pub mod template;
+mod yaml;
 
 pub use alert::{AlertInstance, AlertState};
 pub use definition::{AlertingFields, Query, Rule, RuleFile, RuleGroup, RuleKind};
