@@ -3,4 +3,6 @@
 //! Not here: anything a lower layer can do without knowing the others.
 
 pub mod config;
+pub mod exposition;
 pub mod files;
+pub mod host;
