@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use crate::METRIC_NAME;
+use crate::{METRIC_NAME, quote};
 
 /// A label set in its canonical form: sorted by name, no name twice, no empty value.
 ///
@@ -188,9 +188,9 @@ impl fmt::Display for Labels {
                 f.write_str(", ")?;
             }
             if is_valid_legacy_name(name) {
-                write!(f, "{name}={value:?}")?;
+                write!(f, "{name}={}", quote(value))?;
             } else {
-                write!(f, "{name:?}={value:?}")?;
+                write!(f, "{}={}", quote(name), quote(value))?;
             }
         }
         f.write_str("}")

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::quote;
 use crate::regex::GoRegex;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,10 +94,11 @@ impl Matcher {
 /// `name="value"`, as Prometheus prints a matcher.
 impl fmt::Display for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (op, value) = (self.op.as_str(), quote(&self.value));
         if crate::is_valid_legacy_name(&self.name) {
-            write!(f, "{}{}{:?}", self.name, self.op.as_str(), self.value)
+            write!(f, "{}{op}{value}", self.name)
         } else {
-            write!(f, "{:?}{}{:?}", self.name, self.op.as_str(), self.value)
+            write!(f, "{}{op}{value}", quote(&self.name))
         }
     }
 }
