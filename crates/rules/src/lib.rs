@@ -18,6 +18,8 @@
 mod alert;
 mod definition;
 mod effects;
+mod file;
+mod lint;
 mod status;
 pub mod template;
 mod yaml;
@@ -28,4 +30,6 @@ pub use effects::{
     AlertChange, Append, ChangeKind, Effects, EvalError, Evaluator, Gap, Notification, RuleFailure, RuleId,
     RuleSample,
 };
+pub use file::{LoadOptions, RuleFileError, RulePlace};
+pub use lint::{DuplicateRule, duplicate_rules};
 pub use status::{AlertStatus, AlertingStatus, GroupStatus, Health, RuleStatus};

@@ -63,7 +63,7 @@ const fn function(name: &'static str, params: &'static [Param], action: Action) 
 }
 
 const fn variadic(name: &'static str, params: &'static [Param], action: Action) -> Function {
-    Function { name, params, variadic: Some(Param::Any), action }
+    Function { name, params, variadic: Some(Any), action }
 }
 
 use Action::{Hosted, Pure};
