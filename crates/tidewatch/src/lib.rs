@@ -2,7 +2,10 @@
 //!
 //! Not here: anything a lower layer can do without knowing the others.
 
+pub mod cli;
 pub mod config;
 pub mod exposition;
 pub mod files;
 pub mod host;
+pub mod logging;
+pub mod time;

@@ -1,0 +1,144 @@
+//! The command line: `serve` under Prometheus' flag names, and promtool's checks under
+//! promtool's.
+
+pub mod serve;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A time-series and alert-evaluation engine: drop-in for Prometheus.
+#[derive(Debug, Parser)]
+#[command(name = "tidewatch", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub serve: serve::ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server (also what `tidewatch` alone does).
+    Serve(Box<serve::ServeArgs>),
+    /// Check files without a server.
+    #[command(subcommand)]
+    Check(Check),
+    /// Ask a server.
+    #[command(subcommand)]
+    Query(Query),
+    /// Run tests of rules and queries.
+    #[command(subcommand)]
+    Test(Test),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Check {
+    /// Check whether configuration files are valid.
+    Config(CheckConfig),
+    /// Check whether rule files are valid.
+    Rules(CheckRules),
+}
+
+#[derive(Debug, Args)]
+pub struct CheckConfig {
+    /// Only check the syntax, not the files that the configuration names.
+    #[arg(long = "syntax-only")]
+    pub syntax_only: bool,
+    /// Check for use in agent mode.
+    #[arg(long)]
+    pub agent: bool,
+    #[command(flatten)]
+    pub lint: Lint,
+    #[arg(required = true)]
+    pub files: Vec<std::path::PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckRules {
+    #[command(flatten)]
+    pub lint: Lint,
+    /// Rule files; standard input where none is named.
+    pub files: Vec<std::path::PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Lint {
+    /// What to look for: all, duplicate-rules, none (several with commas).
+    #[arg(long, default_value = "duplicate-rules")]
+    pub lint: String,
+    /// End with status 3 where a lint finds something.
+    #[arg(long = "lint-fatal")]
+    pub lint_fatal: bool,
+    /// Fields that are not known are no error.
+    #[arg(long = "ignore-unknown-fields")]
+    pub ignore_unknown_fields: bool,
+    /// Features to switch on, as of `serve`.
+    #[arg(long = "enable-feature")]
+    pub enable_feature: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Query {
+    /// Run an instant query.
+    Instant {
+        #[command(flatten)]
+        output: Output,
+        /// When to evaluate: RFC 3339 or Unix seconds; now where absent.
+        #[arg(long)]
+        time: Option<String>,
+        /// The server: http://host:port
+        server: String,
+        expr: String,
+    },
+    /// Run a range query.
+    Range {
+        #[command(flatten)]
+        output: Output,
+        #[arg(long)]
+        start: Option<String>,
+        #[arg(long)]
+        end: Option<String>,
+        /// A duration.
+        #[arg(long)]
+        step: Option<String>,
+        /// Headers to send, NAME=VALUE.
+        #[arg(long)]
+        header: Vec<String>,
+        server: String,
+        expr: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Output {
+    #[arg(short = 'o', long = "format", default_value = "promql", value_parser = ["promql", "json"])]
+    pub format: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Test {
+    /// Run promtool's unit-test files.
+    Rules(TestRules),
+    /// Run Prometheus' `.test` scripts.
+    Promql {
+        #[arg(required = true)]
+        files: Vec<std::path::PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct TestRules {
+    /// Only run test groups whose name matches one of these regular expressions.
+    #[arg(long)]
+    pub run: Vec<String>,
+    /// Show differences line by line.
+    #[arg(long)]
+    pub diff: bool,
+    #[arg(long)]
+    pub debug: bool,
+    #[arg(long = "ignore-unknown-fields")]
+    pub ignore_unknown_fields: bool,
+    #[arg(long = "enable-feature")]
+    pub enable_feature: Vec<String>,
+    #[arg(required = true)]
+    pub files: Vec<std::path::PathBuf>,
+}

@@ -1,0 +1,165 @@
+//! Flags of the server, named as Prometheus names them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use tidewatch_model::parse_duration_ms;
+
+use crate::logging::LogFormat;
+
+#[derive(Debug, Clone, Args)]
+pub struct ServeArgs {
+    /// Prometheus configuration file. Without one the server watches this host and itself.
+    #[arg(long = "config.file")]
+    pub config_file: Option<PathBuf>,
+    /// Directory for data.
+    #[arg(long = "storage.tsdb.path", default_value = "./tidewatch-data")]
+    pub storage_path: PathBuf,
+    /// How long to keep samples.
+    #[arg(long = "storage.tsdb.retention.time", value_parser = duration)]
+    pub retention_ms: Option<i64>,
+    /// Address to listen on; may be given several times.
+    #[arg(long = "web.listen-address", default_value = "127.0.0.1:9090", value_parser = address)]
+    pub listen: Vec<SocketAddr>,
+    /// File with TLS and authentication settings.
+    #[arg(long = "web.config.file")]
+    pub web_config_file: Option<PathBuf>,
+    /// The URL under which the server is reached from outside.
+    #[arg(long = "web.external-url", default_value = "")]
+    pub external_url: String,
+    /// Prefix of all routes; the path of the external URL where absent.
+    #[arg(long = "web.route-prefix")]
+    pub route_prefix: Option<String>,
+    /// Allow shutdown and reload by HTTP.
+    #[arg(long = "web.enable-lifecycle")]
+    pub enable_lifecycle: bool,
+    /// Regular expression of origins that may read by CORS.
+    #[arg(long = "web.cors.origin", default_value = ".*")]
+    pub cors_origin: String,
+    /// Title of the page.
+    #[arg(long = "web.page-title", default_value = "Tidewatch")]
+    pub page_title: String,
+    /// Most connections at once.
+    #[arg(long = "web.max-connections", default_value_t = 512)]
+    pub max_connections: usize,
+    /// The longest that a query may take.
+    #[arg(long = "query.timeout", default_value = "2m", value_parser = duration)]
+    pub query_timeout_ms: i64,
+    /// Most queries at once; twice the cores where absent.
+    #[arg(long = "query.max-concurrency")]
+    pub query_concurrency: Option<usize>,
+    /// Most samples that a query may hold at once.
+    #[arg(long = "query.max-samples", default_value_t = 50_000_000)]
+    pub query_max_samples: u64,
+    /// How far back an instant selector looks for a sample.
+    #[arg(long = "query.lookback-delta", default_value = "5m", value_parser = duration)]
+    pub lookback_ms: i64,
+    /// Shortest time between two notifications of an alert.
+    #[arg(long = "rules.alert.resend-delay", default_value = "1m", value_parser = duration)]
+    pub resend_delay_ms: i64,
+    /// Features to switch on, with commas between them.
+    #[arg(long = "enable-feature", value_delimiter = ',')]
+    pub enable_feature: Vec<String>,
+    #[arg(long = "log.level", default_value = "info")]
+    pub log_level: tracing::Level,
+    #[arg(long = "log.format", default_value = "logfmt")]
+    pub log_format: LogFormat,
+
+    /// Always on here; taken so that command lines need no change.
+    #[arg(long = "web.enable-remote-write-receiver", hide = true)]
+    pub remote_write_receiver: bool,
+    #[command(flatten)]
+    pub no_effect: NoEffect,
+}
+
+/// Flags of Prometheus that have nothing to act on here. Each that is given is named in a warning.
+#[derive(Debug, Clone, Args)]
+pub struct NoEffect {
+    #[arg(long = "storage.tsdb.wal-compression", hide = true)]
+    wal_compression: bool,
+    #[arg(long = "storage.tsdb.no-lockfile", hide = true)]
+    no_lockfile: bool,
+    #[arg(long = "storage.tsdb.retention.size", hide = true)]
+    retention_size: Option<String>,
+    #[arg(long = "web.console.templates", hide = true)]
+    console_templates: Option<String>,
+    #[arg(long = "web.console.libraries", hide = true)]
+    console_libraries: Option<String>,
+    #[arg(long = "web.enable-admin-api", hide = true)]
+    admin_api: bool,
+    #[arg(long = "alertmanager.notification-queue-capacity", hide = true)]
+    notification_queue: Option<String>,
+}
+
+impl NoEffect {
+    /// Names of those that were given.
+    pub fn given(&self) -> Vec<&'static str> {
+        [
+            ("storage.tsdb.wal-compression", self.wal_compression),
+            ("storage.tsdb.no-lockfile", self.no_lockfile),
+            ("storage.tsdb.retention.size", self.retention_size.is_some()),
+            ("web.console.templates", self.console_templates.is_some()),
+            ("web.console.libraries", self.console_libraries.is_some()),
+            ("web.enable-admin-api", self.admin_api),
+            ("alertmanager.notification-queue-capacity", self.notification_queue.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+        .collect()
+    }
+}
+
+fn duration(text: &str) -> Result<i64, String> {
+    parse_duration_ms(text).map_err(|error| error.message)
+}
+
+/// `host:port` with a literal address; `:9090` is every address, as in Go.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let full = if text.starts_with(':') {
+        format!("0.0.0.0{text}")
+    } else {
+        text.replace("localhost:", "127.0.0.1:")
+    };
+    full.parse().map_err(|_| format!("{text:?} is no address: write 127.0.0.1:9090, [::1]:9090 or :9090"))
+}
+
+impl ServeArgs {
+    /// Flags with their values in force, for the API and the page.
+    pub fn flags(&self) -> Vec<(String, String)> {
+        let duration = tidewatch_model::format_duration;
+        let path =
+            |path: &Option<PathBuf>| path.as_ref().map(|p| p.display().to_string()).unwrap_or_default();
+        let listen: Vec<String> = self.listen.iter().map(SocketAddr::to_string).collect();
+        [
+            ("config.file", path(&self.config_file)),
+            ("enable-feature", self.enable_feature.join(",")),
+            ("log.format", format!("{:?}", self.log_format).to_lowercase()),
+            ("log.level", self.log_level.to_string().to_lowercase()),
+            ("query.lookback-delta", duration(self.lookback_ms)),
+            ("query.max-concurrency", self.query_concurrency().to_string()),
+            ("query.max-samples", self.query_max_samples.to_string()),
+            ("query.timeout", duration(self.query_timeout_ms)),
+            ("rules.alert.resend-delay", duration(self.resend_delay_ms)),
+            ("storage.tsdb.path", self.storage_path.display().to_string()),
+            ("storage.tsdb.retention.time", duration(self.retention_ms.unwrap_or(0))),
+            ("web.config.file", path(&self.web_config_file)),
+            ("web.cors.origin", self.cors_origin.clone()),
+            ("web.enable-lifecycle", self.enable_lifecycle.to_string()),
+            ("web.enable-remote-write-receiver", "true".to_owned()),
+            ("web.external-url", self.external_url.clone()),
+            ("web.listen-address", listen.join(",")),
+            ("web.max-connections", self.max_connections.to_string()),
+            ("web.page-title", self.page_title.clone()),
+            ("web.route-prefix", self.route_prefix.clone().unwrap_or_default()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+    }
+
+    pub fn query_concurrency(&self) -> usize {
+        self.query_concurrency
+            .unwrap_or_else(|| 2 * std::thread::available_parallelism().map_or(2, usize::from))
+    }
+}
