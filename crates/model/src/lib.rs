@@ -36,7 +36,9 @@ pub use labels::{Labels, LabelsBuilder, is_valid_label_name, is_valid_legacy_nam
 pub use limits::Limits;
 pub use matcher::{MatchOp, Matcher, MatcherError};
 pub use quote::{is_printable, quote, quote_char};
-pub use relabel::{RelabelAction, RelabelConfig, RelabelError, RelabelFields, relabel};
+pub use relabel::{
+    NameValidation, RelabelAction, RelabelConfig, RelabelError, RelabelFields, expand_template, relabel,
+};
 pub use sample::{STALE_NAN, STALE_NAN_BITS, Sample, is_stale};
 pub use value::{InstantSample, RangeSeries, SampleValue, Value};
 
