@@ -1,12 +1,46 @@
 //! Native histograms: exponential schemas −4…8 and custom buckets (schema −53), as integers
 //! (how they are stored) and as floats (how they are computed with).
 //!
-//! Layout and arithmetic follow Prometheus' `model/histogram`.
+//! ```text
+//! Histogram ── to_float ──► FloatHistogram ── add, sub, mul, compact ─► promql
+//!                                └── buckets(), all_buckets() ─► quantiles, text
+//! ```
+//!
+//! Layout and arithmetic follow Prometheus' `model/histogram`. A side (positive or negative)
+//! is a list of spans and one absolute count for each bucket that the spans cover; the index
+//! of a bucket and the schema give its bounds.
+//!
+//! Invariants: operations keep a valid histogram valid, apart from negative counts that a
+//! subtraction or a negative factor may bring. Bucket bounds of custom schemas are shared and
+//! never changed in place.
+//!
+//! Not here: quantiles and other questions that PromQL asks (`promql`), wire and chunk formats.
+
+mod arithmetic;
+mod bounds;
+mod buckets;
+mod convert;
+mod custom;
+mod layout;
+mod reset;
+mod text;
+mod trim;
+mod validity;
 
 use std::sync::Arc;
 
+pub use arithmetic::{IncompatibleSchemas, Reconciled, kahan_inc};
+pub use bounds::exponential_bound;
+pub use buckets::Bucket;
+pub use text::format_g;
+pub use validity::InvalidHistogram;
+
 /// The schema number that stands for custom bucket bounds.
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
+
+/// The coarsest and the finest exponential schema.
+pub const EXPONENTIAL_SCHEMA_MIN: i32 = -4;
+pub const EXPONENTIAL_SCHEMA_MAX: i32 = 8;
 
 /// What is known of a counter histogram's relation to its predecessor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -58,4 +92,47 @@ pub struct Histogram {
     pub positive_deltas: Vec<i64>,
     pub negative_deltas: Vec<i64>,
     pub custom_values: Option<Arc<[f64]>>,
+}
+
+impl FloatHistogram {
+    pub fn uses_custom_buckets(&self) -> bool {
+        self.schema == CUSTOM_BUCKETS_SCHEMA
+    }
+
+    /// Upper bounds of custom buckets; empty for exponential schemas.
+    pub fn custom_bounds(&self) -> &[f64] {
+        self.custom_values.as_deref().unwrap_or(&[])
+    }
+
+    /// Whether this is the marker that ends a series of histograms.
+    pub fn is_stale(&self) -> bool {
+        crate::is_stale(self.sum)
+    }
+
+    /// Bytes that it takes in memory, as Prometheus counts them for its statistics: 168 for the
+    /// struct, 8 for each span, bucket and custom bound.
+    pub fn size_bytes(&self) -> usize {
+        let elements = self.positive_spans.len()
+            + self.negative_spans.len()
+            + self.positive_buckets.len()
+            + self.negative_buckets.len()
+            + self.custom_bounds().len();
+        168 + 8 * elements
+    }
+
+    /// Equality of data, bit for bit: empty spans do not matter, empty buckets do. The hint is
+    /// not compared.
+    pub fn same_data(&self, other: &FloatHistogram) -> bool {
+        let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        self.schema == other.schema
+            && self.count.to_bits() == other.count.to_bits()
+            && self.sum.to_bits() == other.sum.to_bits()
+            && (!self.uses_custom_buckets() || self.custom_bounds() == other.custom_bounds())
+            && self.zero_threshold == other.zero_threshold
+            && self.zero_count.to_bits() == other.zero_count.to_bits()
+            && layout::same_layout(&self.negative_spans, &other.negative_spans)
+            && layout::same_layout(&self.positive_spans, &other.positive_spans)
+            && bits(&self.negative_buckets) == bits(&other.negative_buckets)
+            && bits(&self.positive_buckets) == bits(&other.positive_buckets)
+    }
 }
