@@ -161,11 +161,6 @@ pub enum DurationExpr {
         operand: Box<DurationExpr>,
         pos: PosRange,
     },
-    /// A `+` that changes nothing, kept for printing.
-    Plus {
-        operand: Box<DurationExpr>,
-        pos: PosRange,
-    },
     Binary {
         op: DurationOp,
         lhs: Box<DurationExpr>,
@@ -480,7 +475,6 @@ impl DurationExpr {
         match self {
             DurationExpr::Number(number) => number.pos,
             DurationExpr::Negate { pos, .. }
-            | DurationExpr::Plus { pos, .. }
             | DurationExpr::Binary { pos, .. }
             | DurationExpr::Step { pos }
             | DurationExpr::Range { pos }
