@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::quote;
+
 /// Why a text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DurationError {
@@ -31,7 +33,7 @@ const UNITS: [(&str, u64); 7] = [
 /// Parses a Prometheus duration to milliseconds. `0` needs no unit; units must descend and
 /// appear once; the sum must fit Go's `time.Duration` (about 292 years).
 pub fn parse_duration_ms(text: &str) -> Result<i64, DurationError> {
-    let invalid = || DurationError { message: format!("not a valid duration string: {text:?}") };
+    let invalid = || DurationError { message: format!("not a valid duration string: {}", quote(text)) };
     let overflow = || DurationError { message: "duration out of range".to_owned() };
     match text {
         "" => return Err(DurationError { message: "empty duration string".to_owned() }),
@@ -43,14 +45,19 @@ pub fn parse_duration_ms(text: &str) -> Result<i64, DurationError> {
     let mut total_ms = 0u64;
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let unit_len = rest[digits..].bytes().take_while(u8::is_ascii_lowercase).count();
+        let unit_len = rest[digits..].bytes().take_while(|byte| !byte.is_ascii_digit()).count();
         let (number, unit) = (&rest[..digits], &rest[digits..digits + unit_len]);
-        if digits == 0 {
+        if digits == 0 || unit_len == 0 {
             return Err(invalid());
         }
+        // Go's parser calls a number beyond 64 bits invalid, not out of range.
+        let number = number.parse::<u64>().map_err(|_| invalid())?;
+        if !UNITS.iter().any(|(name, _)| *name == unit) {
+            let message = format!("unknown unit {} in duration {}", quote(unit), quote(text));
+            return Err(DurationError { message });
+        }
         let (_, unit_ms) = units.by_ref().find(|(name, _)| *name == unit).ok_or_else(invalid)?;
-        let part_ms =
-            number.parse::<u64>().ok().and_then(|n| n.checked_mul(*unit_ms)).ok_or_else(overflow)?;
+        let part_ms = number.checked_mul(*unit_ms).ok_or_else(overflow)?;
         total_ms = total_ms.checked_add(part_ms).ok_or_else(overflow)?;
         rest = &rest[digits + unit_len..];
     }
@@ -61,8 +68,16 @@ pub fn parse_duration_ms(text: &str) -> Result<i64, DurationError> {
     Ok(total_ms as i64)
 }
 
-/// Formats milliseconds as Prometheus does: `0s`, `1h30m`; years, weeks and days only where
-/// they divide the whole exactly.
+/// Parses a duration that may be negative, as some fields of rule files allow.
+pub fn parse_signed_duration_ms(text: &str) -> Result<i64, DurationError> {
+    match text.strip_prefix('-') {
+        Some(positive) => Ok(-parse_duration_ms(positive)?),
+        None => parse_duration_ms(text),
+    }
+}
+
+/// Formats milliseconds as Prometheus does: `0s`, `1h30m`; years and weeks only where they
+/// divide the whole exactly, since `90d` reads better than `12w6d`.
 pub fn format_duration(duration_ms: i64) -> String {
     if duration_ms == 0 {
         return "0s".to_owned();
@@ -73,7 +88,7 @@ pub fn format_duration(duration_ms: i64) -> String {
         text.push('-');
     }
     for (name, unit_ms) in UNITS {
-        let exact_only = matches!(name, "y" | "w" | "d");
+        let exact_only = matches!(name, "y" | "w");
         if rest < unit_ms || exact_only && rest % unit_ms != 0 {
             continue;
         }
@@ -94,7 +109,7 @@ mod tests {
             ("1h30m", 5_400_000, "1h30m"),
             ("90m", 5_400_000, "1h30m"),
             ("1d", 86_400_000, "1d"),
-            ("36h", 129_600_000, "36h"),
+            ("36h", 129_600_000, "1d12h"),
             ("10ms", 10, "10ms"),
             ("1y1w", (365 + 7) * 86_400_000, "372d"),
         ] {
@@ -109,7 +124,9 @@ mod tests {
             ("", "empty duration string"),
             ("1", "not a valid duration string: \"1\""),
             ("1m1h", "not a valid duration string: \"1m1h\""),
-            ("1.5d", "not a valid duration string: \"1.5d\""),
+            ("1.5d", "unknown unit \".\" in duration \"1.5d\""),
+            ("5y1hs", "unknown unit \"hs\" in duration \"5y1hs\""),
+            ("99999999999999999999s", "not a valid duration string: \"99999999999999999999s\""),
             ("-15d", "not a valid duration string: \"-15d\""),
             ("294y", "duration out of range"),
         ] {
