@@ -1,1 +1,28 @@
-//! (header to come)
+//! The storage engine: series in, durable, and out again by column.
+//!
+//! ```text
+//!  Batch ─► head ─► frame ─► wal ─► commit                    Selection ◄─ select
+//!            │ open run ─► sealed run ─► block (every 2 h) ─► larger block    │
+//!            └───────────────────────────────┴───────────────────┴────────────┘
+//! ```
+//!
+//! Invariants: a batch is acknowledged when [`Db::durable`] has reached its ticket, and then
+//! survives a crash; a query sees a snapshot, complete or refused; the first value of a series
+//! at a time stays; damage on disk is set aside, named in [`Db::status`], and costs no more than
+//! what was damaged. The engine owns no thread: the caller commits and runs jobs.
+//!
+//! Not here: PromQL, HTTP, what a request looks like (`ingest`), the log's bytes (`wal`), how
+//! columns are compressed (`chunk`).
+
+#![forbid(unsafe_code)]
+
+mod db;
+mod head;
+mod log;
+mod options;
+mod select;
+mod status;
+
+pub use db::Db;
+pub use options::{BLOCK_MS, DbOptions, OpenError};
+pub use status::{BlockStatus, Cardinality, Counters, Damage, DbStatus, HeadStatus, Memory, TopEntry};
