@@ -18,6 +18,7 @@
 
 mod db;
 mod head;
+pub mod index;
 mod log;
 mod options;
 mod select;

@@ -1,0 +1,268 @@
+//! A batch on its way into the head.
+//!
+//! The label bytes of the whole request are hashed first, then looked up, then written shard by
+//! shard: at a million series each look-up misses the cache, and a loop that does one thing lets
+//! the processor have several of them under way.
+
+use std::fmt::Write;
+
+use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
+use tidewatch_model::{Batch, Limits, RawLabels, Sample};
+use tidewatch_storage::{AppendError, AppendOutcome, Refusal, Ticket};
+
+use super::registry::{Defined, SeriesId};
+use super::shard::{Shard, Verdict};
+use super::{Directory, Head, SHARDS};
+use crate::log::{FloatsFrame, write_definitions};
+
+/// Where frames go before their samples count as taken.
+pub(crate) trait FrameLog {
+    /// Adds a frame; it is durable when the log is, up to the ticket.
+    fn append(&self, frame: &[u8]) -> Result<Ticket, AppendError>;
+}
+
+/// What a request is held against.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    /// The newest time that a sample may have.
+    pub(crate) until_ms: i64,
+    pub(crate) limits: &'a Limits,
+    pub(crate) series_max: usize,
+}
+
+/// A series that was refused, or not looked up yet.
+const UNKNOWN: SeriesId = SeriesId(u32::MAX);
+
+/// Memory of one request.
+#[derive(Debug, Default)]
+pub(crate) struct RequestScratch {
+    hashes: Vec<u64>,
+    ids: Vec<SeriesId>,
+    /// Series of the batch, by shard.
+    order: Vec<u32>,
+    frame: FloatsFrame,
+    definitions: Vec<u8>,
+}
+
+impl Head {
+    /// Takes what can be taken of a batch. See [`tidewatch_storage::Append::append`].
+    pub(crate) fn append(
+        &self,
+        batch: &Batch<'_>,
+        terms: &Terms<'_>,
+        log: &dyn FrameLog,
+    ) -> Result<AppendOutcome, AppendError> {
+        let mut scratch = self.scratch.lock().pop().unwrap_or_default();
+        let mut outcome = AppendOutcome::default();
+        let result = self.append_with(batch, terms, log, &mut scratch, &mut outcome);
+        self.scratch.lock().push(scratch);
+        result.map(|()| outcome)
+    }
+
+    fn append_with(
+        &self,
+        batch: &Batch<'_>,
+        terms: &Terms<'_>,
+        log: &dyn FrameLog,
+        scratch: &mut RequestScratch,
+        outcome: &mut AppendOutcome,
+    ) -> Result<(), AppendError> {
+        let directory = self.directory.read();
+        scratch.hashes.clear();
+        let hasher = directory.registry.hasher();
+        scratch.hashes.extend(batch.series.iter().map(|series| hasher.hash(series.labels.bytes())));
+        let directory = match find_all(&directory, batch, scratch) {
+            0 => directory,
+            _ => {
+                drop(directory);
+                self.define_missing(batch, terms, log, scratch, outcome)?
+            }
+        };
+        order_by_shard(scratch);
+        let mut rest = &scratch.order[..];
+        while let Some(first) = rest.first() {
+            let at = Shard::of(scratch.ids[*first as usize]);
+            let end = rest.partition_point(|series| Shard::of(scratch.ids[*series as usize]) == at);
+            let (group, others) = rest.split_at(end);
+            rest = others;
+            let mut shard = self.shards[at].lock();
+            scratch.frame.clear();
+            take_group(batch, group, &scratch.ids, terms, &mut shard, &mut scratch.frame, outcome);
+            if !scratch.frame.is_empty() {
+                // The shard stays locked, so nobody has read what the log may still refuse, and
+                // it can only refuse by latching: the store takes nothing more after that.
+                outcome.ticket = outcome.ticket.max(log.append(scratch.frame.finish())?);
+            }
+        }
+        drop(directory);
+        refuse_histograms(batch, outcome);
+        Ok(())
+    }
+
+    /// Creates the series that are not known and logs them; the directory comes back readable.
+    fn define_missing(
+        &self,
+        batch: &Batch<'_>,
+        terms: &Terms<'_>,
+        log: &dyn FrameLog,
+        scratch: &mut RequestScratch,
+        outcome: &mut AppendOutcome,
+    ) -> Result<RwLockReadGuard<'_, Directory>, AppendError> {
+        let mut directory = self.directory.write();
+        // Others may have created or removed series in between.
+        find_all(&directory, batch, scratch);
+        let missing = scratch.ids.iter().filter(|id| **id == UNKNOWN).count();
+        let have = directory.registry.len();
+        if have + missing > terms.series_max {
+            let most = terms.series_max;
+            let reason = format!("{have} active series and {missing} new ones are over the limit of {most}");
+            return Err(AppendError::Overloaded { reason });
+        }
+        let first = directory.registry.next_id();
+        for (at, series) in batch.series.iter().enumerate() {
+            if scratch.ids[at] != UNKNOWN {
+                continue;
+            }
+            // An alias that this very request has added is found here.
+            if let Some(id) = directory.registry.find(scratch.hashes[at], &series.labels) {
+                scratch.ids[at] = id;
+                continue;
+            }
+            match directory.registry.define(scratch.hashes[at], &series.labels, terms.limits) {
+                Ok(Defined::Known(id)) => scratch.ids[at] = id,
+                Ok(Defined::New(id)) => {
+                    scratch.ids[at] = id;
+                    directory.insert_postings(id);
+                }
+                Err((refusal, cause)) => {
+                    let count = series.samples.len() as u64;
+                    refuse(outcome, refusal, count, || format!("{}: {cause}", Shown(&series.labels)));
+                }
+            }
+        }
+        let registry = &directory.registry;
+        let created = first.0..registry.next_id().0;
+        if !created.is_empty() {
+            let series = created.map(|id| registry.labels(SeriesId(id)));
+            write_definitions(first, &registry.pairs, series, &mut scratch.definitions);
+            outcome.ticket = outcome.ticket.max(log.append(&scratch.definitions)?);
+        }
+        Ok(RwLockWriteGuard::downgrade(directory))
+    }
+}
+
+/// Looks up every series; returns how many are not known.
+fn find_all(directory: &Directory, batch: &Batch<'_>, scratch: &mut RequestScratch) -> usize {
+    scratch.ids.clear();
+    let find = |(series, hash): (&tidewatch_model::BatchSeries<'_>, &u64)| {
+        directory.registry.find(*hash, &series.labels).unwrap_or(UNKNOWN)
+    };
+    scratch.ids.extend(batch.series.iter().zip(&scratch.hashes).map(find));
+    scratch.ids.iter().filter(|id| **id == UNKNOWN).count()
+}
+
+/// Sorts the known series by shard, and keeps the order of the batch within each.
+fn order_by_shard(scratch: &mut RequestScratch) {
+    let RequestScratch { ids, order, .. } = scratch;
+    let mut counts = [0u32; SHARDS];
+    ids.iter().filter(|id| **id != UNKNOWN).for_each(|id| counts[Shard::of(*id)] += 1);
+    let mut start = 0;
+    let mut starts = counts.map(|count| {
+        let here = start;
+        start += count;
+        here
+    });
+    order.clear();
+    order.resize(start as usize, 0);
+    for (at, id) in ids.iter().enumerate().filter(|(_, id)| **id != UNKNOWN) {
+        let place = &mut starts[Shard::of(*id)];
+        order[*place as usize] = at as u32;
+        *place += 1;
+    }
+}
+
+/// Takes the samples of the series `group`, which are all of `shard`, and frames those taken.
+fn take_group(
+    batch: &Batch<'_>,
+    group: &[u32],
+    ids: &[SeriesId],
+    terms: &Terms<'_>,
+    shard: &mut Shard,
+    frame: &mut FloatsFrame,
+    outcome: &mut AppendOutcome,
+) {
+    let window_ms = terms.limits.out_of_order_window_ms;
+    for at in group {
+        let series = &batch.series[*at as usize];
+        let id = ids[*at as usize];
+        for sample in &batch.samples[series.samples.start as usize..series.samples.end as usize] {
+            let verdict = match sample.timestamp > terms.until_ms {
+                true => Verdict::Refused(Refusal::TooFarInFuture),
+                false => shard.take(id, *sample, window_ms),
+            };
+            match verdict {
+                Verdict::Taken => {
+                    outcome.accepted += 1;
+                    frame.push(id, *sample);
+                }
+                Verdict::Duplicate => {
+                    outcome.accepted += 1;
+                    outcome.duplicates += 1;
+                }
+                Verdict::Refused(refusal) => {
+                    refuse(outcome, refusal, 1, || describe(&series.labels, *sample, refusal));
+                }
+            }
+        }
+    }
+}
+
+fn refuse_histograms(batch: &Batch<'_>, outcome: &mut AppendOutcome) {
+    for series in batch.series.iter().filter(|series| !series.histograms.is_empty()) {
+        let describe = || format!("{}: native histograms are not taken yet", Shown(&series.labels));
+        refuse(outcome, Refusal::Unsupported, series.histograms.len() as u64, describe);
+    }
+}
+
+#[cold]
+fn refuse(outcome: &mut AppendOutcome, refusal: Refusal, count: u64, describe: impl FnOnce() -> String) {
+    if outcome.first_refusal.is_none() {
+        outcome.first_refusal = Some(describe());
+    }
+    match outcome.refused.iter_mut().find(|(cause, _)| *cause == refusal) {
+        Some((_, so_far)) => *so_far += count,
+        None => outcome.refused.push((refusal, count)),
+    }
+}
+
+fn describe(labels: &RawLabels<'_>, sample: Sample, refusal: Refusal) -> String {
+    let cause = match refusal {
+        Refusal::TooOld => "is older than the out-of-order window",
+        Refusal::TooFarInFuture => "is too far in the future",
+        Refusal::Conflict => "has another value than the sample stored at that time",
+        Refusal::InvalidLabels | Refusal::LabelLimit | Refusal::Unsupported => "can not be taken",
+    };
+    format!("{}: the sample {} at {} ms {cause}", Shown(labels), sample.value, sample.timestamp)
+}
+
+/// Labels as they came, for messages: shortened, and readable whatever they are.
+struct Shown<'a>(&'a RawLabels<'a>);
+
+impl std::fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const SHOWN_BYTES: usize = 512;
+        let mut text = String::new();
+        for pair in self.0.pairs() {
+            let Some((name, value)) = pair else { break };
+            if text.len() > SHOWN_BYTES {
+                text.push_str(", …");
+                break;
+            }
+            let comma = if text.is_empty() { "" } else { ", " };
+            let short =
+                |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES)]).into_owned();
+            write!(text, "{comma}{}={:?}", short(name), short(value))?;
+        }
+        write!(f, "{{{text}}}")
+    }
+}

@@ -1,0 +1,181 @@
+//! The head: every series that is being written, and the samples that are not in blocks yet.
+//!
+//! ```text
+//!            ┌─ registry: label bytes ─► id ─► labels      (one lock, mostly read)
+//!  batch ─►  ┤
+//!            └─ shards: id ─► open run, sealed runs, late samples   (a lock each)
+//! ```
+//!
+//! Locks, always in this order: the directory of series, then one shard at a time, then the
+//! log's own. A request keeps the directory read-locked until its samples are in, so that no
+//! series is removed under it. A frame is logged while its shard is locked, so that the log has
+//! the samples of a series in the order in which the head took them: recovery then decides
+//! about repeats and conflicts as the running head did.
+//!
+//! Not here: files, blocks, and when anything happens (`db`).
+
+pub(crate) mod append;
+pub(crate) mod cells;
+pub(crate) mod clock;
+pub(crate) mod read;
+pub(crate) mod registry;
+pub(crate) mod sealed;
+pub(crate) mod shard;
+
+use parking_lot::{Mutex, RwLock};
+use tidewatch_model::METRIC_NAME;
+
+use crate::index::{MemIndex, MemPostings};
+use crate::status::{Cardinality, HeadStatus, Memory, TopEntry};
+use append::RequestScratch;
+use registry::{PairId, Registry, SeriesId};
+use shard::Shard;
+
+/// Series of one page: neighbours in id, of one shard.
+pub(crate) const PAGE_SERIES: u32 = 1024;
+
+/// Shards of the head. More than cores, so that writers seldom meet.
+pub(crate) const SHARDS: usize = 16;
+
+/// The series and how to find them.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    pub(crate) registry: Registry,
+    pub(crate) postings: MemPostings,
+}
+
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) directory: RwLock<Directory>,
+    pub(crate) shards: [Mutex<Shard>; SHARDS],
+    /// Memory of requests, lent and given back.
+    scratch: Mutex<Vec<RequestScratch>>,
+}
+
+impl Head {
+    pub(crate) fn new(seed: u64) -> Head {
+        let directory = Directory { registry: Registry::new(seed), postings: MemPostings::new() };
+        Head {
+            directory: RwLock::new(directory),
+            shards: Default::default(),
+            scratch: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Times of the oldest and newest sample, if there is one.
+    pub(crate) fn time_range(&self) -> Option<(i64, i64)> {
+        let (mut oldest, mut newest) = (i64::MAX, i64::MIN);
+        for shard in &self.shards {
+            let shard = shard.lock();
+            if shard.samples > 0 {
+                (oldest, newest) = (oldest.min(shard.oldest), newest.max(shard.newest));
+            }
+        }
+        (oldest <= newest).then_some((oldest, newest))
+    }
+
+    /// Drops what lies before `floor`, which blocks have now, and the series that had only that.
+    /// Returns how many series went.
+    pub(crate) fn truncate(&self, floor: i64) -> usize {
+        let mut directory = self.directory.write();
+        let mut of_shard: [Vec<SeriesId>; SHARDS] = Default::default();
+        for id in directory.registry.ids() {
+            of_shard[Shard::of(id)].push(id);
+        }
+        let mut gone = Vec::new();
+        for (shard, ids) in self.shards.iter().zip(of_shard) {
+            shard.lock().truncate(floor, ids.into_iter(), &mut gone);
+        }
+        directory.remove(&gone);
+        gone.len()
+    }
+
+    pub(crate) fn status(&self) -> HeadStatus {
+        let mut status = HeadStatus::default();
+        {
+            let directory = self.directory.read();
+            let (symbols, labels, table) = directory.registry.bytes_held();
+            status.series = directory.registry.len() as u64;
+            status.label_pairs = directory.registry.pairs.len() as u64;
+            status.memory = Memory {
+                symbols: symbols as u64,
+                labels: labels as u64,
+                table: table as u64,
+                index: directory.postings.bytes_held() as u64,
+                ..Memory::default()
+            };
+        }
+        let memory = &mut status.memory;
+        for shard in &self.shards {
+            let shard = shard.lock();
+            status.chunks += shard.sealed.count();
+            status.samples += shard.samples;
+            status.clocks += shard.clocks.count() as u64;
+            memory.series += shard.bytes_of_open() as u64;
+            memory.open_runs += shard.cells.bytes_held() as u64;
+            memory.clocks += shard.clocks.bytes_held() as u64;
+            memory.sealed += shard.sealed.bytes_held() as u64;
+            memory.late += shard.bytes_of_late() as u64;
+        }
+        (status.min_time, status.max_time) = self.time_range().unzip();
+        status
+    }
+
+    /// The `limit` largest of each kind.
+    pub(crate) fn cardinality(&self, limit: usize) -> Cardinality {
+        let directory = self.directory.read();
+        let Directory { registry, postings } = &*directory;
+        let entry = |name: &str, count: u64| TopEntry { name: name.to_owned(), count };
+        let mut pairs = Vec::new();
+        let (mut metrics, mut values, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, of_name) in postings.names() {
+            let counts = of_name.iter().map(|pair| (postings.count(*pair), PairId(*pair)));
+            let value = |pair: PairId| registry.pairs.get(pair).1;
+            values.push(entry(name, of_name.len() as u64));
+            bytes.push(entry(name, counts.clone().map(|(n, pair)| value(pair).len() as u64 * n).sum()));
+            if name == METRIC_NAME {
+                metrics.extend(counts.clone().map(|(n, pair)| entry(value(pair), n)));
+            }
+            pairs.extend(counts);
+            pairs.sort_unstable_by(|a, b| b.cmp(a));
+            pairs.truncate(limit);
+        }
+        let pair = |(count, pair): &(u64, PairId)| {
+            let (name, value) = registry.pairs.get(*pair);
+            entry(&format!("{name}={value}"), *count)
+        };
+        Cardinality {
+            series_by_pair: pairs.iter().map(pair).collect(),
+            series_by_metric: top(metrics, limit),
+            values_by_label: top(values, limit),
+            bytes_by_label: top(bytes, limit),
+        }
+    }
+}
+
+fn top(mut entries: Vec<TopEntry>, limit: usize) -> Vec<TopEntry> {
+    entries.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+    entries.truncate(limit);
+    entries
+}
+
+impl Directory {
+    /// Adds a series that the registry has to the index.
+    pub(crate) fn insert_postings(&mut self, id: SeriesId) {
+        let pairs = self.registry.labels(id).iter().map(|pair| pair.0);
+        self.postings.insert(id.0, pairs, &self.registry);
+    }
+
+    pub(crate) fn index(&self) -> MemIndex<'_> {
+        self.postings.index(&self.registry)
+    }
+
+    pub(crate) fn remove(&mut self, gone: &[SeriesId]) {
+        if gone.is_empty() {
+            return;
+        }
+        let registry = &self.registry;
+        self.postings.remove(gone.iter().map(|id| (id.0, registry.labels(*id).iter().map(|pair| pair.0))));
+        self.registry.remove(gone);
+    }
+}

@@ -1,0 +1,500 @@
+//! The series that the head knows: from label bytes to id, from id to labels.
+//!
+//! Labels are interned by pairs: host metrics have few distinct pairs, however many series. A
+//! pair is kept in the spelling of remote write's protobuf, so that a request's label bytes are
+//! verified against a series by comparing slices. A series is a list of pair ids.
+//!
+//! ```text
+//! raw bytes ── hash ──► table ──► id ── verify ──► pairs of the series against the raw bytes
+//!     └── miss ──► canonical spelling ── hash ──► table (a second spelling: add an alias)
+//!                                                  └── miss ──► new series
+//! ```
+//!
+//! Invariants: the table holds each series under the hash of its canonical spelling, and under
+//! those of other spellings that were seen; a hit counts only when the labels are equal, so that
+//! neither a collision nor a second spelling can mix or double a series. Ids ascend and are not
+//! given out again.
+//!
+//! Not here: samples (`shard`), which series match a selector (`index`).
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+use tidewatch_model::{Labels, Limits, RawLabels};
+use tidewatch_storage::Refusal;
+
+use super::PAGE_SERIES;
+use crate::index::PairTable;
+
+/// A series of the head, or of all time within one data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SeriesId(pub(crate) u32);
+
+/// An interned label: name and value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PairId(pub(crate) u32);
+
+/// Hashes label bytes. Seeded for each process, so that nobody can aim at the table.
+#[derive(Debug, Clone)]
+pub(crate) struct LabelHasher(FixedState);
+
+impl LabelHasher {
+    pub(crate) fn new(seed: u64) -> LabelHasher {
+        LabelHasher(FixedState::with_seed(seed))
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self, bytes: &[u8]) -> u64 {
+        let mut hasher = self.0.build_hasher();
+        hasher.write(bytes);
+        hasher.finish()
+    }
+}
+
+/// Interned pairs, in the spelling `0x0a len { 0x0a len name, 0x12 len value }`.
+#[derive(Debug)]
+pub(crate) struct Pairs {
+    text: Vec<u8>,
+    /// Start of each pair in `text`; one more at the end.
+    starts: Vec<u32>,
+    table: HashTable<PairId>,
+    scratch: Vec<u8>,
+}
+
+impl Pairs {
+    fn new() -> Pairs {
+        Pairs { text: Vec::new(), starts: vec![0], table: HashTable::new(), scratch: Vec::new() }
+    }
+
+    /// The pair's spelling.
+    #[inline]
+    pub(crate) fn bytes(&self, pair: PairId) -> &[u8] {
+        let at = pair.0 as usize;
+        &self.text[self.starts[at] as usize..self.starts[at + 1] as usize]
+    }
+
+    pub(crate) fn get(&self, pair: PairId) -> (&str, &str) {
+        let mut pairs = RawLabels::Proto(self.bytes(pair)).pairs();
+        let (name, value) = pairs.next().flatten().expect("interned in this spelling");
+        let text = |bytes| std::str::from_utf8(bytes).expect("checked before it was interned");
+        (text(name), text(value))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// The id of a pair, and whether it is new.
+    fn intern(&mut self, hasher: &LabelHasher, name: &str, value: &str) -> (PairId, bool) {
+        let Pairs { text, starts, table, scratch } = self;
+        scratch.clear();
+        spell_pair(name, value, scratch);
+        let bytes = |pair: PairId, text: &[u8], starts: &[u32]| {
+            let at = pair.0 as usize;
+            hasher.hash(&text[starts[at] as usize..starts[at + 1] as usize])
+        };
+        let hash = hasher.hash(scratch);
+        let same = |pair: &PairId| {
+            let at = pair.0 as usize;
+            text[starts[at] as usize..starts[at + 1] as usize] == scratch[..]
+        };
+        if let Some(pair) = table.find(hash, same) {
+            return (*pair, false);
+        }
+        let pair = PairId(starts.len() as u32 - 1);
+        text.extend_from_slice(scratch);
+        starts.push(
+            u32::try_from(text.len()).expect("label text is below 4 GiB: the series limit is far below"),
+        );
+        table.insert_unique(hash, pair, |pair| bytes(*pair, text, starts));
+        (pair, true)
+    }
+
+    /// The id of a pair that is known.
+    pub(crate) fn find(&self, hasher: &LabelHasher, name: &str, value: &str) -> Option<PairId> {
+        let mut spelled = Vec::with_capacity(name.len() + value.len() + 12);
+        spell_pair(name, value, &mut spelled);
+        self.table.find(hasher.hash(&spelled), |pair| self.bytes(*pair) == spelled).copied()
+    }
+
+    fn bytes_held(&self) -> usize {
+        self.text.capacity() + self.starts.capacity() * 4 + self.table.allocation_size()
+    }
+}
+
+fn spell_pair(name: &str, value: &str, out: &mut Vec<u8>) {
+    let part = |text: &str| 1 + varint_len(text.len()) + text.len();
+    out.push(0x0a);
+    push_varint(part(name) + part(value), out);
+    for (tag, text) in [(0x0a, name), (0x12, value)] {
+        out.push(tag);
+        push_varint(text.len(), out);
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+fn varint_len(value: usize) -> usize {
+    (usize::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
+}
+
+fn push_varint(mut value: usize, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// One entry of the table: enough of the hash to grow without hashing again.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    tag: u32,
+    id: SeriesId,
+}
+
+impl Slot {
+    /// The table's hash: hashbrown takes its bucket from the low and its filter from the top bits.
+    #[inline]
+    fn spread(tag: u32) -> u64 {
+        u64::from(tag).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    #[inline]
+    fn tag(hash: u64) -> u32 {
+        (hash >> 32) as u32
+    }
+}
+
+/// The labels of up to [`PAGE_SERIES`] series with neighbouring ids.
+#[derive(Debug, Default)]
+struct LabelPage {
+    pairs: Vec<PairId>,
+    /// Where each series' pairs end.
+    ends: Vec<u32>,
+    /// Series of this page that are alive.
+    alive: Vec<u64>,
+}
+
+impl LabelPage {
+    fn is_alive(&self, slot: usize) -> bool {
+        self.alive.get(slot / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Registry {
+    hasher: LabelHasher,
+    pub(crate) pairs: Pairs,
+    pages: Vec<Option<Box<LabelPage>>>,
+    table: HashTable<Slot>,
+    next: u32,
+    live: u32,
+    /// Grows when series are removed: an id that was looked up before is to be looked up again.
+    pub(crate) removals: u64,
+    scratch: Vec<u8>,
+}
+
+/// What [`Registry::define`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Defined {
+    Known(SeriesId),
+    New(SeriesId),
+}
+
+impl Registry {
+    pub(crate) fn new(seed: u64) -> Registry {
+        Registry {
+            hasher: LabelHasher::new(seed),
+            pairs: Pairs::new(),
+            pages: Vec::new(),
+            table: HashTable::new(),
+            next: 0,
+            live: 0,
+            removals: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    pub(crate) fn hasher(&self) -> &LabelHasher {
+        &self.hasher
+    }
+
+    /// The series with these label bytes, whose hash is `hash`, if this spelling is known.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, raw: &RawLabels<'_>) -> Option<SeriesId> {
+        let tag = Slot::tag(hash);
+        let same = |slot: &Slot| slot.tag == tag && self.is_spelled(slot.id, raw);
+        self.table.find(Slot::spread(tag), same).map(|slot| slot.id)
+    }
+
+    /// Whether `raw` is a spelling of the series' labels.
+    fn is_spelled(&self, id: SeriesId, raw: &RawLabels<'_>) -> bool {
+        let pairs = self.labels(id);
+        let straight = match raw {
+            RawLabels::Proto(bytes) => {
+                let mut rest = *bytes;
+                pairs
+                    .iter()
+                    .all(|pair| rest.strip_prefix(self.pairs.bytes(*pair)).map(|tail| rest = tail).is_some())
+                    && rest.is_empty()
+            }
+            RawLabels::Canonical(_) => {
+                let mut walk = raw.pairs();
+                pairs.iter().all(|pair| {
+                    let have = RawLabels::Proto(self.pairs.bytes(*pair)).pairs().next();
+                    walk.next() == have
+                }) && walk.next().is_none()
+            }
+        };
+        straight || self.is_spelled_otherwise(pairs, raw)
+    }
+
+    /// The same where the order differs or empty values stand in between.
+    #[cold]
+    fn is_spelled_otherwise(&self, pairs: &[PairId], raw: &RawLabels<'_>) -> bool {
+        let mut sent: Vec<(&[u8], &[u8])> = Vec::with_capacity(pairs.len());
+        for pair in raw.pairs() {
+            let Some((name, value)) = pair else { return false };
+            if !value.is_empty() {
+                sent.push((name, value));
+            }
+        }
+        sent.sort_unstable();
+        sent.len() == pairs.len()
+            && sent.iter().zip(pairs).all(|((name, value), pair)| {
+                let (have_name, have_value) = self.pairs.get(*pair);
+                *name == have_name.as_bytes() && *value == have_value.as_bytes()
+            })
+    }
+
+    /// Finds or creates the series of label bytes that [`Registry::find`] did not know.
+    pub(crate) fn define(
+        &mut self,
+        hash: u64,
+        raw: &RawLabels<'_>,
+        limits: &Limits,
+    ) -> Result<Defined, (Refusal, String)> {
+        let labels = check_labels(raw, limits)?;
+        self.scratch.clear();
+        for (name, value) in &labels {
+            spell_pair(name, value, &mut self.scratch);
+        }
+        let canonical = std::mem::take(&mut self.scratch);
+        let identity = self.hasher.hash(&canonical);
+        let known = self.find(identity, &RawLabels::Proto(&canonical));
+        self.scratch = canonical;
+        let defined = match known {
+            Some(id) => Defined::Known(id),
+            None => Defined::New(self.create(identity, &labels)),
+        };
+        if identity != hash {
+            let (Defined::Known(id) | Defined::New(id)) = defined;
+            self.insert(hash, id);
+        }
+        Ok(defined)
+    }
+
+    fn create(&mut self, identity: u64, labels: &[(&str, &str)]) -> SeriesId {
+        let id = SeriesId(self.next);
+        let pairs: Vec<PairId> =
+            labels.iter().map(|(name, value)| self.pairs.intern(&self.hasher, name, value).0).collect();
+        self.place(id, &pairs);
+        self.insert(identity, id);
+        id
+    }
+
+    /// Interns a pair on its way back from the log.
+    pub(crate) fn intern(&mut self, name: &str, value: &str) -> PairId {
+        self.pairs.intern(&self.hasher, name, value).0
+    }
+
+    /// Puts a series back that has its id already; `false` where the id is taken.
+    pub(crate) fn restore(&mut self, id: SeriesId, pairs: &[PairId]) -> bool {
+        if self.is_alive(id) {
+            return false;
+        }
+        let mut canonical = std::mem::take(&mut self.scratch);
+        canonical.clear();
+        for pair in pairs {
+            canonical.extend_from_slice(self.pairs.bytes(*pair));
+        }
+        let identity = self.hasher.hash(&canonical);
+        self.scratch = canonical;
+        self.skip_to(id);
+        if id.0 < self.next {
+            // An older id that was never defined: its definition came late. Ids are dense within
+            // a page's vectors, so it can not be put in between; the caller sets it aside.
+            return false;
+        }
+        self.place(id, pairs);
+        self.insert(identity, id);
+        true
+    }
+
+    /// Leaves ids up to `id` without series.
+    pub(crate) fn skip_to(&mut self, id: SeriesId) {
+        while self.next < id.0 {
+            let page = self.page_mut(self.next);
+            let end = page.pairs.len() as u32;
+            page.ends.push(end);
+            self.next += 1;
+        }
+    }
+
+    /// Gives `pairs` to the next id, which is `id`.
+    fn place(&mut self, id: SeriesId, pairs: &[PairId]) {
+        assert!(id.0 == self.next, "ids are given out in order");
+        let slot = (id.0 % PAGE_SERIES) as usize;
+        let page = self.page_mut(id.0);
+        page.pairs.extend_from_slice(pairs);
+        let end = page.pairs.len() as u32;
+        page.ends.push(end);
+        page.alive[slot / 64] |= 1 << (slot % 64);
+        if slot + 1 == PAGE_SERIES as usize {
+            page.pairs.shrink_to_fit();
+        }
+        self.next += 1;
+        self.live += 1;
+    }
+
+    fn page_mut(&mut self, id: u32) -> &mut LabelPage {
+        let at = (id / PAGE_SERIES) as usize;
+        if self.pages.len() <= at {
+            self.pages.resize_with(at + 1, || None);
+        }
+        self.pages[at].get_or_insert_with(|| {
+            Box::new(LabelPage {
+                pairs: Vec::new(),
+                ends: Vec::new(),
+                alive: vec![0; PAGE_SERIES as usize / 64],
+            })
+        })
+    }
+
+    fn insert(&mut self, hash: u64, id: SeriesId) {
+        let tag = Slot::tag(hash);
+        self.table.insert_unique(Slot::spread(tag), Slot { tag, id }, |slot| Slot::spread(slot.tag));
+    }
+
+    /// Pair ids of a series, in the order of the names; empty for one that is gone.
+    #[inline]
+    pub(crate) fn labels(&self, id: SeriesId) -> &[PairId] {
+        let slot = (id.0 % PAGE_SERIES) as usize;
+        let Some(Some(page)) = self.pages.get((id.0 / PAGE_SERIES) as usize) else { return &[] };
+        let Some(end) = page.ends.get(slot) else { return &[] };
+        let start = if slot == 0 { 0 } else { page.ends[slot - 1] };
+        &page.pairs[start as usize..*end as usize]
+    }
+
+    /// A series' labels as a value.
+    pub(crate) fn to_labels(&self, id: SeriesId) -> Labels {
+        Labels::from_sorted(self.labels(id).iter().map(|pair| self.pairs.get(*pair)))
+    }
+
+    pub(crate) fn is_alive(&self, id: SeriesId) -> bool {
+        let page = self.pages.get((id.0 / PAGE_SERIES) as usize).and_then(Option::as_ref);
+        page.is_some_and(|page| page.is_alive((id.0 % PAGE_SERIES) as usize))
+    }
+
+    /// Ids of living series, ascending.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = SeriesId> + '_ {
+        (0..self.next).map(SeriesId).filter(|id| self.is_alive(*id))
+    }
+
+    /// Removes series. Their ids stay unused; a page whose last series goes is freed.
+    pub(crate) fn remove(&mut self, gone: &[SeriesId]) {
+        for id in gone {
+            let slot = (id.0 % PAGE_SERIES) as usize;
+            let at = (id.0 / PAGE_SERIES) as usize;
+            let Some(page) = self.pages[at].as_mut() else { continue };
+            if page.is_alive(slot) {
+                page.alive[slot / 64] &= !(1 << (slot % 64));
+                self.live -= 1;
+            }
+            let full = page.ends.len() == PAGE_SERIES as usize;
+            if full && page.alive.iter().all(|word| *word == 0) {
+                self.pages[at] = None;
+            }
+        }
+        let mut table = std::mem::take(&mut self.table);
+        table.retain(|slot| self.is_alive(slot.id));
+        self.table = table;
+        self.removals += 1;
+    }
+
+    pub(crate) fn next_id(&self) -> SeriesId {
+        SeriesId(self.next)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.live as usize
+    }
+
+    /// Bytes held for texts, for lists of labels, and for the table.
+    pub(crate) fn bytes_held(&self) -> (usize, usize, usize) {
+        let page = |page: &LabelPage| page.pairs.capacity() * 4 + page.ends.capacity() * 4 + 256;
+        let pages = self.pages.iter().flatten().map(|p| page(p)).sum();
+        (self.pairs.bytes_held(), pages, self.table.allocation_size())
+    }
+}
+
+impl PairTable for Registry {
+    fn pair(&self, pair: u32) -> (&str, &str) {
+        self.pairs.get(PairId(pair))
+    }
+
+    fn find_pair(&self, name: &str, value: &str) -> Option<u32> {
+        self.pairs.find(&self.hasher, name, value).map(|pair| pair.0)
+    }
+}
+
+/// Decodes and checks the labels of a new series: sorted by name, without empty values.
+fn check_labels<'a>(
+    raw: &RawLabels<'a>,
+    limits: &Limits,
+) -> Result<Vec<(&'a str, &'a str)>, (Refusal, String)> {
+    let invalid = |what: String| (Refusal::InvalidLabels, what);
+    let limit = |what: String| (Refusal::LabelLimit, what);
+    if raw.bytes().len() > limits.label_set_bytes {
+        let (size, most) = (raw.bytes().len(), limits.label_set_bytes);
+        return Err(limit(format!("a label set of {size} bytes is over the limit of {most}")));
+    }
+    let mut labels = Vec::new();
+    for pair in raw.pairs() {
+        let (name, value) = pair.ok_or_else(|| invalid("the label set is cut or malformed".to_owned()))?;
+        if value.is_empty() && !name.is_empty() {
+            continue;
+        }
+        let name = std::str::from_utf8(name).map_err(|_| invalid("a label name is not UTF-8".to_owned()))?;
+        if name.is_empty() {
+            return Err(invalid("a label has an empty name".to_owned()));
+        }
+        let value = std::str::from_utf8(value)
+            .map_err(|_| invalid(format!("the value of label {name:?} is not UTF-8")))?;
+        if name.len() > limits.label_name_bytes {
+            let (size, most) = (name.len(), limits.label_name_bytes);
+            return Err(limit(format!("a label name of {size} bytes is over the limit of {most}")));
+        }
+        if value.len() > limits.label_value_bytes {
+            let (size, most) = (value.len(), limits.label_value_bytes);
+            return Err(limit(format!(
+                "the value of label {name:?} has {size} bytes, over the limit of {most}"
+            )));
+        }
+        labels.push((name, value));
+    }
+    if labels.is_empty() {
+        return Err(invalid("the label set is empty".to_owned()));
+    }
+    if labels.len() > limits.labels_per_series {
+        let (count, most) = (labels.len(), limits.labels_per_series);
+        return Err(limit(format!("{count} labels are over the limit of {most}")));
+    }
+    labels.sort_by_key(|(name, _)| *name);
+    if let Some(pair) = labels.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        return Err(invalid(format!("label {:?} occurs twice", pair[0].0)));
+    }
+    Ok(labels)
+}

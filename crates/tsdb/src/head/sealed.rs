@@ -1,0 +1,143 @@
+//! Sealed runs: full runs of the head in the strong codec.
+//!
+//! Their bytes lie in pages. A page that is filling belongs to the shard; a full one is frozen
+//! and shared with readers by reference count, on the heap at first, mapped from a head file
+//! once it stands there.
+//!
+//! Not here: the timestamps, which stay in the clock that the run refers to.
+
+use bytes::Bytes;
+
+use super::cells::NONE;
+
+/// Bytes of a page. Small enough that a shard's half-filled page is no burden.
+const PAGE: usize = 64 << 10;
+
+/// One sealed run, linked to the run before it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chunk {
+    pub(crate) clock: u32,
+    page: u32,
+    /// The next older chunk of the series, or the next free one.
+    pub(crate) older: u32,
+    offset: u32,
+    len: u16,
+    pub(crate) first_row: u8,
+    pub(crate) count: u8,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Sealed {
+    chunks: Vec<Chunk>,
+    free: Option<u32>,
+    used: u32,
+    pages: Vec<Page>,
+    filling: Vec<u8>,
+    /// The number of the page that is filling, once it has bytes.
+    filling_page: Option<u32>,
+    payload_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Page {
+    /// `None` while the page is filling and after its last chunk went.
+    bytes: Option<Bytes>,
+    chunks: u32,
+}
+
+/// Where a chunk's bytes can be read without the shard.
+pub(crate) enum ChunkBytes<'a> {
+    Shared(Bytes),
+    /// In the filling page: copy them.
+    Filling(&'a [u8]),
+}
+
+impl Sealed {
+    /// Stores an encoded run and returns its number. `write` appends the bytes.
+    pub(crate) fn add(
+        &mut self,
+        clock: u32,
+        first_row: u8,
+        count: u8,
+        older: u32,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> u32 {
+        if self.filling.len() >= PAGE {
+            self.freeze();
+        }
+        let page = *self.filling_page.get_or_insert_with(|| {
+            self.pages.push(Page::default());
+            self.pages.len() as u32 - 1
+        });
+        let offset = self.filling.len();
+        write(&mut self.filling);
+        let len = u16::try_from(self.filling.len() - offset).expect("a column of 120 samples is below 1 KiB");
+        self.pages[page as usize].chunks += 1;
+        self.payload_bytes += u64::from(len);
+        self.link(Chunk { clock, page, older, offset: offset as u32, len, first_row, count })
+    }
+
+    fn link(&mut self, chunk: Chunk) -> u32 {
+        self.used += 1;
+        if let Some(at) = self.free {
+            let next = self.chunks[at as usize].older;
+            self.free = (next != NONE).then_some(next);
+            self.chunks[at as usize] = chunk;
+            return at;
+        }
+        self.chunks.push(chunk);
+        self.chunks.len() as u32 - 1
+    }
+
+    /// Makes the filling page immutable and shareable.
+    pub(crate) fn freeze(&mut self) {
+        let Some(page) = self.filling_page.take() else { return };
+        let bytes = Bytes::copy_from_slice(&self.filling);
+        self.filling.clear();
+        if self.pages[page as usize].chunks > 0 {
+            self.pages[page as usize].bytes = Some(bytes);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, chunk: u32) -> &Chunk {
+        &self.chunks[chunk as usize]
+    }
+
+    pub(crate) fn get_mut(&mut self, chunk: u32) -> &mut Chunk {
+        &mut self.chunks[chunk as usize]
+    }
+
+    pub(crate) fn bytes(&self, chunk: &Chunk) -> ChunkBytes<'_> {
+        let range = chunk.offset as usize..chunk.offset as usize + usize::from(chunk.len);
+        match &self.pages[chunk.page as usize].bytes {
+            Some(bytes) => ChunkBytes::Shared(bytes.slice(range)),
+            None => ChunkBytes::Filling(&self.filling[range]),
+        }
+    }
+
+    /// Forgets a chunk; with a page's last chunk the page goes.
+    pub(crate) fn remove(&mut self, chunk: u32) {
+        let Chunk { page, len, .. } = self.chunks[chunk as usize];
+        self.payload_bytes -= u64::from(len);
+        self.used -= 1;
+        self.chunks[chunk as usize].older = self.free.replace(chunk).unwrap_or(NONE);
+        let page = &mut self.pages[page as usize];
+        page.chunks -= 1;
+        if page.chunks == 0 {
+            page.bytes = None;
+        }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        u64::from(self.used)
+    }
+
+    pub(crate) fn bytes_held(&self) -> usize {
+        let pages: usize = self.pages.iter().filter_map(|page| page.bytes.as_ref()).map(Bytes::len).sum();
+        pages
+            + self.filling.capacity()
+            + self.chunks.capacity() * size_of::<Chunk>()
+            + self.pages.capacity() * size_of::<Page>()
+    }
+}

@@ -1,0 +1,355 @@
+//! One shard of the head: the samples of the series whose pages fall to it.
+//!
+//! ```text
+//!  sample ─► take ─┬─ next in order ─► clock row + token in a cell   (open run)
+//!                  │        clock full: open run ─► strong codec     (sealed run)
+//!                  └─ older ─► there already? ─► duplicate, conflict
+//!                                   └─ no ─► late samples, apart and sorted
+//! ```
+//!
+//! Invariants: the open run of a series is not empty once the series has a sample in order, so
+//! its newest time is a row of its clock; runs of a series ascend; a late sample's time is not
+//! among the series' runs. What lies below the floor is in blocks, and not read here, except
+//! for late samples, which are removed the moment a block has them.
+
+use hashbrown::HashMap;
+use tidewatch_chunk::Encoder;
+use tidewatch_model::Sample;
+use tidewatch_storage::Refusal;
+
+use super::cells::{Cells, NONE, Tail, decode_tokens};
+use super::clock::{Clocks, ROWS_MAX};
+use super::registry::SeriesId;
+use super::sealed::{ChunkBytes, Sealed};
+use super::{PAGE_SERIES, SHARDS};
+
+/// The open run of a series and the way to its older runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Open {
+    pub(crate) tail: Tail,
+    pub(crate) clock: u32,
+    /// Newest sealed chunk.
+    pub(crate) chunk: u32,
+    pub(crate) first_row: u8,
+    pub(crate) count: u8,
+    /// Whether the shard holds late samples of this series.
+    pub(crate) has_late: bool,
+}
+
+const NO_RUN: Open =
+    Open { tail: Tail::EMPTY, clock: NONE, chunk: NONE, first_row: 0, count: 0, has_late: false };
+
+// 856,000 of them: each word here is 7 MB there.
+const _: () = assert!(size_of::<Open>() == 40);
+
+/// What became of a sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Taken,
+    Duplicate,
+    Refused(Refusal),
+}
+
+#[derive(Debug)]
+pub(crate) struct Shard {
+    pages: Vec<Option<OpenPage>>,
+    pub(crate) cells: Cells,
+    pub(crate) clocks: Clocks,
+    pub(crate) sealed: Sealed,
+    pub(crate) late: HashMap<SeriesId, Vec<Sample>>,
+    /// Samples before this time are in blocks.
+    pub(crate) floor: i64,
+    /// Times of the samples taken since the shard began; `i64::MAX` and `MIN` before the first.
+    pub(crate) oldest: i64,
+    pub(crate) newest: i64,
+    pub(crate) samples: u64,
+    encoder: Encoder,
+    values: Vec<f64>,
+    tokens: Vec<u8>,
+}
+
+type OpenPage = Box<[Open; PAGE_SERIES as usize]>;
+
+/// Page and slot of a series within its shard.
+#[inline]
+fn place(id: SeriesId) -> (usize, usize) {
+    ((id.0 / PAGE_SERIES) as usize / SHARDS, (id.0 % PAGE_SERIES) as usize)
+}
+
+#[inline]
+fn open_of(pages: &mut Vec<Option<OpenPage>>, id: SeriesId) -> &mut Open {
+    let (page, slot) = place(id);
+    if pages.len() <= page {
+        pages.resize_with(page + 1, || None);
+    }
+    &mut pages[page].get_or_insert_with(|| Box::new([NO_RUN; PAGE_SERIES as usize]))[slot]
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Shard {
+            pages: Vec::new(),
+            cells: Cells::default(),
+            clocks: Clocks::default(),
+            sealed: Sealed::default(),
+            late: HashMap::new(),
+            floor: i64::MIN,
+            oldest: i64::MAX,
+            newest: i64::MIN,
+            samples: 0,
+            encoder: Encoder::new(),
+            values: Vec::new(),
+            tokens: Vec::new(),
+        }
+    }
+}
+
+impl Shard {
+    /// The shard that holds a series, by pages of ids in turn: series that arrived together
+    /// stay together, so that one request locks few shards and shares few clocks.
+    #[inline]
+    pub(crate) fn of(id: SeriesId) -> usize {
+        (id.0 / PAGE_SERIES) as usize % SHARDS
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: SeriesId) -> Option<&Open> {
+        let (page, slot) = place(id);
+        self.pages.get(page)?.as_ref().map(|page| &page[slot])
+    }
+
+    #[inline]
+    pub(crate) fn open_mut(&mut self, id: SeriesId) -> &mut Open {
+        open_of(&mut self.pages, id)
+    }
+
+    /// Takes a sample, or says why not. `window_ms`: how far behind its series it may be.
+    #[inline]
+    pub(crate) fn take(&mut self, id: SeriesId, sample: Sample, window_ms: i64) -> Verdict {
+        let open = open_of(&mut self.pages, id);
+        if open.clock == NONE
+            || sample.timestamp < self.floor
+            || !self.clocks.take(open.clock, open.first_row, open.count, sample.timestamp)
+        {
+            return self.take_apart(id, sample, window_ms);
+        }
+        self.clocks.remember(open.clock);
+        self.cells.push(&mut open.tail, sample.value);
+        open.count += 1;
+        self.count(sample.timestamp);
+        Verdict::Taken
+    }
+
+    #[inline]
+    fn count(&mut self, timestamp: i64) {
+        self.samples += 1;
+        self.newest = self.newest.max(timestamp);
+        self.oldest = self.oldest.min(timestamp);
+    }
+
+    /// Everything but the next sample of a running clock.
+    fn take_apart(&mut self, id: SeriesId, sample: Sample, window_ms: i64) -> Verdict {
+        let open = *self.open_mut(id);
+        let newest = self.newest_of(&open);
+        if sample.timestamp < self.floor || newest.is_some_and(|newest| sample.timestamp <= newest) {
+            return self.take_late(id, sample, window_ms);
+        }
+        if open.clock == NONE {
+            self.start_run(id, sample);
+        } else if usize::from(open.first_row) + usize::from(open.count) == ROWS_MAX {
+            self.seal(id);
+            self.start_run(id, sample);
+        } else {
+            let clock = self.clocks.fork(open.clock, open.first_row, open.count, sample.timestamp);
+            self.clocks.remember(clock);
+            let mut open = Open { clock, first_row: 0, count: open.count + 1, ..open };
+            self.cells.push(&mut open.tail, sample.value);
+            *self.open_mut(id) = open;
+        }
+        self.count(sample.timestamp);
+        Verdict::Taken
+    }
+
+    fn start_run(&mut self, id: SeriesId, sample: Sample) {
+        let mut open = *self.open_mut(id);
+        let former = open.clock;
+        (open.clock, open.first_row) = self.clocks.start(former, sample.timestamp);
+        self.clocks.remember(open.clock);
+        open.tail = Tail::EMPTY;
+        self.cells.push(&mut open.tail, sample.value);
+        open.count = 1;
+        *self.open_mut(id) = open;
+    }
+
+    /// Seals the open run. Its clock stays named, as the one that the next run follows.
+    fn seal(&mut self, id: SeriesId) {
+        let mut open = *self.open_mut(id);
+        self.values.clear();
+        self.decode_open(&open);
+        let Shard { encoder, values, sealed, .. } = self;
+        open.chunk = sealed.add(open.clock, open.first_row, open.count, open.chunk, |out| {
+            encoder.encode(values, out);
+        });
+        self.cells.release(&mut open.tail);
+        open.count = 0;
+        *self.open_mut(id) = open;
+    }
+
+    /// Appends the open run's values to `self.values`.
+    fn decode_open(&mut self, open: &Open) {
+        self.tokens.clear();
+        self.cells.copy_tokens(&open.tail, &mut self.tokens);
+        let whole = decode_tokens(&self.tokens, usize::from(open.count), &mut self.values);
+        assert!(whole, "an open run holds the tokens of its samples");
+    }
+
+    /// Time of the newest sample that came in order.
+    pub(crate) fn newest_of(&self, open: &Open) -> Option<i64> {
+        if open.clock == NONE {
+            return None;
+        }
+        self.clocks.rows(open.clock, open.first_row, open.count).last().copied()
+    }
+
+    fn take_late(&mut self, id: SeriesId, sample: Sample, window_ms: i64) -> Verdict {
+        let open = *self.open_mut(id);
+        if let Some(value) = self.value_at(id, &open, sample.timestamp) {
+            let same = value.to_bits() == sample.value.to_bits();
+            return if same { Verdict::Duplicate } else { Verdict::Refused(Refusal::Conflict) };
+        }
+        let newest = self.newest_of(&open);
+        if newest.is_some_and(|newest| sample.timestamp < newest.saturating_sub(window_ms)) {
+            return Verdict::Refused(Refusal::TooOld);
+        }
+        let late = self.late.entry(id).or_default();
+        let at = late.partition_point(|have| have.timestamp < sample.timestamp);
+        late.insert(at, sample);
+        self.open_mut(id).has_late = true;
+        self.count(sample.timestamp);
+        Verdict::Taken
+    }
+
+    /// The value that a series has at a time, as far as the head knows.
+    fn value_at(&mut self, id: SeriesId, open: &Open, timestamp: i64) -> Option<f64> {
+        if open.has_late
+            && let Some(late) = self.late.get(&id)
+            && let Ok(at) = late.binary_search_by_key(&timestamp, |sample| sample.timestamp)
+        {
+            return Some(late[at].value);
+        }
+        if open.clock == NONE {
+            return None;
+        }
+        let rows = self.clocks.rows(open.clock, open.first_row, open.count);
+        if rows.last() == Some(&timestamp) {
+            // The usual repeat: a request that was sent again.
+            return Some(f64::from_bits(open.tail.value));
+        }
+        if rows[0] <= timestamp {
+            let at = rows.binary_search(&timestamp).ok()?;
+            self.values.clear();
+            self.decode_open(open);
+            return Some(self.values[at]);
+        }
+        self.sealed_value_at(open.chunk, timestamp)
+    }
+
+    fn sealed_value_at(&mut self, mut chunk: u32, timestamp: i64) -> Option<f64> {
+        while chunk != NONE {
+            let at = *self.sealed.get(chunk);
+            let rows = self.clocks.rows(at.clock, at.first_row, at.count);
+            if rows[0] <= timestamp {
+                let row = rows.binary_search(&timestamp).ok()?;
+                self.values.clear();
+                let count = usize::from(at.count);
+                let result = match self.sealed.bytes(&at) {
+                    ChunkBytes::Shared(bytes) => {
+                        tidewatch_chunk::decode_values(&bytes, count, &mut self.values)
+                    }
+                    ChunkBytes::Filling(bytes) => {
+                        tidewatch_chunk::decode_values(bytes, count, &mut self.values)
+                    }
+                };
+                result.ok()?;
+                return Some(self.values[row]);
+            }
+            chunk = at.older;
+        }
+        None
+    }
+
+    /// Drops what lies before `floor` as far as whole runs go: blocks have it now. Gives the
+    /// series of `ids` that hold nothing any more to `gone`.
+    pub(crate) fn truncate(
+        &mut self,
+        floor: i64,
+        ids: impl Iterator<Item = SeriesId>,
+        gone: &mut Vec<SeriesId>,
+    ) {
+        self.floor = self.floor.max(floor);
+        for id in ids {
+            let Some(open) = self.get(id).copied() else {
+                gone.push(id);
+                continue;
+            };
+            let open = self.truncate_runs(open, floor);
+            *self.open_mut(id) = open;
+            if open.clock == NONE && !open.has_late {
+                gone.push(id);
+            }
+        }
+        self.oldest = self.oldest.max(floor);
+    }
+
+    fn truncate_runs(&mut self, mut open: Open, floor: i64) -> Open {
+        if self.newest_of(&open).is_some_and(|newest| newest < floor) {
+            self.cells.release(&mut open.tail);
+            self.samples -= u64::from(open.count);
+            self.clocks.release(open.clock);
+            open = Open { clock: NONE, count: 0, first_row: 0, ..open };
+        }
+        // The chain goes from new to old: find the first chunk that may go, drop it and the rest.
+        let (mut newer, mut at) = (NONE, open.chunk);
+        while at != NONE {
+            let chunk = *self.sealed.get(at);
+            let newest = self.clocks.rows(chunk.clock, chunk.first_row, chunk.count).last();
+            if newest.is_some_and(|newest| *newest < floor) {
+                break;
+            }
+            (newer, at) = (at, chunk.older);
+        }
+        match newer {
+            NONE => open.chunk = NONE,
+            newer => self.sealed.get_mut(newer).older = NONE,
+        }
+        while at != NONE {
+            let chunk = *self.sealed.get(at);
+            self.samples -= u64::from(chunk.count);
+            self.clocks.release(chunk.clock);
+            self.sealed.remove(at);
+            at = chunk.older;
+        }
+        open
+    }
+
+    /// Removes late samples of a series that a block has now: those before `until`.
+    pub(crate) fn drop_late(&mut self, id: SeriesId, until: i64) {
+        let Some(late) = self.late.get_mut(&id) else { return };
+        let before = late.len();
+        late.retain(|sample| sample.timestamp >= until);
+        self.samples -= (before - late.len()) as u64;
+        if late.is_empty() {
+            self.late.remove(&id);
+            self.open_mut(id).has_late = false;
+        }
+    }
+
+    pub(crate) fn bytes_of_open(&self) -> usize {
+        self.pages.iter().flatten().count() * size_of::<[Open; PAGE_SERIES as usize]>()
+    }
+
+    pub(crate) fn bytes_of_late(&self) -> usize {
+        let samples: usize = self.late.values().map(|late| late.capacity() * size_of::<Sample>()).sum();
+        samples + self.late.allocation_size()
+    }
+}

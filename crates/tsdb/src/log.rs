@@ -1,0 +1,436 @@
+//! What the frames of the log hold.
+//!
+//! ```text
+//! offset  size  field
+//!      0     1  kind      see [`FrameKind`]
+//!      1     1  flags     zero; readers set a frame with others aside
+//!      2     …  body
+//! ```
+//!
+//! Samples of floats, one frame for each shard that a request touches:
+//!
+//! ```text
+//!      2     4  count     of samples
+//!      6     8  base      a timestamp
+//!            …  ids       for each sample the difference to the series id before it, zigzag varint
+//!            …  rows      how many (varint), then each as difference to the one before, zigzag varint
+//!            …  row of each sample (varint), only if there are several rows
+//!            …  lengths   four bits a sample, low half first: bytes of its value that are kept
+//!            …  values    the bits' high bytes, little-endian, without trailing zero bytes
+//! ```
+//!
+//! Definitions of series, before any sample of theirs; each frame stands for itself:
+//!
+//! ```text
+//!      2     4  first     id of the first series; the others follow it
+//!            …  pairs     how many (varint), then name and value, each length (varint) and bytes
+//!            …  series    how many (varint), then of each how many labels and the number of each
+//!                         pair in this frame (varints)
+//! ```
+//!
+//! A cut: `floor i64`, samples that were logged before it and lie below it are in blocks.
+//!
+//! A deferred batch, taken while recovery was still running: how many series (varint), of each
+//! the canonical label bytes (length varint, bytes), how many samples (varint), and each
+//! `timestamp i64, bits u64`.
+//!
+//! The kinds from 16 on have their number so that they need no new format: native histograms,
+//! start timestamps, metadata, exemplars.
+
+use tidewatch_model::{Labels, Sample};
+
+use crate::head::registry::{PairId, Pairs, SeriesId};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum FrameKind {
+    Floats = 1,
+    Definitions = 2,
+    Cut = 3,
+    Deferred = 4,
+    // 16 histograms, 17 float histograms, 18 start timestamps, 19 metadata, 20 exemplars
+}
+
+impl FrameKind {
+    fn of(byte: u8) -> Option<FrameKind> {
+        let all = [FrameKind::Floats, FrameKind::Definitions, FrameKind::Cut, FrameKind::Deferred];
+        all.into_iter().find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// Why a frame's content can not be used, though its checksum holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("the frame's kind {0} is not known: a newer version wrote it")]
+    Kind(u8),
+    #[error("the frame is cut short or malformed")]
+    Malformed,
+}
+
+/// Builds a frame of samples.
+#[derive(Debug, Default)]
+pub(crate) struct FloatsFrame {
+    count: u32,
+    previous_id: u32,
+    base: i64,
+    ids: Vec<u8>,
+    rows: Vec<i64>,
+    /// Row of each sample.
+    row_of: Vec<u32>,
+    lengths: Vec<u8>,
+    values: Vec<u8>,
+    bytes: Vec<u8>,
+}
+
+impl FloatsFrame {
+    pub(crate) fn clear(&mut self) {
+        let FloatsFrame { count, previous_id, ids, rows, row_of, lengths, values, .. } = self;
+        (*count, *previous_id) = (0, 0);
+        ids.clear();
+        rows.clear();
+        row_of.clear();
+        lengths.clear();
+        values.clear();
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, id: SeriesId, sample: Sample) {
+        push_varint(zigzag(i64::from(id.0) - i64::from(self.previous_id)), &mut self.ids);
+        self.previous_id = id.0;
+        let row = self.row(sample.timestamp);
+        self.row_of.push(row);
+        let bits = sample.value.to_bits();
+        // Whole numbers and short binary fractions end in zero bytes.
+        let len = 8 - (bits.trailing_zeros() / 8).min(8);
+        let high = if len == 0 { 0 } else { bits >> ((8 - len) * 8) };
+        match self.count % 2 {
+            0 => self.lengths.push(len as u8),
+            _ => *self.lengths.last_mut().expect("pushed with the sample before") |= (len as u8) << 4,
+        }
+        self.values.extend_from_slice(&high.to_le_bytes()[..len as usize]);
+        self.count += 1;
+    }
+
+    /// The row of a timestamp. Only the newest rows are searched: a second row with the same
+    /// time costs two bytes and harms nothing.
+    #[inline]
+    fn row(&mut self, timestamp: i64) -> u32 {
+        let newest = self.rows.len().saturating_sub(32);
+        if let Some(at) = self.rows[newest..].iter().rposition(|row| *row == timestamp) {
+            return (newest + at) as u32;
+        }
+        if self.rows.is_empty() {
+            self.base = timestamp;
+        }
+        self.rows.push(timestamp);
+        self.rows.len() as u32 - 1
+    }
+
+    pub(crate) fn finish(&mut self) -> &[u8] {
+        let out = &mut self.bytes;
+        out.clear();
+        out.extend_from_slice(&[FrameKind::Floats as u8, 0]);
+        out.extend_from_slice(&self.count.to_le_bytes());
+        out.extend_from_slice(&self.base.to_le_bytes());
+        out.extend_from_slice(&self.ids);
+        push_varint(self.rows.len() as u64, out);
+        let mut previous = self.base;
+        for row in &self.rows {
+            push_varint(zigzag(row.wrapping_sub(previous)), out);
+            previous = *row;
+        }
+        if self.rows.len() > 1 {
+            self.row_of.iter().for_each(|row| push_varint(u64::from(*row), out));
+        }
+        out.extend_from_slice(&self.lengths);
+        out.extend_from_slice(&self.values);
+        out
+    }
+}
+
+/// Writes the frame that defines the series from `first` on.
+pub(crate) fn write_definitions<'a>(
+    first: SeriesId,
+    pairs: &Pairs,
+    series: impl Iterator<Item = &'a [PairId]> + Clone,
+    out: &mut Vec<u8>,
+) {
+    out.clear();
+    out.extend_from_slice(&[FrameKind::Definitions as u8, 0]);
+    out.extend_from_slice(&first.0.to_le_bytes());
+    let mut used: Vec<PairId> = series.clone().flatten().copied().collect();
+    used.sort_unstable();
+    used.dedup();
+    push_varint(used.len() as u64, out);
+    for pair in &used {
+        let (name, value) = pairs.get(*pair);
+        push_text(name.as_bytes(), out);
+        push_text(value.as_bytes(), out);
+    }
+    push_varint(series.clone().count() as u64, out);
+    for labels in series {
+        push_varint(labels.len() as u64, out);
+        for pair in labels {
+            let number = used.binary_search(pair).expect("collected above");
+            push_varint(number as u64, out);
+        }
+    }
+}
+
+pub(crate) fn write_cut(floor: i64, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&[FrameKind::Cut as u8, 0]);
+    out.extend_from_slice(&floor.to_le_bytes());
+}
+
+pub(crate) fn write_deferred(series: &[(Labels, Vec<Sample>)], out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&[FrameKind::Deferred as u8, 0]);
+    push_varint(series.len() as u64, out);
+    for (labels, samples) in series {
+        push_text(labels.as_bytes(), out);
+        push_varint(samples.len() as u64, out);
+        for sample in samples {
+            out.extend_from_slice(&sample.timestamp.to_le_bytes());
+            out.extend_from_slice(&sample.value.to_bits().to_le_bytes());
+        }
+    }
+}
+
+/// A frame, taken apart as far as it can be without knowing series.
+#[derive(Debug)]
+pub(crate) enum Frame<'a> {
+    Floats(Floats<'a>),
+    Definitions(Definitions<'a>),
+    Cut { floor: i64 },
+    Deferred(Reader<'a>),
+}
+
+/// Samples of a frame, checked as far as their columns have the right lengths.
+#[derive(Debug)]
+pub(crate) struct Floats<'a> {
+    pub(crate) count: usize,
+    ids: Reader<'a>,
+    rows: Vec<i64>,
+    row_of: Reader<'a>,
+    lengths: &'a [u8],
+    values: &'a [u8],
+}
+
+/// Definitions of a frame: the first id, the pairs' texts, and the lists of the series.
+#[derive(Debug)]
+pub(crate) struct Definitions<'a> {
+    pub(crate) first: SeriesId,
+    pub(crate) pairs: Vec<(&'a str, &'a str)>,
+    pub(crate) series: usize,
+    lists: Reader<'a>,
+}
+
+pub(crate) fn read_frame(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
+    let mut reader = Reader { bytes };
+    let kind = reader.byte()?;
+    let kind = FrameKind::of(kind).ok_or(FrameError::Kind(kind))?;
+    if reader.byte()? != 0 {
+        return Err(FrameError::Malformed);
+    }
+    Ok(match kind {
+        FrameKind::Floats => Frame::Floats(read_floats(reader)?),
+        FrameKind::Definitions => Frame::Definitions(read_definitions(reader)?),
+        FrameKind::Cut => Frame::Cut { floor: i64::from_le_bytes(reader.array()?) },
+        FrameKind::Deferred => Frame::Deferred(reader),
+    })
+}
+
+fn read_floats(mut reader: Reader<'_>) -> Result<Floats<'_>, FrameError> {
+    let count = u32::from_le_bytes(reader.array()?) as usize;
+    let base = i64::from_le_bytes(reader.array()?);
+    let ids = reader.clone();
+    // An id takes at least a byte, so this also bounds the count by the frame.
+    (0..count).try_for_each(|_| reader.varint().map(drop))?;
+    let row_count = reader.varint()? as usize;
+    if row_count > count {
+        return Err(FrameError::Malformed);
+    }
+    let mut rows = Vec::with_capacity(row_count);
+    let mut previous = base;
+    for _ in 0..row_count {
+        previous = previous.wrapping_add(unzigzag(reader.varint()?));
+        rows.push(previous);
+    }
+    let row_of = reader.clone();
+    if row_count > 1 {
+        for _ in 0..count {
+            if reader.varint()? >= row_count as u64 {
+                return Err(FrameError::Malformed);
+            }
+        }
+    }
+    let lengths = reader.take(count.div_ceil(2))?;
+    let half = |at: usize| usize::from(lengths[at / 2] >> (at % 2 * 4) & 0xf);
+    let mut size = 0;
+    for at in 0..count {
+        if half(at) > 8 {
+            return Err(FrameError::Malformed);
+        }
+        size += half(at);
+    }
+    if size != reader.bytes.len() || (count > 0 && rows.is_empty()) {
+        return Err(FrameError::Malformed);
+    }
+    Ok(Floats { count, ids, rows, row_of, lengths, values: reader.bytes })
+}
+
+impl Floats<'_> {
+    /// Visits the samples in order.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(SeriesId, Sample)) {
+        let (mut ids, mut row_of, mut values) = (self.ids.clone(), self.row_of.clone(), self.values);
+        let mut id = 0i64;
+        for at in 0..self.count {
+            id = id.wrapping_add(unzigzag(ids.varint().expect("walked when the frame was read")));
+            let row = match self.rows.len() {
+                1 => 0,
+                _ => row_of.varint().expect("walked when the frame was read") as usize,
+            };
+            let len = usize::from(self.lengths[at / 2] >> (at % 2 * 4) & 0xf);
+            let (bytes, rest) = values.split_at(len);
+            values = rest;
+            let mut bits = [0; 8];
+            bits[8 - len..].copy_from_slice(bytes);
+            let value = f64::from_bits(u64::from_le_bytes(bits));
+            visit(SeriesId(id as u32), Sample { timestamp: self.rows[row], value });
+        }
+    }
+}
+
+fn read_definitions(mut reader: Reader<'_>) -> Result<Definitions<'_>, FrameError> {
+    let first = SeriesId(u32::from_le_bytes(reader.array()?));
+    let count = reader.varint()? as usize;
+    // A pair takes at least two bytes.
+    if count > reader.bytes.len() / 2 {
+        return Err(FrameError::Malformed);
+    }
+    let mut pairs = Vec::with_capacity(count);
+    for _ in 0..count {
+        pairs.push((reader.utf8()?, reader.utf8()?));
+    }
+    let series = reader.varint()? as usize;
+    Ok(Definitions { first, pairs, series, lists: reader })
+}
+
+impl Definitions<'_> {
+    /// Visits each series: its id and its pairs, as numbers of the frame's pairs.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(SeriesId, &[usize])) -> Result<(), FrameError> {
+        let mut reader = self.lists.clone();
+        let mut numbers = Vec::new();
+        for at in 0..self.series {
+            let count = reader.varint()? as usize;
+            numbers.clear();
+            for _ in 0..count {
+                let number = reader.varint()? as usize;
+                if number >= self.pairs.len() {
+                    return Err(FrameError::Malformed);
+                }
+                numbers.push(number);
+            }
+            let id = u32::try_from(at).ok().and_then(|at| self.first.0.checked_add(at));
+            visit(SeriesId(id.ok_or(FrameError::Malformed)?), &numbers);
+        }
+        Ok(())
+    }
+}
+
+/// Reads the series of a deferred batch: canonical label bytes and samples.
+pub(crate) fn read_deferred<'a>(
+    mut reader: Reader<'a>,
+    mut visit: impl FnMut(&'a [u8], &[Sample]),
+) -> Result<(), FrameError> {
+    let series = reader.varint()?;
+    let mut samples = Vec::new();
+    for _ in 0..series {
+        let labels = reader.text()?;
+        let count = reader.varint()?;
+        samples.clear();
+        for _ in 0..count {
+            let timestamp = i64::from_le_bytes(reader.array()?);
+            let value = f64::from_bits(u64::from_le_bytes(reader.array()?));
+            samples.push(Sample { timestamp, value });
+        }
+        visit(labels, &samples);
+    }
+    Ok(())
+}
+
+/// Takes fields off the front of bytes.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader<'a> {
+    pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn byte(&mut self) -> Result<u8, FrameError> {
+        Ok(self.take(1)?[0])
+    }
+
+    pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], FrameError> {
+        let (taken, rest) = self.bytes.split_at_checked(len).ok_or(FrameError::Malformed)?;
+        self.bytes = rest;
+        Ok(taken)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
+        let (taken, rest) = self.bytes.split_first_chunk::<N>().ok_or(FrameError::Malformed)?;
+        self.bytes = rest;
+        Ok(*taken)
+    }
+
+    #[inline]
+    pub(crate) fn varint(&mut self) -> Result<u64, FrameError> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let (&byte, rest) = self.bytes.split_first().ok_or(FrameError::Malformed)?;
+            self.bytes = rest;
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(FrameError::Malformed)
+    }
+
+    pub(crate) fn text(&mut self) -> Result<&'a [u8], FrameError> {
+        let len = usize::try_from(self.varint()?).map_err(|_| FrameError::Malformed)?;
+        self.take(len)
+    }
+
+    pub(crate) fn utf8(&mut self) -> Result<&'a str, FrameError> {
+        std::str::from_utf8(self.text()?).map_err(|_| FrameError::Malformed)
+    }
+}
+
+#[inline]
+pub(crate) fn push_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+pub(crate) fn push_text(text: &[u8], out: &mut Vec<u8>) {
+    push_varint(text.len() as u64, out);
+    out.extend_from_slice(text);
+}
+
+#[inline]
+pub(crate) fn zigzag(value: i64) -> u64 {
+    (value as u64) << 1 ^ (value >> 63) as u64
+}
+
+#[inline]
+pub(crate) fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}

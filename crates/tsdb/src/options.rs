@@ -1,0 +1,55 @@
+//! How a database is opened, and why that can fail.
+
+use std::io;
+use std::path::PathBuf;
+
+use tidewatch_model::Limits;
+
+/// Length of a block before compaction.
+pub const BLOCK_MS: i64 = 2 * 60 * 60 * 1000;
+
+/// Options of a database.
+#[derive(Debug, Clone)]
+pub struct DbOptions {
+    /// Where the data lies; created if it is missing. Not used in memory.
+    pub dir: PathBuf,
+    pub limits: Limits,
+    /// How long samples are kept; `None` keeps them for ever.
+    pub retention_ms: Option<i64>,
+    /// Series that the head may have: more answer [`tidewatch_storage::AppendError::Overloaded`].
+    pub series_max: usize,
+}
+
+impl DbOptions {
+    /// Options with the limits of [`Limits::default`], 15 days of retention as Prometheus has, and
+    /// room for four million series (4 GiB at 1 KiB each).
+    pub fn new(dir: impl Into<PathBuf>) -> DbOptions {
+        DbOptions {
+            dir: dir.into(),
+            limits: Limits::default(),
+            retention_ms: Some(15 * 24 * 60 * 60 * 1000),
+            series_max: 4 << 20,
+        }
+    }
+}
+
+/// Why a database can not be opened. Damage is not among the reasons: it is set aside.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has the directory.
+    #[error("{}: the data directory is in use by another process", path.display())]
+    Locked { path: PathBuf },
+    /// A newer release wrote the directory.
+    #[error(
+        "{}: the data directory has format {found}, written by a newer version of Tidewatch; \
+         this one reads up to format {newest}: upgrade, or use another directory",
+        path.display()
+    )]
+    Version { path: PathBuf, found: u32, newest: u32 },
+    /// The disk failed, or permission is missing.
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    /// The log can not be opened.
+    #[error("{0}")]
+    Log(String),
+}

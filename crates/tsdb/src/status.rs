@@ -1,0 +1,117 @@
+//! What a database says about itself: plain values for pages and metrics.
+
+/// See [`crate::Db::status`].
+#[derive(Debug, Clone, Default)]
+pub struct DbStatus {
+    /// Whether recovery is over, so that queries are answered.
+    pub complete: bool,
+    /// Why writes are refused, if they are.
+    pub read_only: Option<String>,
+    pub head: HeadStatus,
+    pub blocks: Vec<BlockStatus>,
+    pub wal_bytes: u64,
+    pub counters: Counters,
+    /// What was found damaged and set aside since the start, oldest first.
+    pub damage: Vec<Damage>,
+}
+
+/// The head: everything that is not in blocks.
+#[derive(Debug, Clone, Default)]
+pub struct HeadStatus {
+    pub series: u64,
+    /// Sealed and open runs.
+    pub chunks: u64,
+    pub samples: u64,
+    /// Times of the oldest and newest sample; `None` in an empty head.
+    pub min_time: Option<i64>,
+    pub max_time: Option<i64>,
+    pub label_pairs: u64,
+    pub clocks: u64,
+    pub memory: Memory,
+}
+
+/// Bytes of memory that the head holds, by part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Texts of labels.
+    pub symbols: u64,
+    /// Lists of labels of the series.
+    pub labels: u64,
+    /// From label bytes to series.
+    pub table: u64,
+    /// Postings and sorted label values.
+    pub index: u64,
+    /// A record for each series.
+    pub series: u64,
+    /// Values of open runs.
+    pub open_runs: u64,
+    pub clocks: u64,
+    /// Sealed runs on the heap.
+    pub sealed: u64,
+    /// Samples out of order.
+    pub late: u64,
+}
+
+impl Memory {
+    pub fn total(&self) -> u64 {
+        let Memory { symbols, labels, table, index, series, open_runs, clocks, sealed, late } = *self;
+        symbols + labels + table + index + series + open_runs + clocks + sealed + late
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BlockStatus {
+    pub name: String,
+    pub min_time: i64,
+    pub max_time: i64,
+    pub series: u64,
+    pub samples: u64,
+    pub bytes: u64,
+}
+
+/// Counted since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub samples_appended: u64,
+    pub duplicates: u64,
+    pub out_of_order: u64,
+    pub refused_too_old: u64,
+    pub refused_conflict: u64,
+    pub refused_future: u64,
+    pub refused_labels: u64,
+    pub refused_unsupported: u64,
+    pub series_created: u64,
+    pub series_removed: u64,
+    pub commits: u64,
+    pub cuts: u64,
+    pub compactions: u64,
+    pub blocks_retired: u64,
+    pub samples_replayed: u64,
+    /// Samples in the log whose series was never found; their bytes are kept aside.
+    pub samples_set_aside: u64,
+}
+
+/// A piece of stored data that can not be read, and what was done about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    pub path: String,
+    pub offset: u64,
+    pub reason: String,
+}
+
+/// A name with a count, for the lists of what there is most of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopEntry {
+    pub name: String,
+    pub count: u64,
+}
+
+/// The largest cardinalities of the head, each list sorted by count, largest first.
+#[derive(Debug, Clone, Default)]
+pub struct Cardinality {
+    pub series_by_metric: Vec<TopEntry>,
+    pub values_by_label: Vec<TopEntry>,
+    pub bytes_by_label: Vec<TopEntry>,
+    /// `name=value`.
+    pub series_by_pair: Vec<TopEntry>,
+}

@@ -1,0 +1,208 @@
+//! The head alone: what is appended is what is selected.
+
+use std::ops::ControlFlow;
+
+use tidewatch_env::Env;
+use tidewatch_model::{Batch, Labels, MatchOp, Matcher, RawLabels, STALE_NAN, Sample};
+use tidewatch_storage::{Append, Latest, Refusal, RunValues, Scratch, Select, TimeRange};
+use tidewatch_tsdb::{Db, DbOptions};
+
+const ALL: TimeRange = TimeRange { start: i64::MIN, end: i64::MAX };
+
+fn db() -> Db {
+    Db::in_memory(Env::in_memory(), DbOptions::new(""))
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::from_pairs(pairs.iter().copied())
+}
+
+fn append(db: &Db, labels: &Labels, samples: &[(i64, f64)]) -> Vec<(Refusal, u64)> {
+    let samples: Vec<Sample> =
+        samples.iter().map(|&(timestamp, value)| Sample { timestamp, value }).collect();
+    let mut batch = Batch::new();
+    batch.push(RawLabels::Canonical(labels.as_bytes()), &samples);
+    db.append(&batch).expect("takes writes").refused
+}
+
+/// Every selected series with its samples, one line each.
+fn dump(db: &Db, matchers: &[Matcher], range: TimeRange) -> Vec<String> {
+    let selection = db.select(matchers, range).expect("complete");
+    let mut lines: Vec<String> = (0..selection.len()).map(|at| selection.labels(at).to_string()).collect();
+    let mut visit = |series: usize, run: tidewatch_storage::Run<'_>| {
+        let RunValues::Floats(values) = run.values else { panic!("only floats went in") };
+        assert_eq!(values.len(), run.timestamps.len());
+        for (timestamp, value) in run.timestamps.iter().zip(values) {
+            lines[series] += &format!(" {value}@{timestamp}");
+        }
+        ControlFlow::Continue(())
+    };
+    selection.scan(0..selection.len(), range, &mut Scratch::default(), &mut visit).expect("readable");
+    lines
+}
+
+#[test]
+fn samples_come_back_sorted_by_labels_and_time() {
+    let db = db();
+    append(&db, &labels(&[("__name__", "up"), ("job", "b")]), &[(1000, 1.0), (2000, 0.0)]);
+    append(&db, &labels(&[("__name__", "up"), ("job", "a")]), &[(1000, 0.5), (3000, -1.25)]);
+    append(&db, &labels(&[("__name__", "down")]), &[(1000, 7.0)]);
+    let up = [Matcher::equal("__name__", "up")];
+    assert_eq!(
+        dump(&db, &up, ALL),
+        [r#"{__name__="up", job="a"} 0.5@1000 -1.25@3000"#, r#"{__name__="up", job="b"} 1@1000 0@2000"#]
+    );
+    let some = TimeRange { start: 1500, end: 2500 };
+    assert_eq!(dump(&db, &up, some), [r#"{__name__="up", job="a"}"#, r#"{__name__="up", job="b"} 0@2000"#]);
+    let not_a = [Matcher::new(MatchOp::NotRegex, "job", "a|x").expect("compiles")];
+    assert_eq!(dump(&db, &not_a, ALL).len(), 2);
+}
+
+#[test]
+fn repeats_conflicts_and_late_samples_are_told_apart() {
+    let db = db();
+    let series = labels(&[("__name__", "x")]);
+    assert_eq!(append(&db, &series, &[(10_000, 1.0), (20_000, 2.0)]), []);
+    assert_eq!(append(&db, &series, &[(20_000, 2.0), (10_000, 1.0)]), []);
+    assert_eq!(append(&db, &series, &[(10_000, 1.5), (20_000, 3.0)]), [(Refusal::Conflict, 2)]);
+    assert_eq!(append(&db, &series, &[(15_000, 1.5), (5_000, 0.5), (15_000, 1.5)]), []);
+    assert_eq!(append(&db, &series, &[(15_000, 9.0)]), [(Refusal::Conflict, 1)]);
+    assert_eq!(append(&db, &series, &[(-4_000_000, 0.0)]), [(Refusal::TooOld, 1)]);
+    assert_eq!(append(&db, &series, &[(i64::MAX, 0.0)]), [(Refusal::TooFarInFuture, 1)]);
+    assert_eq!(dump(&db, &[], ALL), [r#"{__name__="x"} 0.5@5000 1@10000 1.5@15000 2@20000"#]);
+    let counters = db.status().counters;
+    assert_eq!((counters.duplicates, counters.refused_conflict, counters.refused_too_old), (3, 3, 1));
+}
+
+#[test]
+fn long_series_of_every_cadence_survive_sealing_and_forking() {
+    let db = db();
+    let names: Vec<Labels> =
+        (0..40).map(|i| labels(&[("__name__", "m"), ("i", &format!("{i:02}"))])).collect();
+    let mut expected: Vec<Vec<(i64, u64)>> = vec![Vec::new(); names.len()];
+    for step in 0..1000i64 {
+        let mut batch = Batch::new();
+        for (i, name) in names.iter().enumerate() {
+            // Some skip rows, some come every other time, one has times of its own.
+            let skips =
+                (i % 7 == 3 && step % 50 == 49) || (i % 5 == 4 && step % 2 == 1) || (i == 6 && step < 333);
+            if skips {
+                continue;
+            }
+            let timestamp = step * 15_000 + if i == 9 { step % 13 } else { 0 };
+            let value = match i % 4 {
+                0 => step as f64 * 3.0,
+                1 => (step as f64).sin(),
+                2 if step % 97 == 96 => STALE_NAN,
+                _ => 42.0,
+            };
+            expected[i].push((timestamp, value.to_bits()));
+            batch.push(RawLabels::Canonical(name.as_bytes()), &[Sample { timestamp, value }]);
+        }
+        assert_eq!(db.append(&batch).expect("takes writes").refused, []);
+    }
+    let selection = db.select(&[], ALL).expect("complete");
+    let mut read: Vec<Vec<(i64, u64)>> = vec![Vec::new(); names.len()];
+    let mut of_clock = std::collections::HashMap::new();
+    let mut visit = |series: usize, run: tidewatch_storage::Run<'_>| {
+        let RunValues::Floats(values) = run.values else { panic!("only floats went in") };
+        read[series].extend(run.timestamps.iter().zip(values).map(|(t, v)| (*t, v.to_bits())));
+        let clock = run.clock.expect("nothing came late");
+        assert_eq!(of_clock.entry(clock).or_insert_with(|| run.timestamps.to_vec()), run.timestamps);
+        ControlFlow::Continue(())
+    };
+    let range = TimeRange { start: 100_000, end: 14_000_000 };
+    selection.scan(0..selection.len(), range, &mut Scratch::default(), &mut visit).expect("readable");
+    for series in &mut expected {
+        series.retain(|(t, _)| (range.start..=range.end).contains(t));
+    }
+    assert_eq!(read, expected);
+    let clocks = db.status().head.clocks;
+    assert!(clocks < 60, "forty series of six cadences do not need {clocks} clocks");
+    for at in [0, 14_999, 777_777, 9_000_007, 14_985_000] {
+        let mut latest = vec![None; names.len()];
+        let mut visit = |series: usize, found: Latest| {
+            let Latest::Float { timestamp, value } = found else { panic!("only floats went in") };
+            latest[series] = Some((timestamp, value.to_bits()));
+        };
+        selection
+            .latest(0..selection.len(), at - 300_000, at, &mut Scratch::default(), &mut visit)
+            .expect("readable");
+        for (i, expected) in expected.iter().enumerate() {
+            let newest = expected.iter().rfind(|(t, _)| *t <= at && *t > at - 300_000).copied();
+            if at >= range.start + 300_000 && at <= range.end {
+                assert_eq!(latest[i], newest, "series {i} at {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn another_spelling_of_a_label_set_is_the_same_series() {
+    let db = db();
+    let canonical = labels(&[("__name__", "x"), ("job", "j")]);
+    append(&db, &canonical, &[(1, 1.0)]);
+    let spell = |pairs: &[(&str, &str)]| {
+        let mut bytes = Vec::new();
+        for (name, value) in pairs {
+            bytes.extend([0x0a, (name.len() + value.len() + 4) as u8, 0x0a, name.len() as u8]);
+            bytes.extend(name.as_bytes());
+            bytes.extend([0x12, value.len() as u8]);
+            bytes.extend(value.as_bytes());
+        }
+        bytes
+    };
+    let spellings = [
+        spell(&[("__name__", "x"), ("job", "j")]),
+        spell(&[("job", "j"), ("__name__", "x")]),
+        spell(&[("job", "j"), ("gone", ""), ("__name__", "x")]),
+    ];
+    for round in 0..2 {
+        for (i, bytes) in spellings.iter().enumerate() {
+            let mut batch = Batch::new();
+            let timestamp = 10 + round * 10 + i as i64;
+            batch.push(RawLabels::Proto(bytes), &[Sample { timestamp, value: 1.0 }]);
+            assert_eq!(db.append(&batch).expect("takes writes").accepted, 1);
+        }
+    }
+    assert_eq!(db.status().head.series, 1);
+    assert_eq!(db.status().head.samples, 7);
+}
+
+#[test]
+fn labels_that_are_no_label_set_are_refused_and_their_neighbours_taken() {
+    let db = db();
+    let good = labels(&[("__name__", "good")]);
+    let long = labels(&[("__name__", "x"), ("a", &"v".repeat(5000))]);
+    let many: Vec<(String, String)> = (0..80).map(|i| (format!("l{i}"), "v".to_owned())).collect();
+    let many = Labels::from_pairs(many);
+    let mut batch = Batch::new();
+    let one = [Sample { timestamp: 1, value: 1.0 }];
+    batch.push(RawLabels::Proto(b"\x0a\x0e\x0a\x08__na"), &one);
+    batch.push(RawLabels::Proto(b""), &one);
+    batch.push(RawLabels::Proto(b"\x0a\x06\x0a\x01a\x12\x01\xff"), &one);
+    batch.push(RawLabels::Proto(b"\x0a\x06\x0a\x01a\x12\x011\x0a\x06\x0a\x01a\x12\x012"), &one);
+    batch.push(RawLabels::Proto(b"\x0a\x05\x0a\x00\x12\x011"), &one);
+    batch.push(RawLabels::Canonical(long.as_bytes()), &one);
+    batch.push(RawLabels::Canonical(good.as_bytes()), &one);
+    batch.push(RawLabels::Canonical(many.as_bytes()), &one);
+    let outcome = db.append(&batch).expect("takes writes");
+    assert_eq!(outcome.accepted, 1);
+    assert_eq!(outcome.refused, [(Refusal::InvalidLabels, 5), (Refusal::LabelLimit, 2)]);
+    assert!(outcome.first_refusal.expect("something was refused").contains("malformed"));
+    assert_eq!(dump(&db, &[], ALL), [r#"{__name__="good"} 1@1"#]);
+}
+
+#[test]
+fn label_names_and_values_are_those_of_series_in_range() {
+    let db = db();
+    append(&db, &labels(&[("__name__", "a"), ("job", "old"), ("x", "1")]), &[(1000, 1.0)]);
+    append(&db, &labels(&[("__name__", "b"), ("job", "new")]), &[(100_000, 1.0)]);
+    let late = TimeRange { start: 50_000, end: 200_000 };
+    assert_eq!(db.label_names(&[], ALL, 10).expect("complete"), ["__name__", "job", "x"]);
+    assert_eq!(db.label_names(&[], late, 10).expect("complete"), ["__name__", "job"]);
+    assert_eq!(db.label_values("job", &[], ALL, 10).expect("complete"), ["new", "old"]);
+    assert_eq!(db.label_values("job", &[], ALL, 1).expect("complete"), ["new"]);
+    assert_eq!(db.label_values("job", &[Matcher::equal("x", "1")], ALL, 10).expect("complete"), ["old"]);
+    assert_eq!(db.label_values("job", &[], late, 10).expect("complete"), ["new"]);
+}
