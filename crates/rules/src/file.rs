@@ -8,7 +8,7 @@ use tidewatch_model::{METRIC_NAME, is_valid_label_name, is_valid_legacy_name};
 use tidewatch_parser::{ParserOptions, parse_expr};
 
 use crate::definition::{AlertingFields, Query, Rule, RuleFile, RuleGroup, RuleKind};
-use crate::template;
+use crate::template::{self, Template};
 use crate::yaml::{Document, Fields, Node, Reader, YamlError};
 
 /// How strictly a rule file is read.
@@ -240,7 +240,7 @@ impl<'d> Loader<'d> {
         for (field, what, texts) in [("labels", "label", labels), ("annotations", "annotation", &annotations)]
         {
             for (name, text) in texts {
-                if let Err(message) = template::check(&format!("__alert_{alert}"), &with_variables(text)) {
+                if let Err(message) = alert_template(&alert, text) {
                     let message = format!("{what} {}: {message}", template::quote(name));
                     self.refuse(rule, field, &message);
                 }
@@ -260,11 +260,15 @@ impl<'d> Loader<'d> {
     }
 }
 
-/// The text of an alert's template with the variables that every one may use.
-pub(crate) fn with_variables(text: &str) -> String {
+/// The template of an alert's text, with the variables that every one may use.
+pub(crate) fn alert_template(alert: &str, text: &str) -> Result<Template, String> {
     const VARIABLES: &str = "{{$labels := .Labels}}{{$externalLabels := .ExternalLabels}}\
         {{$externalURL := .ExternalURL}}{{$value := .Value}}";
-    format!("{VARIABLES}{text}")
+    let name = format!("__alert_{alert}");
+    if !text.contains("{{") {
+        return Template::parse(&name, text, false);
+    }
+    Template::parse(&name, &format!("{VARIABLES}{text}"), false)
 }
 
 fn is_label_name(name: &str, options: &LoadOptions) -> bool {

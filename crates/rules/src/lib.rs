@@ -16,10 +16,14 @@
 #![forbid(unsafe_code)]
 
 mod alert;
+mod alerting;
 mod definition;
 mod effects;
 mod file;
+mod group;
 mod lint;
+mod recording;
+mod reload;
 mod status;
 pub mod template;
 mod yaml;
@@ -31,5 +35,7 @@ pub use effects::{
     RuleSample,
 };
 pub use file::{LoadOptions, RuleFileError, RulePlace};
+pub use group::{Group, Settings, stale_markers};
 pub use lint::{DuplicateRule, duplicate_rules};
+pub use reload::{EndedSeries, ForgottenAlerts, Reloaded, reload};
 pub use status::{AlertStatus, AlertingStatus, GroupStatus, Health, RuleStatus};

@@ -32,12 +32,12 @@ pub(super) struct Limits {
 }
 
 /// How values are looked up and written.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Options {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Options {
     /// A map's key that is not there is a mistake, not an empty value.
-    pub missing_key_is_error: bool,
+    pub(super) missing_key_is_error: bool,
     /// The output is HTML: values are escaped unless they are HTML already.
-    pub html: bool,
+    pub(super) html: bool,
 }
 
 /// Expands the template `name` of `templates` with `data` as its dot. `text` is what they were

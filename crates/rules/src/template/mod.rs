@@ -27,9 +27,8 @@ mod verbs;
 #[cfg(test)]
 mod tests;
 
-pub use exec::Options;
 pub use value::{AlertData, TemplateSample, Value};
-pub(crate) use verbs::{format_float, quote};
+pub(crate) use verbs::quote;
 
 /// Steps of one expansion: a loop over ten thousand samples with twenty commands each fits.
 const STEPS_MAX: u64 = 500_000;
@@ -46,40 +45,62 @@ pub struct Surroundings<'s> {
     pub query: &'s mut dyn FnMut(&str) -> Result<Vec<TemplateSample>, String>,
 }
 
-/// Checks the syntax of a template. The message is Go's, without Prometheus' prefix.
-pub fn check(name: &str, text: &str) -> Result<(), String> {
-    parsed(name, text, false).map(drop)
+/// A text that was parsed, to be expanded any number of times.
+#[derive(Debug)]
+pub struct Template {
+    name: String,
+    text: String,
+    html: bool,
+    /// Absent where the text has no action and is its own expansion.
+    templates: Option<parse::Templates>,
 }
 
-/// Expands a template. Messages are Prometheus': `error parsing template …`, `error executing
-/// template …`.
-pub fn expand(
-    name: &str,
-    text: &str,
-    data: &Value,
-    surroundings: &mut Surroundings<'_>,
-    options: Options,
-) -> Result<String, String> {
-    let templates = parsed(name, text, options.html)
-        .map_err(|message| format!("error parsing template {name}: {message}"))?;
-    let query = &mut surroundings.query;
-    let mut samples = |text: &str| {
-        let samples = query(text)?;
-        Ok(samples.into_iter().map(|sample| Value::Sample(sample.into())).collect())
-    };
-    let mut host = exec::Host {
-        now_ms: surroundings.now_ms,
-        external_url: surroundings.external_url,
-        query: &mut samples,
-    };
-    let limits = exec::Limits { steps: STEPS_MAX, bytes: BYTES_MAX };
-    exec::execute(&templates, (name, text), data, &mut host, (options, limits))
-        .map_err(|message| format!("error executing template {name}: {message}"))
-}
+impl Template {
+    /// Parses a text. The message is Go's, without Prometheus' prefix. The function `tmpl` is
+    /// there in pages only, as in Prometheus.
+    pub fn parse(name: &str, text: &str, html: bool) -> Result<Template, String> {
+        let is_function = |name: &str| (html || name != "tmpl") && functions::find(name).is_some();
+        let templates = match text.contains("{{") {
+            true => Some(parse::parse(name, text, &is_function)?),
+            false => None,
+        };
+        Ok(Template { name: name.to_owned(), text: text.to_owned(), html, templates })
+    }
 
-/// The function `tmpl` is there in pages only.
-fn parsed(name: &str, text: &str, html: bool) -> Result<parse::Templates, String> {
-    parse::parse(name, text, &|function| (html || function != "tmpl") && functions::find(function).is_some())
+    /// Whether the text is its own expansion, whatever the data.
+    pub fn is_literal(&self) -> bool {
+        self.templates.is_none()
+    }
+
+    /// The text, where it is its own expansion.
+    pub fn literal(&self) -> Option<&str> {
+        self.is_literal().then_some(self.text.as_str())
+    }
+
+    /// Expands the text with `data` as its dot. The message is Prometheus': `error executing
+    /// template …`. With `missing_key_is_error` a map's absent key is a mistake, not an empty value.
+    pub fn expand(
+        &self,
+        data: &Value,
+        surroundings: &mut Surroundings<'_>,
+        missing_key_is_error: bool,
+    ) -> Result<String, String> {
+        let Some(templates) = &self.templates else { return Ok(self.text.clone()) };
+        let query = &mut surroundings.query;
+        let mut samples = |text: &str| {
+            let samples = query(text)?;
+            Ok(samples.into_iter().map(|sample| Value::Sample(sample.into())).collect())
+        };
+        let mut host = exec::Host {
+            now_ms: surroundings.now_ms,
+            external_url: surroundings.external_url,
+            query: &mut samples,
+        };
+        let limits = exec::Limits { steps: STEPS_MAX, bytes: BYTES_MAX };
+        let options = exec::Options { missing_key_is_error, html: self.html };
+        exec::execute(templates, (&self.name, &self.text), data, &mut host, (options, limits))
+            .map_err(|message| format!("error executing template {}: {message}", self.name))
+    }
 }
 
 /// Go's `url.QueryEscape`.

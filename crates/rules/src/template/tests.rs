@@ -5,16 +5,25 @@ use std::rc::Rc;
 
 use serde_json::Value as Json;
 
-use super::{Options, Surroundings, TemplateSample, Value, expand};
+use super::{Surroundings, Template, TemplateSample, Value};
 
 const NOW_MS: i64 = 1_353_755_652_000;
 const EXTERNAL_URL: &str = "http://testhost:9090/path/prefix";
 
+/// How a case is to be expanded.
+#[derive(Default)]
+struct Options {
+    missing_key_is_error: bool,
+    html: bool,
+}
+
 /// Expands with a query that answers `samples` and a dot of `data`.
-fn run(text: &str, data: &Value, samples: &Json, options: Options) -> Result<String, String> {
+fn run(text: &str, data: &Value, samples: &Json, options: &Options) -> Result<String, String> {
     let mut query = |_: &str| Ok(samples.as_array().into_iter().flatten().map(sample).collect());
     let mut surroundings = Surroundings { now_ms: NOW_MS, external_url: EXTERNAL_URL, query: &mut query };
-    expand("test", text, data, &mut surroundings, options)
+    let template = Template::parse("test", text, options.html)
+        .map_err(|message| format!("error parsing template test: {message}"))?;
+    template.expand(data, &mut surroundings, options.missing_key_is_error)
 }
 
 fn sample(json: &Json) -> TemplateSample {
@@ -56,7 +65,7 @@ fn prometheus_own_table_of_templates_holds() {
             html: case["html"] == true,
         };
         let text = case["text"].as_str().expect("a case has a text");
-        let got = run(text, &data(&case["input"]), &case["queryResult"], options);
+        let got = run(text, &data(&case["input"]), &case["queryResult"], &options);
         let want = if case["shouldFail"] == true {
             Err(case["errorMsg"].as_str().expect("a failing case has its message").to_owned())
         } else {
