@@ -89,7 +89,7 @@ pub fn format_duration(duration_ms: i64) -> String {
     }
     for (name, unit_ms) in UNITS {
         let exact_only = matches!(name, "y" | "w");
-        if rest < unit_ms || exact_only && rest % unit_ms != 0 {
+        if rest < unit_ms || exact_only && !rest.is_multiple_of(unit_ms) {
             continue;
         }
         text.push_str(&format!("{}{name}", rest / unit_ms));

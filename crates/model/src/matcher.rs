@@ -85,6 +85,30 @@ impl Matcher {
         }
     }
 
+    /// The values that satisfy a positive matcher, sorted, if they are few enough to be listed.
+    pub fn set_matches(&self) -> Option<&[String]> {
+        match (self.op, &self.regex) {
+            (MatchOp::Equal, _) => Some(std::slice::from_ref(&self.value)),
+            (MatchOp::Regex, Some(regex)) => regex.set_matches(),
+            _ => None,
+        }
+    }
+
+    /// A text that every value that satisfies a positive matcher begins with; empty where
+    /// nothing is known.
+    pub fn prefix(&self) -> &str {
+        match (self.op, &self.regex) {
+            (MatchOp::Equal, _) => &self.value,
+            (MatchOp::Regex, Some(regex)) => regex.prefix(),
+            _ => "",
+        }
+    }
+
+    /// The compiled expression of a regex matcher.
+    pub fn regex(&self) -> Option<&GoRegex> {
+        self.regex.as_ref()
+    }
+
     /// Whether series without the label satisfy the matcher.
     pub fn matches_empty(&self) -> bool {
         self.matches("")

@@ -1,16 +1,24 @@
 //! Regular expressions with Go's RE2 meaning on Rust's linear-time engine.
 
+mod shape;
+mod translate;
+
+use regex_syntax::hir::{Hir, HirKind};
+
 use crate::Limits;
+use shape::Shape;
 
 /// A compiled expression, anchored at both ends as Prometheus anchors it: `^(?s:…)$`.
 #[derive(Debug, Clone)]
 pub struct GoRegex {
     pattern: String,
     regex: regex::Regex,
+    shape: Shape,
 }
 
 impl GoRegex {
-    /// Compiles `pattern` anchored. Bounded by [`Limits`]' pattern and program sizes.
+    /// Compiles `pattern` anchored. Bounded by [`Limits`]' pattern and program sizes. An error is
+    /// in Go's words where Go has one for it.
     pub fn new(pattern: &str) -> Result<GoRegex, String> {
         let limits = Limits::default();
         if pattern.len() > limits.regex_pattern_bytes {
@@ -20,11 +28,11 @@ impl GoRegex {
                 limits.regex_pattern_bytes
             ));
         }
-        let regex = regex::RegexBuilder::new(&format!("^(?s:{pattern})$"))
-            .size_limit(limits.regex_compiled_bytes)
-            .build()
-            .map_err(|error| error.to_string())?;
-        Ok(GoRegex { pattern: pattern.to_owned(), regex })
+        let translated = format!("^(?s:{})$", translate::translate(pattern)?);
+        let regex = build(&translated, &limits).map_err(|error| reason(&error, pattern))?;
+        let hir = regex_syntax::parse(&translated).ok().as_ref().and_then(anchored);
+        let shape = hir.map_or(Shape::Other { prefix: String::new() }, |hir| shape::shape(&hir));
+        Ok(GoRegex { pattern: pattern.to_owned(), regex, shape })
     }
 
     /// The pattern as it was written, without the anchors.
@@ -33,12 +41,61 @@ impl GoRegex {
     }
 
     pub fn is_match(&self, text: &str) -> bool {
-        self.regex.is_match(text)
+        match &self.shape {
+            Shape::Set(set) => set.binary_search_by(|member| member.as_str().cmp(text)).is_ok(),
+            Shape::Any => true,
+            Shape::NonEmpty => !text.is_empty(),
+            Shape::Prefix(prefix) => text.starts_with(prefix),
+            Shape::Suffix(suffix) => text.ends_with(suffix),
+            Shape::Contains(part) => text.contains(part),
+            Shape::Other { prefix } => text.starts_with(prefix) && self.regex.is_match(text),
+        }
+    }
+
+    /// The texts that match, sorted, if they are few enough to be listed.
+    pub fn set_matches(&self) -> Option<&[String]> {
+        if let Shape::Set(set) = &self.shape { Some(set) } else { None }
+    }
+
+    /// A text that everything that matches begins with; empty where nothing is known.
+    pub fn prefix(&self) -> &str {
+        match &self.shape {
+            Shape::Prefix(prefix) | Shape::Other { prefix } => prefix,
+            Shape::Set(set) if set.len() == 1 => &set[0],
+            _ => "",
+        }
+    }
+
+    /// Whether every text matches.
+    pub fn matches_all(&self) -> bool {
+        self.shape == Shape::Any
     }
 
     /// The engine's expression, for captures and expansion.
     pub fn regex(&self) -> &regex::Regex {
         &self.regex
+    }
+}
+
+fn build(translated: &str, limits: &Limits) -> Result<regex::Regex, regex::Error> {
+    regex::RegexBuilder::new(translated).size_limit(limits.regex_compiled_bytes).build()
+}
+
+/// The expression between the anchors that [`GoRegex::new`] puts around it.
+fn anchored(hir: &Hir) -> Option<Hir> {
+    let HirKind::Concat(parts) = hir.kind() else { return None };
+    let [_, inner @ .., _] = parts.as_slice() else { return None };
+    Some(Hir::concat(inner.to_vec()))
+}
+
+/// What translation let pass and Rust's parser refuses: unknown Unicode classes, too deep a
+/// nesting, too large a program.
+fn reason(error: &regex::Error, pattern: &str) -> String {
+    match error {
+        regex::Error::CompiledTooBig(bytes) => {
+            format!("error parsing regexp: expression is larger than {bytes} bytes when compiled")
+        }
+        _ => format!("error parsing regexp: invalid expression: `{pattern}`"),
     }
 }
 
@@ -49,3 +106,101 @@ impl PartialEq for GoRegex {
 }
 
 impl Eq for GoRegex {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(pattern: &str, matching: &[&str], other: &[&str]) {
+        let regex = GoRegex::new(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}"));
+        for text in matching {
+            assert!(regex.is_match(text), "{pattern} matches {text:?}");
+            assert!(regex.regex().is_match(text), "the engine agrees on {pattern} and {text:?}");
+        }
+        for text in other {
+            assert!(!regex.is_match(text), "{pattern} does not match {text:?}");
+            assert!(!regex.regex().is_match(text), "the engine agrees on {pattern} and {text:?}");
+        }
+    }
+
+    #[test]
+    fn expressions_mean_what_they_mean_in_go() {
+        check(r"\d+", &["12"], &["٣", "1a", ""]);
+        check(r"\w\W", &["a-", "aé"], &["é-"]);
+        check(r"[\d\s]*", &["1 2\n"], &["a", "\u{a0}"]);
+        check(r"[^\D]", &["7"], &["x"]);
+        check(r".*\bfoo\b.*", &["a foo b", "éfoo"], &["afoo"]);
+        check("a.c", &["abc", "a\nc"], &["ac"]);
+        check("foo|bar", &["foo", "bar"], &["xfoo", "foobar"]);
+        check(r"\Qa.b*\E+", &["a.b*", "a.b**"], &["axb*"]);
+        check(r"\101\x42\x{43}", &["ABC"], &["abc"]);
+        check("(?i)HeLLo", &["hello", "HELLO"], &["hell"]);
+        check("a{,2}", &["a{,2}"], &["aa"]);
+        check("{a}", &["{a}"], &["a"]);
+        check("x{2}", &["xx"], &["x"]);
+        check("[[:alpha:]_-]+", &["ab_-"], &["1"]);
+        check("[]a]", &["]", "a"], &["[]a]"]);
+        check("[a&&b]", &["&", "a", "b"], &["c"]);
+        check("[a-c--]", &["b", "-"], &["d"]);
+        check("[[a]", &["[", "a"], &["]"]);
+        check("$*bar", &["bar"], &["foo-bar"]);
+        check("(?P<name>x)(?<other>y)", &["xy"], &["x"]);
+        check("a_<b>:c@d", &["a_<b>:c@d"], &[]);
+        check(r"\pL\p{Greek}", &["éα"], &["1α"]);
+        check("", &[""], &["a"]);
+    }
+
+    #[test]
+    fn what_go_refuses_is_refused_in_its_words() {
+        for (pattern, message) in [
+            ("[", "missing closing ]: `[`"),
+            ("[a", "missing closing ]: `[a`"),
+            ("(a", "missing closing ): `(a`"),
+            ("a)", "unexpected ): `a)`"),
+            ("*", "missing argument to repetition operator: `*`"),
+            ("a|+", "missing argument to repetition operator: `+`"),
+            ("a**", "invalid nested repetition operator: `**`"),
+            ("a*+", "invalid nested repetition operator: `*+`"),
+            ("a{1001}", "invalid repeat count: `{1001}`"),
+            ("a{2,1}", "invalid repeat count: `{2,1}`"),
+            (r"\y", r"invalid escape sequence: `\y`"),
+            (r"\1", r"invalid escape sequence: `\1`"),
+            (r"\C", r"invalid escape sequence: `\C`"),
+            ("a\\", "trailing backslash at end of expression: ``"),
+            ("(?=a)", "invalid or unsupported Perl syntax: `(?=`"),
+            ("(?!a)", "invalid or unsupported Perl syntax: `(?!`"),
+            ("(?<=a)", "invalid or unsupported Perl syntax: `(?<=`"),
+            ("(?x)a", "invalid or unsupported Perl syntax: `(?x`"),
+            ("[z-a]", "invalid character class range: `z-a`"),
+            ("[[:word2:]]", "invalid character class range: `[:word2:]`"),
+            ("(?P<n", "invalid named capture: `(?P<n`"),
+            ("(?P<n!>a)", "invalid named capture: `(?P<n!>`"),
+        ] {
+            let error = GoRegex::new(pattern).err();
+            assert_eq!(error, Some(format!("error parsing regexp: {message}")), "{pattern}");
+        }
+        assert!(GoRegex::new(&"a".repeat(20_000)).is_err(), "too long");
+        assert!(GoRegex::new("((((a{1000}){1000}){1000}){1000})").is_err(), "too large");
+        assert!(GoRegex::new(&"(".repeat(8_000)).is_err(), "unclosed");
+        assert!(GoRegex::new(&("(".repeat(8_000) + &")".repeat(8_000))).is_err(), "too deep");
+    }
+
+    #[test]
+    fn lists_and_prefixes_are_known_to_an_index() {
+        let set = |pattern: &str| GoRegex::new(pattern).unwrap().set_matches().map(<[String]>::to_vec);
+        assert_eq!(set("b|a(x|y)?"), Some(["a", "ax", "ay", "b"].map(str::to_owned).to_vec()));
+        assert_eq!(set("api-[0-2]"), Some(["api-0", "api-1", "api-2"].map(str::to_owned).to_vec()));
+        assert_eq!(set(r"10\.0\.0\.1:9100"), Some(vec!["10.0.0.1:9100".to_owned()]));
+        assert_eq!(set("a.*"), None);
+        let prefix = |pattern: &str| GoRegex::new(pattern).unwrap().prefix().to_owned();
+        assert_eq!(prefix("api-.*"), "api-");
+        assert_eq!(prefix("api-[a-z]+x"), "api-");
+        assert_eq!(prefix("(?i)api.*"), "");
+        assert!(GoRegex::new(".*").unwrap().matches_all());
+        check(".*-api", &["x-api", "-api"], &["api"]);
+        check(".*mid.*", &["amidb", "mid"], &["md"]);
+        check(".+", &["a", "\n"], &[""]);
+        check("pre.+", &["prex"], &["pre", "apre"]);
+    }
+}

@@ -1,0 +1,480 @@
+//! Go's regular expressions in Rust's spelling.
+//!
+//! Both are RE2's language, but Go's `\d`, `\s`, `\w` and `\b` are ASCII, its classes know neither
+//! nesting nor `&&`, `--` and `~~`, a brace that is no repetition is a brace, and `\Q…\E` and
+//! octal escapes exist. The walk below reads Go's grammar and writes what means the same to
+//! Rust's parser; what Go refuses it refuses, with Go's text.
+
+use std::iter::Peekable;
+use std::str::CharIndices;
+
+/// Repetitions above this count are refused, as in Go.
+const REPEAT_MAX: u32 = 1000;
+
+/// Translates `pattern`, or gives Go's message about it.
+pub(super) fn translate(pattern: &str) -> Result<String, String> {
+    let mut walk = Walk {
+        pattern,
+        chars: pattern.char_indices().peekable(),
+        out: String::with_capacity(pattern.len() + 16),
+        open: 0,
+        last: Last::Nothing,
+    };
+    walk.expression()?;
+    Ok(walk.out)
+}
+
+/// What stands before the cursor: whether a repetition may follow.
+#[derive(Clone, Copy, PartialEq)]
+enum Last {
+    /// The start of the expression, of a group or of an alternative.
+    Nothing,
+    Operand,
+    /// A repetition, which starts at this byte.
+    Repetition(usize),
+}
+
+struct Walk<'a> {
+    pattern: &'a str,
+    chars: Peekable<CharIndices<'a>>,
+    out: String,
+    /// How many groups are open.
+    open: usize,
+    last: Last,
+}
+
+fn error<T>(what: &str, text: &str) -> Result<T, String> {
+    Err(format!("error parsing regexp: {what}: `{text}`"))
+}
+
+impl<'a> Walk<'a> {
+    /// The byte at which the cursor stands.
+    fn pos(&mut self) -> usize {
+        self.chars.peek().map_or(self.pattern.len(), |(at, _)| *at)
+    }
+
+    fn rest(&mut self) -> &'a str {
+        let pos = self.pos();
+        &self.pattern[pos..]
+    }
+
+    fn accept(&mut self, wanted: char) -> bool {
+        self.chars.next_if(|(_, c)| *c == wanted).is_some()
+    }
+
+    fn advance_to(&mut self, pos: usize) {
+        while self.chars.next_if(|(at, _)| *at < pos).is_some() {}
+    }
+
+    fn expression(&mut self) -> Result<(), String> {
+        while let Some((at, c)) = self.chars.next() {
+            match c {
+                '(' => self.group(at)?,
+                ')' if self.open == 0 => return error("unexpected )", self.pattern),
+                ')' => {
+                    self.open -= 1;
+                    self.operand(")");
+                }
+                '|' => {
+                    self.out.push('|');
+                    self.last = Last::Nothing;
+                }
+                '*' | '+' | '?' => self.repeat(at, c.encode_utf8(&mut [0; 4]))?,
+                '{' => match counted(&self.pattern[at..]) {
+                    Some((len, most)) => {
+                        let text = &self.pattern[at..at + len];
+                        if most.is_none_or(|most| most > REPEAT_MAX) {
+                            return error("invalid repeat count", text);
+                        }
+                        self.advance_to(at + len);
+                        self.repeat(at, text)?;
+                    }
+                    None => self.literal('{'),
+                },
+                '[' => self.class(at)?,
+                '\\' => self.escape(at)?,
+                '.' | '^' | '$' => self.operand(c.encode_utf8(&mut [0; 4])),
+                literal => self.literal(literal),
+            }
+        }
+        if self.open > 0 {
+            return error("missing closing )", self.pattern);
+        }
+        Ok(())
+    }
+
+    fn operand(&mut self, text: &str) {
+        self.out.push_str(text);
+        self.last = Last::Operand;
+    }
+
+    fn literal(&mut self, c: char) {
+        push_literal(&mut self.out, c);
+        self.last = Last::Operand;
+    }
+
+    /// Reads a repetition whose operator `text` starts at `at`, with the `?` that makes it lazy.
+    fn repeat(&mut self, at: usize, text: &str) -> Result<(), String> {
+        let lazy = self.accept('?');
+        match self.last {
+            Last::Nothing => return error("missing argument to repetition operator", text),
+            Last::Repetition(start) => {
+                let end = at + text.len() + usize::from(lazy);
+                return error("invalid nested repetition operator", &self.pattern[start..end]);
+            }
+            Last::Operand => {}
+        }
+        self.out.push_str(text);
+        if lazy {
+            self.out.push('?');
+        }
+        self.last = Last::Repetition(at);
+        Ok(())
+    }
+
+    /// Reads what opens a group, or flags for the rest of one.
+    fn group(&mut self, at: usize) -> Result<(), String> {
+        if !self.accept('?') {
+            self.open += 1;
+            self.out.push('(');
+            self.last = Last::Nothing;
+            return Ok(());
+        }
+        let rest = self.rest();
+        if rest.starts_with("P<") || rest.starts_with('<') {
+            return self.named_group(at, rest);
+        }
+        self.flags(at)
+    }
+
+    fn named_group(&mut self, at: usize, rest: &str) -> Result<(), String> {
+        let start = rest.find('<').expect("checked by the caller") + 1;
+        let Some(len) = rest[start..].find('>') else {
+            let lookbehind = rest.starts_with("<=") || rest.starts_with("<!");
+            return if lookbehind {
+                error("invalid or unsupported Perl syntax", &self.pattern[at..at + 4])
+            } else {
+                error("invalid named capture", &self.pattern[at..])
+            };
+        };
+        let name = &rest[start..start + len];
+        let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !valid {
+            if rest.starts_with("<=") || rest.starts_with("<!") {
+                return error("invalid or unsupported Perl syntax", &self.pattern[at..at + 4]);
+            }
+            return error("invalid named capture", &self.pattern[at..at + 2 + start + len + 1]);
+        }
+        // Go allows a digit in front where Rust does not; a name serves only to be looked up.
+        let prefix = if name.starts_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
+        self.out.push_str(&format!("(?P<{prefix}{name}>"));
+        let end = self.pos() + start + len + 1;
+        self.advance_to(end);
+        self.open += 1;
+        self.last = Last::Nothing;
+        Ok(())
+    }
+
+    /// Reads `i`, `m`, `s`, `U` and `-` up to `)` or `:`.
+    fn flags(&mut self, at: usize) -> Result<(), String> {
+        let (mut flags, mut negated, mut any) = (String::new(), false, false);
+        while let Some((pos, c)) = self.chars.next() {
+            match c {
+                'i' | 'm' | 's' | 'U' => any = true,
+                '-' if !negated => (negated, any) = (true, false),
+                ':' | ')' if !negated || any => {
+                    if c == ':' {
+                        self.open += 1;
+                        self.last = Last::Nothing;
+                    }
+                    // Empty flags are nothing to Go and an error to Rust.
+                    if c == ':' || any {
+                        self.out.push_str(&format!("(?{flags}{c}"));
+                    }
+                    return Ok(());
+                }
+                _ => {
+                    let end = pos + c.len_utf8();
+                    return error("invalid or unsupported Perl syntax", &self.pattern[at..end]);
+                }
+            }
+            flags.push(c);
+        }
+        error("missing closing )", self.pattern)
+    }
+
+    /// Reads an escape outside of a class, whose backslash stands at `at`.
+    fn escape(&mut self, at: usize) -> Result<(), String> {
+        let Some((_, c)) = self.chars.peek().copied() else {
+            return error("trailing backslash at end of expression", "");
+        };
+        let text = match c {
+            'Q' => {
+                self.chars.next();
+                self.quoted();
+                return Ok(());
+            }
+            'E' if self.out.is_empty() && at > 0 => "",
+            'A' => "\\A",
+            'z' => "\\z",
+            'b' => "(?-u:\\b)",
+            // ASCII's would fall between the bytes of a character, which Rust does not allow.
+            'B' => "\\B",
+            'C' => return error("invalid escape sequence", &self.pattern[at..at + 2]),
+            _ => {
+                if let Some(class) = self.class_escape(at)? {
+                    self.operand(&format!("[{class}]"));
+                } else {
+                    let c = self.char_escape(at)?;
+                    self.literal(c);
+                }
+                return Ok(());
+            }
+        };
+        self.chars.next();
+        self.operand(text);
+        Ok(())
+    }
+
+    /// Takes literals up to `\E` or the end.
+    fn quoted(&mut self) {
+        let rest = self.rest();
+        let (text, skip) = match rest.find("\\E") {
+            Some(len) => (&rest[..len], len + 2),
+            None => (rest, rest.len()),
+        };
+        let end = self.pos() + skip;
+        for c in text.chars() {
+            self.literal(c);
+        }
+        self.advance_to(end);
+    }
+
+    /// Reads `d`, `S`, `pL`, `p{Greek}` …: items of a class. `None` where something else follows.
+    fn class_escape(&mut self, at: usize) -> Result<Option<String>, String> {
+        let Some((_, c)) = self.chars.peek().copied() else { return Ok(None) };
+        let items = match c {
+            'd' => "0-9",
+            'D' => "[^0-9]",
+            'w' => "0-9A-Za-z_",
+            'W' => "[^0-9A-Za-z_]",
+            's' => "\\t\\n\\f\\r\\x20",
+            'S' => "[^\\t\\n\\f\\r\\x20]",
+            'p' | 'P' => return self.unicode_class(at).map(Some),
+            _ => return Ok(None),
+        };
+        self.chars.next();
+        Ok(Some(items.to_owned()))
+    }
+
+    fn unicode_class(&mut self, at: usize) -> Result<String, String> {
+        self.chars.next();
+        let start = self.pos();
+        match self.chars.next() {
+            None => return error("invalid character class range", &self.pattern[at..]),
+            Some((_, '{')) => {
+                let Some(len) = self.pattern[start..].find('}') else {
+                    return error("invalid character class range", &self.pattern[at..]);
+                };
+                self.advance_to(start + len + 1);
+            }
+            Some(_) => {}
+        }
+        let end = self.pos();
+        Ok(self.pattern[at..end].to_owned())
+    }
+
+    /// Reads an escape that stands for one character.
+    fn char_escape(&mut self, at: usize) -> Result<char, String> {
+        let Some((_, c)) = self.chars.next() else {
+            return error("trailing backslash at end of expression", "");
+        };
+        let found = match c {
+            'a' => Some('\x07'),
+            'f' => Some('\x0c'),
+            'n' => Some('\n'),
+            'r' => Some('\r'),
+            't' => Some('\t'),
+            'v' => Some('\x0b'),
+            'x' => self.hex(),
+            // One digit alone would be a reference to a group, which RE2 does not have.
+            '1'..='7' if !self.rest().starts_with(|c| ('0'..='7').contains(&c)) => None,
+            '0'..='7' => Some(self.octal(c)),
+            c if c.is_ascii() && !c.is_ascii_alphanumeric() => Some(c),
+            _ => None,
+        };
+        match found {
+            Some(c) => Ok(c),
+            None => {
+                let end = self.pos();
+                error("invalid escape sequence", &self.pattern[at..end])
+            }
+        }
+    }
+
+    fn octal(&mut self, first: char) -> char {
+        let mut code = first.to_digit(8).expect("matched as octal");
+        for _ in 0..2 {
+            let Some((_, c)) = self.chars.next_if(|(_, c)| c.is_digit(8)) else { break };
+            code = code * 8 + c.to_digit(8).expect("matched as octal");
+        }
+        char::from_u32(code).expect("three octal digits are below the surrogates")
+    }
+
+    /// `7f` or `{10ffff}`.
+    fn hex(&mut self) -> Option<char> {
+        let digits = if self.accept('{') {
+            let rest = self.rest();
+            let len = rest.find('}')?;
+            let end = self.pos() + len + 1;
+            self.advance_to(end);
+            &rest[..len]
+        } else {
+            let rest = self.rest();
+            let digits = rest.get(..2)?;
+            let end = self.pos() + 2;
+            self.advance_to(end);
+            digits
+        };
+        let valid = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        char::from_u32(u32::from_str_radix(digits, 16).ok().filter(|_| valid)?)
+    }
+
+    /// Reads a class in brackets, which opens at `at`.
+    fn class(&mut self, at: usize) -> Result<(), String> {
+        self.out.push('[');
+        if self.accept('^') {
+            self.out.push('^');
+        }
+        let mut first = true;
+        loop {
+            let pos = self.pos();
+            let Some((_, c)) = self.chars.peek().copied() else {
+                return error("missing closing ]", &self.pattern[at..]);
+            };
+            if c == ']' && !first {
+                self.chars.next();
+                break;
+            }
+            first = false;
+            if let Some(len) = posix_class(&self.pattern[pos..]) {
+                let name = &self.pattern[pos..pos + len];
+                if !is_posix_name(name) {
+                    return error("invalid character class range", name);
+                }
+                self.out.push_str(name);
+                self.advance_to(pos + len);
+                continue;
+            }
+            self.class_item(at, pos)?;
+        }
+        self.out.push(']');
+        self.last = Last::Operand;
+        Ok(())
+    }
+
+    /// Reads a character, a range or an escape in the class that opened at `class`.
+    fn class_item(&mut self, class: usize, pos: usize) -> Result<(), String> {
+        if self.accept('\\') {
+            if let Some(items) = self.class_escape(pos)? {
+                self.out.push_str(&items);
+                return Ok(());
+            }
+            let low = self.class_char_escape(class, pos)?;
+            return self.class_range(class, pos, low);
+        }
+        let (_, low) = self.chars.next().expect("peeked by the caller");
+        self.class_range(class, pos, low)
+    }
+
+    fn class_char_escape(&mut self, class: usize, pos: usize) -> Result<char, String> {
+        if self.chars.peek().is_none() {
+            return error("missing closing ]", &self.pattern[class..]);
+        }
+        self.char_escape(pos)
+    }
+
+    /// Reads `-high` behind `low`, if it is there.
+    fn class_range(&mut self, class: usize, pos: usize, low: char) -> Result<(), String> {
+        push_literal(&mut self.out, low);
+        let rest = self.rest();
+        if !rest.starts_with('-') || rest.starts_with("-]") || rest.len() == 1 {
+            return Ok(());
+        }
+        self.chars.next();
+        let at = self.pos();
+        let high = if self.accept('\\') {
+            self.class_char_escape(class, at)?
+        } else {
+            self.chars.next().expect("more than a dash is left").1
+        };
+        if high < low {
+            let end = self.pos();
+            return error("invalid character class range", &self.pattern[pos..end]);
+        }
+        self.out.push('-');
+        push_literal(&mut self.out, high);
+        Ok(())
+    }
+}
+
+/// Writes a character so that it means itself, within a class and without.
+fn push_literal(out: &mut String, c: char) {
+    if c.is_ascii_alphanumeric() || !c.is_ascii() {
+        out.push(c);
+    } else if c.is_ascii_graphic() && c != '<' && c != '>' {
+        out.push('\\');
+        out.push(c);
+    } else {
+        out.push_str(&format!("\\x{:02x}", u32::from(c)));
+    }
+}
+
+/// Reads `{n}`, `{n,}` or `{n,m}`: its length and its greatest number, `None` for one that is
+/// beyond reason or smaller than the one before it.
+fn counted(text: &str) -> Option<(usize, Option<u32>)> {
+    let body = text.strip_prefix('{')?;
+    let body = &body[..body.find('}')?];
+    let (low, high) = body.split_once(',').map_or((body, None), |(low, high)| (low, Some(high)));
+    let is_number = |text: &str| {
+        let leading_zero = text.len() > 1 && text.starts_with('0');
+        !text.is_empty() && !leading_zero && text.bytes().all(|b| b.is_ascii_digit())
+    };
+    if !is_number(low) || high.is_some_and(|high| !high.is_empty() && !is_number(high)) {
+        return None;
+    }
+    let low = low.parse::<u32>().ok();
+    let high = match high {
+        None | Some("") => low,
+        Some(high) => high.parse::<u32>().ok(),
+    };
+    let most = low.zip(high).filter(|(low, high)| low <= high).map(|(_, high)| high);
+    Some((body.len() + 2, most))
+}
+
+/// The length of `[:name:]` at the start of `text`.
+fn posix_class(text: &str) -> Option<usize> {
+    let body = text.strip_prefix("[:")?;
+    Some(body.find(":]")? + 4)
+}
+
+fn is_posix_name(class: &str) -> bool {
+    let name = class.trim_start_matches("[:").trim_start_matches('^').trim_end_matches(":]");
+    matches!(
+        name,
+        "alnum"
+            | "alpha"
+            | "ascii"
+            | "blank"
+            | "cntrl"
+            | "digit"
+            | "graph"
+            | "lower"
+            | "print"
+            | "punct"
+            | "space"
+            | "upper"
+            | "word"
+            | "xdigit"
+    )
+}
