@@ -22,8 +22,26 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
+mod api;
 mod backend;
+mod body;
+mod counters;
+mod error;
+mod json;
+mod listen;
 mod options;
+mod reply;
+mod request;
+mod router;
+mod service;
+mod tls;
+mod watch;
+mod web_config;
 
 pub use backend::{AlertmanagersView, Backend, BuildInfo, Pending, Phase, RuntimeInfo, TsdbStatus};
+pub use body::{BodyError, RequestBody, ResponseBody};
+pub use listen::{BindError, Server};
 pub use options::{App, ServerOptions};
+pub use service::{Request, Service, ServiceError};
+pub use web_config::WebConfigError;

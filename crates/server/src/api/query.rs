@@ -1,0 +1,241 @@
+//! `/api/v1/query` and `/api/v1/query_range`.
+//!
+//! A query waits for one of few places, computes on a thread of its own, and is cancelled as
+//! soon as nobody waits for its answer any more: when the client goes, hyper drops the future
+//! that holds the [`CancelOnDrop`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidewatch_model::Value;
+use tidewatch_parser::{Expr, parse_expr};
+use tidewatch_promql::{Answer, QueryContext, QueryError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::blocking;
+use super::value::{self, Stats};
+use crate::counters::Going;
+use crate::error::{ApiError, ErrorKind};
+use crate::reply::Reply;
+use crate::request::Params;
+use crate::service::Service;
+
+/// What an answer says when `limit` cut it.
+pub(crate) const TRUNCATED: &str = "results truncated due to limit";
+
+/// Places for queries that compute.
+pub(crate) struct QueryGate {
+    places: Arc<Semaphore>,
+}
+
+impl QueryGate {
+    pub(crate) fn new(concurrency: usize) -> QueryGate {
+        QueryGate { places: Arc::new(Semaphore::new(concurrency.max(1))) }
+    }
+}
+
+/// Tells a query that computes on another thread that its answer is not wanted any more.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A time or the steps of a range, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+enum When {
+    At(i64),
+    Range { start: i64, end: i64, step: i64 },
+}
+
+pub(crate) async fn instant(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
+    let limit = params.limit()?;
+    let at = params.time_or("time", service.app.env.clock.wall_ms())?;
+    run(service, params, When::At(at), limit).await
+}
+
+pub(crate) async fn range(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
+    let limit = params.limit()?;
+    let start = params.time("start")?;
+    let end = params.time("end")?;
+    if end < start {
+        return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
+    }
+    let step = crate::request::parse_duration(params.get("step"))
+        .map_err(|error| ApiError::parameter("step", error))?;
+    if step <= 0 {
+        let cause = "zero or negative query resolution step widths are not accepted. Try a positive integer";
+        return Err(ApiError::parameter("step", cause));
+    }
+    let points_max = service.app.limits.query_points as i64;
+    if (i128::from(end) - i128::from(start)) / i128::from(step) > i128::from(points_max) {
+        service.counters.refuse("query_points");
+        return Err(ApiError::bad_data(format!(
+            "exceeded maximum resolution of {} points per timeseries. Try decreasing the query resolution (?step=XX)",
+            with_thousands(points_max)
+        )));
+    }
+    run(service, params, When::Range { start, end, step }, limit).await
+}
+
+async fn run(
+    service: &Arc<Service>,
+    params: &Params,
+    when: When,
+    limit: Option<usize>,
+) -> Result<Reply, ApiError> {
+    let began_ns = service.app.env.clock.monotonic_ns();
+    let timeout_ms = timeout_ms(service, params)?;
+    let expr = parse(service, params)?;
+    let deadline_ns = began_ns + timeout_ms * 1_000_000;
+    let lookback_ms = match params.get("lookback_delta") {
+        "" => None,
+        text => Some(crate::request::parse_duration(text).map_err(|error| {
+            ApiError::bad_data(format!("error parsing lookback delta duration: {error}"))
+        })?),
+    };
+    let place = place(service, timeout_ms).await?;
+    let queued_ns = service.app.env.clock.monotonic_ns() - began_ns;
+
+    let cancel = Arc::new(AtomicBool::new(false));
+    let context = QueryContext {
+        deadline_ns: Some(deadline_ns),
+        cancel: cancel.clone(),
+        memory_bytes: service.app.limits.query_memory_bytes as u64,
+        lookback_ms,
+        per_step_statistics: params.get("stats") == "all",
+    };
+    let guard = CancelOnDrop(cancel);
+    let query = params.get("query").to_owned();
+    let with_stats = !params.get("stats").is_empty();
+    let reply = blocking(service, move |service| {
+        // Held until the work is done, even where nobody waits for it any more.
+        let _place = place;
+        let _going = Going::on(&service.counters.queries);
+        let result = evaluate(service, &expr, when, &context);
+        let total_ns = service.app.env.clock.monotonic_ns() - began_ns;
+        log(service, &query, when, total_ns, &result);
+        let timings = Timings { queued_ns, total_ns };
+        result.map(|answer| reply(service, answer, limit, with_stats.then_some(timings)))
+    })
+    .await?;
+    drop(guard);
+    reply.map_err(ApiError::from)?
+}
+
+fn timeout_ms(service: &Service, params: &Params) -> Result<u64, ApiError> {
+    let limit_ms = service.app.limits.query_timeout_ms;
+    let asked_ms = params.duration("timeout")?;
+    Ok(asked_ms.map_or(limit_ms, |ms| u64::try_from(ms).unwrap_or(0).min(limit_ms)))
+}
+
+fn parse(service: &Service, params: &Params) -> Result<Expr, ApiError> {
+    let text = params.get("query");
+    let limit = service.app.limits.query_text_bytes;
+    if text.len() > limit {
+        service.counters.refuse("query_text_bytes");
+        let cause = format_args!("text of {} bytes is longer than {limit}", text.len()).to_string();
+        return Err(ApiError::parameter("query", cause));
+    }
+    parse_expr(text, &service.app.parser).map_err(|error| ApiError::parameter("query", error))
+}
+
+/// Waits for a place among the queries that compute.
+async fn place(service: &Arc<Service>, timeout_ms: u64) -> Result<OwnedSemaphorePermit, ApiError> {
+    let places = service.queries.places.clone();
+    let places = match places.try_acquire_owned() {
+        Ok(place) => return Ok(place),
+        Err(_) => service.queries.places.clone(),
+    };
+    let _waiting = Going::on(&service.counters.queries_waiting);
+    let wait = Duration::from_millis(service.app.limits.query_queue_ms.min(timeout_ms));
+    match tokio::time::timeout(wait, places.acquire_owned()).await {
+        Ok(place) => Ok(place.expect("the semaphore is never closed")),
+        Err(_) => {
+            service.counters.refuse("query_concurrency");
+            Err(ApiError::new(ErrorKind::Timeout, "query timed out in query queue"))
+        }
+    }
+}
+
+fn evaluate(
+    service: &Service,
+    expr: &Expr,
+    when: When,
+    context: &QueryContext,
+) -> Result<Answer, QueryError> {
+    let (engine, store) = (&service.app.engine, &*service.app.select);
+    match when {
+        When::At(at) => engine.instant(store, expr, at, context),
+        When::Range { start, end, step } => engine.range(store, expr, start, end, step, context),
+    }
+}
+
+struct Timings {
+    queued_ns: u64,
+    total_ns: u64,
+}
+
+fn reply(
+    service: &Service,
+    answer: Answer,
+    limit: Option<usize>,
+    timings: Option<Timings>,
+) -> Result<Reply, ApiError> {
+    let Answer { mut value, annotations, statistics } = answer;
+    let truncated = truncate(&mut value, limit);
+    let least_bytes = value::least_bytes(&value);
+    let response_bytes = service.app.limits.response_bytes;
+    if least_bytes > response_bytes {
+        service.counters.refuse("response_bytes");
+        let message = format!(
+            "the answer needs more than {least_bytes} bytes and the limit is {response_bytes}: narrow the query"
+        );
+        return Err(ApiError::new(ErrorKind::Execution, message));
+    }
+    let stats = timings.map(|Timings { queued_ns, total_ns }| Stats { queued_ns, total_ns, statistics });
+    let reply = Reply::produce(value::producer(value, stats));
+    Ok(reply.warn(truncated.then_some(TRUNCATED)).annotate(annotations))
+}
+
+fn truncate(value: &mut Value, limit: Option<usize>) -> bool {
+    let limit = limit.unwrap_or(usize::MAX);
+    match value {
+        Value::Vector(samples) if samples.len() > limit => samples.truncate(limit),
+        Value::Matrix(series) if series.len() > limit => series.truncate(limit),
+        _ => return false,
+    }
+    true
+}
+
+fn log(service: &Service, query: &str, when: When, total_ns: u64, result: &Result<Answer, QueryError>) {
+    if !service.app.options.query_log {
+        return;
+    }
+    let seconds = total_ns as f64 / 1e9;
+    match result {
+        Ok(answer) => {
+            let samples = answer.statistics.samples_total;
+            tracing::info!(target: "tidewatch::query", query, ?when, seconds, samples, "query");
+        }
+        Err(error) => {
+            tracing::info!(target: "tidewatch::query", query, ?when, seconds, %error, "query failed")
+        }
+    }
+}
+
+/// `11,000`
+fn with_thousands(number: i64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

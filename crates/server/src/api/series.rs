@@ -1,0 +1,193 @@
+//! `/api/v1/series`, `/api/v1/labels`, `/api/v1/label/NAME/values`, `/api/v1/query_exemplars`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tidewatch_model::{Labels, Matcher, is_valid_label_name};
+use tidewatch_storage::{SelectError, TimeRange};
+
+use super::query::TRUNCATED;
+use super::{blocking, selectors};
+use crate::body::More;
+use crate::error::ApiError;
+use crate::json::Json;
+use crate::reply::Reply;
+use crate::request::{MAX_TIME_MS, MIN_TIME_MS, Params, unescape_path};
+use crate::service::Service;
+
+/// Label sets that are written in one go.
+const SETS_A_STEP: usize = 200;
+
+pub(crate) async fn series(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
+    if params.all("match[]").next().is_none() {
+        return Err(ApiError::bad_data("no match[] parameter provided"));
+    }
+    let limit = params.limit()?;
+    let range = time_range(params)?;
+    let selectors = selectors(params)?;
+    let (sets, truncated) =
+        blocking(service, move |service| select(service, &selectors, range, limit)).await??;
+    let mut next = 0;
+    let producer = Box::new(move |out: &mut Vec<u8>| {
+        if next == 0 {
+            out.push(b'[');
+        }
+        let end = sets.len().min(next + SETS_A_STEP);
+        for (index, labels) in sets[next..end].iter().enumerate() {
+            if next + index > 0 {
+                out.push(b',');
+            }
+            Json::new(out).labels(labels);
+        }
+        next = end;
+        if end < sets.len() {
+            return More::Follows;
+        }
+        out.push(b']');
+        More::Nothing
+    });
+    Ok(Reply::produce(producer).warn(truncated.then_some(TRUNCATED)))
+}
+
+/// Label sets of all selectors in order, each once; and whether there were more than `limit`.
+fn select(
+    service: &Service,
+    selectors: &[Vec<Matcher>],
+    range: TimeRange,
+    limit: Option<usize>,
+) -> Result<(Vec<Labels>, bool), SelectError> {
+    let mut sets: Vec<Labels> = Vec::new();
+    for matchers in selectors {
+        let selection = service.app.select.select(matchers, range)?;
+        sets.extend((0..selection.len()).map(|series| selection.labels(series).clone()));
+    }
+    if selectors.len() > 1 {
+        sets.sort_unstable();
+        sets.dedup();
+    }
+    let truncated = limit.is_some_and(|limit| sets.len() > limit);
+    sets.truncate(limit.unwrap_or(usize::MAX));
+    Ok((sets, truncated))
+}
+
+pub(crate) async fn label_names(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
+    let limit = params.limit()?;
+    let range = time_range(params)?;
+    let selectors = selectors(params)?;
+    let names = blocking(service, move |service| {
+        union(&selectors, limit, |matchers, most| service.app.select.label_names(matchers, range, most))
+    });
+    Ok(strings(names.await??, limit))
+}
+
+pub(crate) async fn label_values(
+    service: &Arc<Service>,
+    params: &Params,
+    segment: &str,
+) -> Result<Reply, ApiError> {
+    let mut name = unescape_path(segment)?;
+    if let Some(escaped) = name.strip_prefix("U__") {
+        name = unescape_name(escaped).unwrap_or(name);
+    }
+    if !is_valid_label_name(&name) {
+        return Err(ApiError::bad_data(format!("invalid label name: {name:?}")));
+    }
+    let limit = params.limit()?;
+    let range = time_range(params)?;
+    let selectors = selectors(params)?;
+    let values = blocking(service, move |service| {
+        let select = &service.app.select;
+        union(&selectors, limit, |matchers, most| select.label_values(&name, matchers, range, most))
+    });
+    Ok(strings(values.await??, limit))
+}
+
+/// Asks once for each selector, or once without any; gives one more than `limit` where there are.
+fn union(
+    selectors: &[Vec<Matcher>],
+    limit: Option<usize>,
+    mut ask: impl FnMut(&[Matcher], usize) -> Result<Vec<String>, SelectError>,
+) -> Result<Vec<String>, SelectError> {
+    let most = limit.map_or(usize::MAX, |limit| limit.saturating_add(1));
+    match selectors {
+        [] => ask(&[], most),
+        [matchers] => ask(matchers, most),
+        several => {
+            let mut all = BTreeSet::new();
+            for matchers in several {
+                all.extend(ask(matchers, most)?);
+            }
+            Ok(all.into_iter().take(most).collect())
+        }
+    }
+}
+
+fn strings(mut texts: Vec<String>, limit: Option<usize>) -> Reply {
+    let truncated = limit.is_some_and(|limit| texts.len() > limit);
+    texts.truncate(limit.unwrap_or(usize::MAX));
+    Reply::json(|json| json.strings(&texts)).warn(truncated.then_some(TRUNCATED))
+}
+
+/// Exemplars are not kept yet: the parameters are checked and the list is empty.
+pub(crate) fn exemplars(service: &Service, params: &Params) -> Result<Reply, ApiError> {
+    let range = time_range(params)?;
+    if range.end < range.start {
+        return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
+    }
+    tidewatch_parser::parse_expr(params.get("query"), &service.app.parser)
+        .map_err(|error| ApiError::parameter("query", error))?;
+    Ok(Reply::json(|json| json.strings::<&str>([])))
+}
+
+fn time_range(params: &Params) -> Result<TimeRange, ApiError> {
+    let start = params.time_or("start", MIN_TIME_MS)?;
+    let end = params.time_or("end", MAX_TIME_MS)?;
+    Ok(TimeRange { start, end })
+}
+
+/// Undoes the escaping that lets any name stand in an address: after `U__`, `_HEX_` is a
+/// character, `__` an underscore, and the rest are themselves.
+fn unescape_name(escaped: &str) -> Option<String> {
+    let mut name = String::new();
+    let mut rest = escaped;
+    while let Some(at) = rest.find('_') {
+        name.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(tail) = rest.strip_prefix('_') {
+            name.push('_');
+            rest = tail;
+            continue;
+        }
+        let (code, tail) = rest.split_once('_')?;
+        if code.is_empty() || code.len() > 6 || !code.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        {
+            return None;
+        }
+        name.push(char::from_u32(u32::from_str_radix(code, 16).ok()?)?);
+        rest = tail;
+    }
+    name.push_str(rest);
+    Some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unescape_name;
+
+    #[test]
+    fn escaped_names_come_back() {
+        let cases = [
+            ("http_2e_status", Some("http.status")),
+            ("my__name", Some("my_name")),
+            ("_1f600_", Some("😀")),
+            ("plain", Some("plain")),
+            ("a_zz_b", None),
+            ("a_2", None),
+            ("a_d800_", None),
+            ("a_1234567_", None),
+        ];
+        for (escaped, name) in cases {
+            assert_eq!(unescape_name(escaped).as_deref(), name, "{escaped}");
+        }
+    }
+}

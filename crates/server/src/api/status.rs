@@ -1,0 +1,127 @@
+//! `/api/v1/status/…` and what the page asks besides.
+
+use crate::backend::{Backend, BuildInfo, Phase, RuntimeInfo, TsdbStatus};
+use crate::error::ApiError;
+use crate::json::Json;
+use crate::reply::Reply;
+use crate::request::{Params, format_time};
+
+/// Entries of each list of statistics, unless `limit` asks for another number.
+const STATISTICS: usize = 10;
+const STATISTICS_MAX: usize = 10_000;
+
+pub(crate) fn build_info(info: &BuildInfo) -> Reply {
+    Reply::json(|json| {
+        json.object(|json| {
+            json.key("version").string(&info.version);
+            json.key("revision").string(&info.revision);
+            json.key("branch").string(&info.branch);
+            json.key("buildUser").string(&info.build_user);
+            json.key("buildDate").string(&info.build_date);
+            json.key("goVersion").string(&info.compiler);
+            json.key("application").string("tidewatch");
+        });
+    })
+}
+
+pub(crate) fn runtime_info(info: &RuntimeInfo, now_ms: i64) -> Reply {
+    Reply::json(|json| {
+        json.object(|json| {
+            json.key("startTime").string(&format_time(info.start_time_ms));
+            json.key("CWD").string(&info.working_directory);
+            json.key("hostname").string(&info.hostname);
+            json.key("serverTime").string(&format_time(now_ms));
+            json.key("reloadConfigSuccess").bool(info.reload_config_success);
+            json.key("lastConfigTime").string(&format_time(info.last_config_time_ms));
+            json.key("corruptionCount").integer(info.corruption_count);
+            json.key("goroutineCount").integer(info.thread_count);
+            json.key("GOMAXPROCS").integer(info.cpu_count);
+            json.key("GOMEMLIMIT").integer(info.memory_limit_bytes);
+            json.key("GOGC").string("");
+            json.key("GODEBUG").string("");
+            json.key("storageRetention").string(&info.storage_retention);
+        });
+    })
+}
+
+pub(crate) fn flags(flags: &[(String, String)]) -> Reply {
+    Reply::json(|json| json.pairs(flags.iter().map(|(name, value)| (name.as_str(), value.as_str()))))
+}
+
+pub(crate) fn config(yaml: &str) -> Reply {
+    Reply::json(|json| json.object(|json| json.key("yaml").string(yaml)))
+}
+
+pub(crate) fn tsdb(backend: &dyn Backend, params: &Params) -> Result<Reply, ApiError> {
+    let limit = match params.integer("limit") {
+        Ok(None) => STATISTICS,
+        Ok(Some(limit)) if limit >= 1 => limit as usize,
+        _ => return Err(ApiError::bad_data("limit must be a positive number")),
+    };
+    let TsdbStatus {
+        series_count,
+        chunk_count,
+        label_pair_count,
+        min_time_ms,
+        max_time_ms,
+        series_by_metric,
+        values_by_label,
+        memory_by_label,
+        series_by_label_pair,
+    } = backend.tsdb_status(limit.min(STATISTICS_MAX));
+    Ok(Reply::json(|json| {
+        json.object(|json| {
+            json.key("headStats").object(|json| {
+                json.key("numSeries").integer(series_count);
+                json.key("numLabelPairs").integer(label_pair_count);
+                json.key("chunkCount").integer(chunk_count);
+                json.key("minTime").integer(min_time_ms);
+                json.key("maxTime").integer(max_time_ms);
+            });
+            write_statistics(json, "seriesCountByMetricName", &series_by_metric);
+            write_statistics(json, "labelValueCountByLabelName", &values_by_label);
+            write_statistics(json, "memoryInBytesByLabelName", &memory_by_label);
+            write_statistics(json, "seriesCountByLabelValuePair", &series_by_label_pair);
+        });
+    }))
+}
+
+fn write_statistics(json: &mut Json<'_>, name: &str, rows: &[(String, u64)]) {
+    json.key(name).array(rows, |json, (name, value)| {
+        json.object(|json| {
+            json.key("name").string(name);
+            json.key("value").integer(*value);
+        });
+    });
+}
+
+pub(crate) fn wal_replay(phase: &Phase) -> Reply {
+    let (done, total) = match phase {
+        Phase::Recovering { done, total } => (*done, *total),
+        Phase::Starting | Phase::Complete | Phase::Stopping => (0, 0),
+    };
+    Reply::json(|json| {
+        json.object(|json| {
+            json.key("min").integer(0);
+            json.key("max").integer(total);
+            json.key("current").integer(done);
+        });
+    })
+}
+
+/// What a person should know of, and where the server stands: for the page.
+pub(crate) fn notices(backend: &dyn Backend, page_title: &str) -> Reply {
+    let phase = match backend.phase() {
+        Phase::Starting => "starting",
+        Phase::Recovering { .. } => "recovering",
+        Phase::Complete => "complete",
+        Phase::Stopping => "stopping",
+    };
+    Reply::json(|json| {
+        json.object(|json| {
+            json.key("title").string(page_title);
+            json.key("phase").string(phase);
+            json.key("notices").strings(backend.notices());
+        });
+    })
+}

@@ -1,0 +1,310 @@
+//! `POST /api/v1/write`: remote write 1.0.
+//!
+//! ```text
+//! frames ─► compressed ─ snappy ─► body ─ protobuf ─► Batch ─► Append ─► Ticket ─ durable ─► 204
+//!           └──────────────── Buffers, from the pool ───────┘
+//! ```
+//!
+//! The hot path of the server: buffers are pooled, the batch borrows the body, and nothing is
+//! allocated for a series or a sample in the steady state. Buffers go back before the wait for
+//! the disk, so that their number follows the work and not the waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Body;
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::{Response, StatusCode};
+use parking_lot::Mutex;
+use tidewatch_ingest::{WriteError, WriteSummary, decode_write_request, decompress};
+use tidewatch_model::Batch;
+use tidewatch_storage::{AppendError, AppendOutcome, Refusal};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::backend::Phase;
+use crate::body::{RequestBody, ResponseBody};
+use crate::reply;
+use crate::request::media_type;
+use crate::service::Service;
+
+/// Compressed bodies up to this size are decoded and appended where they arrive: below a
+/// millisecond of work, a change of threads would be a good part of it.
+const INLINE_BYTES: usize = 64 << 10;
+/// Buffers that wait for a request.
+const IDLE_MAX: usize = 32;
+/// Buffers larger than this are not kept: one huge request must not cost memory for ever.
+const KEPT_BYTES_MAX: usize = 8 << 20;
+/// The unit in which [`Room`] is counted, as semaphores count to 2^29 at least.
+const ROOM_UNIT: usize = 1 << 10;
+
+/// Memory of one request.
+#[derive(Default)]
+struct Buffers {
+    compressed: Vec<u8>,
+    body: Vec<u8>,
+    reordered: Vec<u8>,
+    batch: Batch<'static>,
+}
+
+/// Buffers for write requests, and the bound on what all of them hold.
+pub(crate) struct WritePool {
+    idle: Mutex<Vec<Box<Buffers>>>,
+    room: Arc<Semaphore>,
+}
+
+impl WritePool {
+    pub(crate) fn new(bytes_in_flight: usize) -> WritePool {
+        let units = (bytes_in_flight / ROOM_UNIT).clamp(1, Semaphore::MAX_PERMITS);
+        WritePool { idle: Mutex::new(Vec::new()), room: Arc::new(Semaphore::new(units)) }
+    }
+
+    /// Takes room for `bytes`, where there is some.
+    fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes.div_ceil(ROOM_UNIT)).ok()?;
+        self.room.clone().try_acquire_many_owned(units).ok()
+    }
+
+    fn take(&self) -> Box<Buffers> {
+        self.idle.lock().pop().unwrap_or_default()
+    }
+
+    fn give(&self, mut buffers: Box<Buffers>) {
+        let Buffers { compressed, body, reordered, batch } = &mut *buffers;
+        compressed.clear();
+        reordered.clear();
+        batch.clear();
+        let held = compressed.capacity() + body.capacity() + reordered.capacity();
+        let mut idle = self.idle.lock();
+        if held <= KEPT_BYTES_MAX && idle.len() < IDLE_MAX {
+            idle.push(buffers);
+        }
+    }
+}
+
+/// A refusal of a whole request: status, text, and the limit under which it is counted.
+struct Refused {
+    status: StatusCode,
+    text: String,
+    limit: Option<&'static str>,
+}
+
+impl Refused {
+    fn new(status: StatusCode, text: impl Into<String>) -> Refused {
+        Refused { status, text: text.into(), limit: None }
+    }
+
+    fn by(limit: &'static str, status: StatusCode, text: impl Into<String>) -> Refused {
+        Refused { status, text: text.into(), limit: Some(limit) }
+    }
+}
+
+impl From<WriteError> for Refused {
+    fn from(error: WriteError) -> Refused {
+        let text = error.to_string();
+        match error {
+            WriteError::Bomb { .. } => Refused::by("write_body_bytes", StatusCode::BAD_REQUEST, text),
+            _ if error.is_too_large() => Refused::by("write_body_bytes", StatusCode::PAYLOAD_TOO_LARGE, text),
+            _ => Refused::new(StatusCode::BAD_REQUEST, text),
+        }
+    }
+}
+
+impl From<AppendError> for Refused {
+    fn from(error: AppendError) -> Refused {
+        let limit = match error {
+            AppendError::ReadOnly { .. } => "read_only",
+            AppendError::Overloaded { .. } => "memory",
+        };
+        Refused::by(limit, StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+pub(crate) async fn write(
+    service: &Arc<Service>,
+    headers: &HeaderMap,
+    body: RequestBody,
+) -> Response<ResponseBody> {
+    match take(service, headers, body).await {
+        Ok(response) => response,
+        Err(refused) => {
+            if let Some(limit) = refused.limit {
+                service.counters.refuse(limit);
+            }
+            let mut response = reply::text(refused.status, refused.text + "\n");
+            if refused.status == StatusCode::SERVICE_UNAVAILABLE {
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            response
+        }
+    }
+}
+
+async fn take(
+    service: &Arc<Service>,
+    headers: &HeaderMap,
+    body: RequestBody,
+) -> Result<Response<ResponseBody>, Refused> {
+    check_headers(headers)?;
+    if matches!(service.app.backend.phase(), Phase::Starting | Phase::Stopping) {
+        return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the server takes no writes now"));
+    }
+    let mut buffers = service.writes.take();
+    let room = match receive(service, body, &mut buffers.compressed).await {
+        Ok(room) => room,
+        Err(refused) => {
+            service.writes.give(buffers);
+            return Err(refused);
+        }
+    };
+    let result = if buffers.compressed.len() <= INLINE_BYTES {
+        append(service, buffers, room)
+    } else {
+        let service = service.clone();
+        tokio::task::spawn_blocking(move || append(&service, buffers, room)).await.map_err(|_| {
+            Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "the write failed for a bug in the server")
+        })?
+    };
+    let (summary, outcome) = result?;
+    service
+        .counters
+        .samples_written
+        .fetch_add(outcome.accepted + outcome.accepted_histograms, Ordering::Relaxed);
+    service.app.backend.durable(outcome.ticket).await.map_err(|reason| {
+        Refused::by(
+            "read_only",
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the write is not durable: {reason}"),
+        )
+    })?;
+    match describe_refused(&summary, &outcome) {
+        None => Ok(reply::empty(StatusCode::NO_CONTENT)),
+        Some((count, text)) => {
+            service.counters.samples_refused.fetch_add(count, Ordering::Relaxed);
+            Err(Refused::new(StatusCode::BAD_REQUEST, text))
+        }
+    }
+}
+
+/// Absent headers mean remote write 1.0 and snappy: old senders name neither.
+fn check_headers(headers: &HeaderMap) -> Result<(), Refused> {
+    let unsupported = |text: String| Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+    if let Some(content_type) = headers.get(CONTENT_TYPE) {
+        let text = content_type.to_str().unwrap_or("");
+        if !media_type(text).eq_ignore_ascii_case("application/x-protobuf") {
+            return Err(unsupported(format!("Content-Type {text:?} is not application/x-protobuf")));
+        }
+        let message = text
+            .split(';')
+            .filter_map(|parameter| parameter.trim().strip_prefix("proto="))
+            .next()
+            .unwrap_or("prometheus.WriteRequest");
+        if message != "prometheus.WriteRequest" {
+            return Err(unsupported(format!(
+                "message {message:?} is not taken yet: send remote write 1.0 (prometheus.WriteRequest)"
+            )));
+        }
+    }
+    match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"" | b"snappy") => Ok(()),
+        Some(other) => {
+            let other = String::from_utf8_lossy(other);
+            Err(unsupported(format!("Content-Encoding {other:?} is not snappy")))
+        }
+    }
+}
+
+/// Reads the body into `compressed` and takes room for it and for what it declares to hold.
+async fn receive(
+    service: &Service,
+    mut body: RequestBody,
+    compressed: &mut Vec<u8>,
+) -> Result<(OwnedSemaphorePermit, OwnedSemaphorePermit), Refused> {
+    let limit = service.app.limits.write_compressed_bytes;
+    let too_large = || {
+        let text = format!("request body is larger than {limit} bytes");
+        Refused::by("write_compressed_bytes", StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    let no_room = || {
+        let text = "write requests in flight fill their memory budget";
+        Refused::by("write_bytes_in_flight", StatusCode::SERVICE_UNAVAILABLE, text)
+    };
+    let expected = body.size_hint().upper().map_or(limit, |size| usize::try_from(size).unwrap_or(usize::MAX));
+    if expected > limit && body.size_hint().exact().is_some() {
+        return Err(too_large());
+    }
+    let room = service.writes.room(expected.min(limit)).ok_or_else(no_room)?;
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, format!("error reading body: {error}")))?;
+        let data: Bytes = frame.into_data().unwrap_or_default();
+        if compressed.len() + data.len() > limit {
+            return Err(too_large());
+        }
+        compressed.extend_from_slice(&data);
+    }
+    let declared =
+        snap::raw::decompress_len(compressed).unwrap_or(0).min(service.app.limits.write_body_bytes);
+    let body_room = service.writes.room(declared).ok_or_else(no_room)?;
+    Ok((room, body_room))
+}
+
+/// Decodes and appends. Room and buffers are free again when this returns.
+fn append(
+    service: &Service,
+    mut buffers: Box<Buffers>,
+    room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+) -> Result<(WriteSummary, AppendOutcome), Refused> {
+    let result = decode_and_append(service, &mut buffers);
+    service.writes.give(buffers);
+    drop(room);
+    result
+}
+
+fn decode_and_append(
+    service: &Service,
+    buffers: &mut Buffers,
+) -> Result<(WriteSummary, AppendOutcome), Refused> {
+    let limits = &service.app.limits;
+    let Buffers { compressed, body, reordered, batch } = buffers;
+    decompress(compressed, limits, body)?;
+    let mut borrowing = std::mem::take(batch).recycle();
+    let result = decode_write_request(body, limits, reordered, &mut borrowing)
+        .map_err(Refused::from)
+        .and_then(|summary| Ok((summary, service.app.append.append(&borrowing)?)));
+    *batch = borrowing.recycle();
+    result
+}
+
+/// How many samples were refused and, for the sender's log, why.
+fn describe_refused(summary: &WriteSummary, outcome: &AppendOutcome) -> Option<(u64, String)> {
+    let float_histograms = summary.float_histograms as u64;
+    let refused = outcome.refused_count() + float_histograms;
+    if refused == 0 {
+        return None;
+    }
+    let sent = (summary.samples + summary.histograms) as u64 + float_histograms;
+    let mut causes: Vec<String> =
+        outcome.refused.iter().map(|(cause, count)| format!("{count} {}", cause_text(*cause))).collect();
+    if float_histograms > 0 {
+        causes.push(format!("{float_histograms} histograms with float counts"));
+    }
+    let mut text = format!("{refused} of {sent} samples refused ({})", causes.join(", "));
+    if let Some(first) = &outcome.first_refusal {
+        text.push_str("; the first: ");
+        text.push_str(first);
+    }
+    Some((refused, text))
+}
+
+fn cause_text(cause: Refusal) -> &'static str {
+    match cause {
+        Refusal::InvalidLabels => "with invalid labels",
+        Refusal::LabelLimit => "over a label limit",
+        Refusal::TooOld => "too old",
+        Refusal::TooFarInFuture => "too far in the future",
+        Refusal::Conflict => "in conflict with a stored value",
+        Refusal::Unsupported => "of an unsupported kind",
+    }
+}
