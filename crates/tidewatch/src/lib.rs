@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod config;
+mod evaluate;
 pub mod exposition;
 pub mod files;
 pub mod host;

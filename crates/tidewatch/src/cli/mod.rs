@@ -1,6 +1,7 @@
 //! The command line: `serve` under Prometheus' flag names, and promtool's checks under
 //! promtool's.
 
+pub mod check;
 pub mod serve;
 
 use clap::{Args, Parser, Subcommand};

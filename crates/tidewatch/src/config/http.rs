@@ -1,6 +1,8 @@
 //! `http_config`: how a client reaches its peers. Stands inline in scrape jobs, discovery,
 //! Alertmanagers and remote write.
 
+use std::path::Path;
+
 use tidewatch_net::{Authorization, BasicAuth, HttpClientConfig, ProxyConfig, Secret, TlsConfig, TlsVersion};
 
 use super::Folder;
@@ -356,4 +358,20 @@ fn headers(section: &Section<'_>, folder: &Folder) -> Vec<(String, Secret)> {
         headers.extend(inline.chain(files).map(|value| (name.to_owned(), value)));
     }
     headers
+}
+
+/// Files that a client's configuration names.
+pub fn secret_files(config: &HttpClientConfig) -> Vec<&Path> {
+    let auth = config.authorization.iter().map(|a| &a.credentials);
+    let basic = config.basic_auth.iter().flat_map(|b| std::iter::once(&b.username).chain(&b.password));
+    let tls = [&config.tls.ca, &config.tls.cert, &config.tls.key].into_iter().flatten();
+    let headers = config.headers.iter().map(|(_, value)| value);
+    auth.chain(basic)
+        .chain(tls)
+        .chain(headers)
+        .filter_map(|secret| match secret {
+            Secret::File(path) => Some(path.as_path()),
+            Secret::Inline(_) => None,
+        })
+        .collect()
 }

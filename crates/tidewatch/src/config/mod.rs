@@ -23,6 +23,7 @@ use tidewatch_model::{Labels, RelabelConfig};
 use tidewatch_net::HttpClientConfig;
 use tidewatch_scrape::{FileSdConfig, ScrapeConfig, StaticConfig};
 
+pub use http::secret_files;
 pub use load::{LoadOptions, load, load_text};
 
 /// A configuration that was checked.

@@ -1,0 +1,61 @@
+//! Rules and queries meet the engine here: the only place where the language tower sees data.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tidewatch_env::Env;
+use tidewatch_model::{Annotations, Value};
+use tidewatch_parser::{Expr, ParserOptions};
+use tidewatch_promql::{Engine, EngineOptions, QueryContext};
+use tidewatch_rules::{EvalError, Evaluator};
+use tidewatch_storage::Select;
+
+/// Evaluates the expressions of rules with the local engine on the local store.
+pub struct LocalEvaluator {
+    pub env: Env,
+    pub engine: Arc<Engine>,
+    pub store: Arc<dyn Select>,
+    pub timeout_ms: i64,
+}
+
+impl Evaluator for LocalEvaluator {
+    fn instant(&self, expr: &Expr, at_ms: i64) -> Result<(Value, Annotations), EvalError> {
+        let deadline = self.env.clock.monotonic_ns() + self.timeout_ms.unsigned_abs() * 1_000_000;
+        let context = QueryContext {
+            deadline_ns: Some(deadline),
+            cancel: Arc::new(AtomicBool::new(false)),
+            ..QueryContext::unbounded()
+        };
+        let answer = self.engine.instant(&*self.store, expr, at_ms, &context);
+        answer
+            .map(|answer| (answer.value, answer.annotations))
+            .map_err(|error| EvalError::new(error.to_string()))
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        self.env.clock.monotonic_ns()
+    }
+}
+
+/// What `--enable-feature` switches on in parser and engine. Names that mean nothing here come
+/// back for a warning.
+pub fn features(names: &[String], engine: &mut EngineOptions) -> (ParserOptions, Vec<String>) {
+    let mut parser = ParserOptions::default();
+    let mut unknown = Vec::new();
+    for name in names {
+        match name.as_str() {
+            "promql-delayed-name-removal" => engine.delayed_name_removal = true,
+            "type-and-unit-labels" => engine.type_and_unit_labels = true,
+            "use-start-timestamps" => engine.start_timestamps = true,
+            _ if parser.enable(name) => {}
+            // On by default or of no consequence in this version of Prometheus.
+            "promql-at-modifier"
+            | "promql-negative-offset"
+            | "remote-write-receiver"
+            | "native-histograms"
+            | "extra-scrape-metrics" => {}
+            _ => unknown.push(name.clone()),
+        }
+    }
+    (parser, unknown)
+}
