@@ -1,0 +1,272 @@
+//! The reading side: every good frame from a position on, and what lies between them.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tidewatch_env::{Disk, Env, File, Open};
+
+use crate::error::WalError;
+use crate::format::{
+    END_UNKNOWN, HeaderCheck, Position, SEGMENT_BYTES_MAX, SEGMENT_HEADER_SIZE, SegmentHeader, VERSION,
+};
+use crate::scan::{Piece, Scan};
+use crate::segments;
+
+/// Where a disk fails to read, it is asked again in pieces of this size, to lose no more.
+const RETRY_SIZE: usize = 4096;
+
+const UNREADABLE: &str = "the disk cannot read this";
+
+/// A frame as it was appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    pub position: Position,
+    /// Where the next frame of the segment begins.
+    pub end: Position,
+    /// A view of the segment in memory, which lives as long as any of its frames.
+    pub bytes: Bytes,
+}
+
+/// Bytes that ought to be frames and are not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    pub path: PathBuf,
+    pub offset: u64,
+    pub len: u64,
+    pub reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    Frame(Frame),
+    Damage(Damage),
+}
+
+/// Reads a log in order. Frames that are appended after it was opened may or may not be seen:
+/// see [`until`](Reader::until).
+pub struct Reader {
+    env: Env,
+    dir: PathBuf,
+    /// Where to begin in the first segment that is read.
+    from: Position,
+    /// The first segment not to be read.
+    until: u64,
+    /// Segments on the disk at or behind `from`, ascending.
+    numbers: Vec<u64>,
+    /// How many of `numbers` were begun.
+    begun: usize,
+    current: Option<Current>,
+    /// The number that has to come next; `None` where any may be the first.
+    expected: Option<u64>,
+}
+
+/// The segment being walked.
+struct Current {
+    number: u64,
+    path: PathBuf,
+    scan: Scan,
+    /// Ranges that the disk failed to read; zero in memory.
+    unreadable: Vec<Range<usize>>,
+    /// A tail without frames is the end of the log, not damage.
+    is_last: bool,
+    /// What to say when the walk is over: the file is shorter than it once was.
+    missing_end: Option<Damage>,
+}
+
+impl Reader {
+    /// Begins at `from`, which is [`Position::START`] or one that the log gave out.
+    pub fn open(env: &Env, dir: &Path, from: Position) -> Result<Reader, WalError> {
+        let mut numbers = segments::list(&*env.disk, dir)?.numbers;
+        numbers.retain(|number| *number >= from.segment);
+        let expected = (from != Position::START).then_some(from.segment);
+        Ok(Reader {
+            env: env.clone(),
+            dir: dir.to_owned(),
+            from,
+            until: u64::MAX,
+            numbers,
+            begun: 0,
+            current: None,
+            expected,
+        })
+    }
+
+    /// Stops in front of this segment. A log that is written while its past is read passes
+    /// [`OpenReport::first_segment`](crate::OpenReport::first_segment).
+    pub fn until(mut self, segment: u64) -> Reader {
+        self.until = segment;
+        self
+    }
+
+    /// The next frame or damage; `None` at the end.
+    pub fn read(&mut self) -> Result<Option<Item>, WalError> {
+        loop {
+            let item = match &mut self.current {
+                Some(current) => match current.next() {
+                    Some(item) => Some(item),
+                    None => self.current.take().and_then(|done| done.missing_end).map(Item::Damage),
+                },
+                None => match self.numbers.get(self.begun).copied() {
+                    Some(number) if number < self.until => self.begin(number)?.map(Item::Damage),
+                    _ => return Ok(None),
+                },
+            };
+            if item.is_some() {
+                return Ok(item);
+            }
+        }
+    }
+
+    /// Loads a segment, or says what is wrong with it as a whole.
+    fn begin(&mut self, number: u64) -> Result<Option<Damage>, WalError> {
+        let path = segments::path(&self.dir, number);
+        if let Some(expected) = self.expected.replace(number)
+            && expected < number
+        {
+            let path = segments::path(&self.dir, expected);
+            return Ok(Some(Damage { path, offset: 0, len: 0, reason: "the segment is missing" }));
+        }
+        self.begun += 1;
+        self.expected = number.checked_add(1);
+        let loaded = match load(&*self.env.disk, &path, number)? {
+            Ok(loaded) => loaded,
+            Err(damage) => return Ok(Some(damage)),
+        };
+        let len = loaded.bytes.len() as u64;
+        let next = self.numbers.get(self.begun).copied();
+        let end = next.and_then(|next| self.end_before(next, number)).unwrap_or(len);
+        let missing_end = (end > len).then(|| Damage {
+            path: path.clone(),
+            offset: len,
+            len: end - len,
+            reason: "the segment is cut short",
+        });
+        let offset = if number == self.from.segment { self.from.offset.min(len) as usize } else { 0 };
+        let bytes = loaded.bytes.slice(..end.min(len) as usize);
+        self.current = Some(Current {
+            number,
+            path,
+            scan: Scan::new(number, bytes, offset),
+            unreadable: loaded.unreadable,
+            is_last: next.is_none(),
+            missing_end,
+        });
+        Ok(None)
+    }
+
+    /// Where `number` ended, if its successor `next` knows.
+    fn end_before(&self, next: u64, number: u64) -> Option<u64> {
+        if next.checked_sub(1) != Some(number) {
+            return None;
+        }
+        let file = self.env.disk.open(&segments::path(&self.dir, next), Open::Read).ok()?;
+        let mut bytes = [0; SEGMENT_HEADER_SIZE];
+        let count = file.read_at(0, &mut bytes).ok()?;
+        match SegmentHeader::check(&bytes[..count]) {
+            HeaderCheck::Good(header) if header.number == next && header.previous_end != END_UNKNOWN => {
+                Some(header.previous_end)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Current {
+    fn next(&mut self) -> Option<Item> {
+        let position = |offset: usize| Position { segment: self.number, offset: offset as u64 };
+        match self.scan.next()? {
+            Piece::Frame { offset, body } => Some(Item::Frame(Frame {
+                position: position(offset),
+                end: position(body.end),
+                bytes: self.scan.bytes().slice(body),
+            })),
+            Piece::Tail { range, .. } if self.is_last && !self.touches_unreadable(&range) => None,
+            Piece::Gap { range, reason } | Piece::Tail { range, reason } => {
+                let reason = if self.touches_unreadable(&range) { UNREADABLE } else { reason };
+                Some(Item::Damage(damage(&self.path, &range, reason)))
+            }
+        }
+    }
+
+    fn touches_unreadable(&self, range: &Range<usize>) -> bool {
+        self.unreadable.iter().any(|bad| bad.start < range.end && range.start < bad.end)
+    }
+}
+
+fn damage(path: &Path, range: &Range<usize>, reason: &'static str) -> Damage {
+    Damage { path: path.to_owned(), offset: range.start as u64, len: range.len() as u64, reason }
+}
+
+/// Where the frames of the newest segment end, for the header of the next; and what is behind.
+pub(crate) fn find_end(env: &Env, dir: &Path, number: u64) -> Result<(u64, Option<Damage>), WalError> {
+    let path = segments::path(dir, number);
+    let loaded = match load(&*env.disk, &path, number)? {
+        Ok(loaded) => loaded,
+        // Every reader will name this damage; it is not a torn end.
+        Err(_) => return Ok((END_UNKNOWN, None)),
+    };
+    let len = loaded.bytes.len() as u64;
+    if !loaded.unreadable.is_empty() {
+        return Ok((END_UNKNOWN, None));
+    }
+    let mut scan = Scan::new(number, loaded.bytes, 0);
+    while let Some(piece) = scan.next() {
+        if let Piece::Tail { range, reason } = piece {
+            return Ok((range.start as u64, Some(damage(&path, &range, reason))));
+        }
+    }
+    Ok((len, None))
+}
+
+/// A segment in memory.
+struct Loaded {
+    bytes: Bytes,
+    unreadable: Vec<Range<usize>>,
+}
+
+/// Reads a segment, or says why it cannot be used as a whole. Read and not mapped: a disk that
+/// fails to read a page of a map ends the process.
+fn load(disk: &dyn Disk, path: &Path, number: u64) -> Result<Result<Loaded, Damage>, WalError> {
+    let whole = |len, reason| Ok(Err(Damage { path: path.to_owned(), offset: 0, len, reason }));
+    let Ok((file, len)) = disk.open(path, Open::Read).and_then(|file| file.len().map(|len| (file, len)))
+    else {
+        return whole(0, UNREADABLE);
+    };
+    if len > SEGMENT_BYTES_MAX {
+        return whole(len, "the file is larger than a segment can be");
+    }
+    let (bytes, unreadable) = read_all(&*file, len as usize);
+    match SegmentHeader::check(&bytes) {
+        HeaderCheck::Newer(found) => Err(WalError::Version { path: path.to_owned(), found, newest: VERSION }),
+        HeaderCheck::Good(header) if header.number != number => {
+            whole(len, "the file is another segment of the log")
+        }
+        _ => Ok(Ok(Loaded { bytes: Bytes::from(bytes), unreadable })),
+    }
+}
+
+/// The first `len` bytes of a file, with zeros where they cannot be read, and which those are.
+fn read_all(file: &dyn File, len: usize) -> (Vec<u8>, Vec<Range<usize>>) {
+    let mut bytes = vec![0; len];
+    let mut unreadable = Vec::new();
+    if read_whole(file, 0, &mut bytes).is_err() {
+        for (index, piece) in bytes.chunks_mut(RETRY_SIZE).enumerate() {
+            let start = index * RETRY_SIZE;
+            if read_whole(file, start as u64, piece).is_err() {
+                piece.fill(0);
+                unreadable.push(start..start + piece.len());
+            }
+        }
+    }
+    (bytes, unreadable)
+}
+
+fn read_whole(file: &dyn File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    match file.read_at(offset, buffer)? {
+        count if count == buffer.len() => Ok(()),
+        // Somebody shortened it since we asked for its length.
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
