@@ -13,6 +13,8 @@
 //! Not here: whether a label set or a sample is acceptable to the store (`tsdb`), what a target
 //! is and when it is scraped (`scrape`), HTTP itself (`server`, `net`).
 
+#![forbid(unsafe_code)]
+
 pub mod exposition;
 pub mod remote_write;
 

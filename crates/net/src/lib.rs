@@ -15,8 +15,20 @@
 //! them must be told of; serving HTTP (`server`). Files are read through a [`ReadFile`] that the
 //! caller gives, since this crate does not touch the disk itself.
 
-mod config;
+#![forbid(unsafe_code)]
 
+mod body;
+mod client;
+mod config;
+mod error;
+mod proxy;
+mod redirect;
+mod tls;
+mod transport;
+
+pub use client::{Client, Request, Response};
 pub use config::{
     Authorization, BasicAuth, HttpClientConfig, ProxyConfig, ReadFile, Secret, TlsConfig, TlsVersion,
 };
+pub use error::{ClientError, RequestError};
+pub use hyper::{HeaderMap, Method, StatusCode};

@@ -17,6 +17,8 @@
 //! Not here: storage (behind [`Sink`]), reading the configuration file (the binary fills
 //! [`ScrapeConfig`]), service discovery other than static, file and in-process.
 
+#![forbid(unsafe_code)]
+
 mod config;
 mod status;
 
