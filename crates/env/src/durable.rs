@@ -5,23 +5,28 @@ use std::path::{Path, PathBuf};
 
 use crate::traits::{Disk, Open};
 
-/// Creates a directory and its missing parents, and makes each new name durable.
+/// Creates a directory and its missing parents, and makes its whole path durable. Also the part
+/// that was there before: whoever created it may have been killed in front of the sync.
 pub fn create_dir_durably(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    let mut missing = Vec::new();
-    let mut at = path;
-    while !at.as_os_str().is_empty() && !disk.exists(at)? {
-        missing.push(at);
-        match at.parent() {
-            Some(parent) => at = parent,
-            None => break,
+    let existed: Vec<bool> = path.ancestors().map(|at| disk.exists(at)).collect::<io::Result<_>>()?;
+    disk.create_dir_all(path)?;
+    for (at, existed) in path.ancestors().zip(existed) {
+        if at.as_os_str().is_empty() || at.parent().is_none() {
+            break;
+        }
+        match disk.sync_dir(parent_of(at)) {
+            // A directory of others that we may pass but not read is not ours to sync.
+            Err(error) if existed && !is_failure(&error) => {}
+            outcome => outcome?,
         }
     }
-    disk.create_dir_all(path)?;
-    // The parent of the outermost first: a name counts only below one that is there.
-    for created in missing.iter().rev() {
-        disk.sync_dir(parent_of(created))?;
-    }
     Ok(())
+}
+
+/// Whether the disk failed, rather than declined.
+fn is_failure(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    !matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported)
 }
 
 /// Puts `bytes` at `path` so that a crash leaves the old content or the new, whole. Goes over a

@@ -128,6 +128,19 @@ fn a_replacement_is_old_or_new_whatever_operation_fails() {
 }
 
 #[test]
+fn a_directory_is_durable_even_if_its_creator_was_killed_half_way() {
+    for n in 1..8 {
+        let disk = SimDisk::new(n);
+        disk.fail_at(n, Failure::Crash);
+        let _ = create_dir_durably(&disk, Path::new("/a/b/c"));
+        disk.kill();
+        create_dir_durably(&disk, Path::new("/a/b/c")).unwrap();
+        disk.crash(0);
+        assert!(disk.exists(Path::new("/a/b/c")).unwrap(), "operation {n}");
+    }
+}
+
+#[test]
 fn a_rename_between_directories_loses_neither_name_nor_file() {
     for seed in 0..200 {
         let disk = disk();
