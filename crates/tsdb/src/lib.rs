@@ -16,13 +16,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod block;
 mod db;
+mod deferred;
+mod directory;
+mod durable;
 mod head;
 pub mod index;
 mod log;
 mod options;
+mod recover;
 mod select;
 mod status;
+mod wire;
 
 pub use db::Db;
 pub use options::{BLOCK_MS, DbOptions, OpenError};

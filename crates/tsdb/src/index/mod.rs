@@ -16,7 +16,9 @@
 //!
 //! Not here: where the text of the head's labels lives (`head`), files (`block`).
 
+pub mod dictionary;
 mod hint;
+pub mod lists;
 
 mod matching;
 mod mem;
@@ -57,4 +59,4 @@ pub trait Index {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

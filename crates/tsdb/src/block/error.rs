@@ -1,0 +1,38 @@
+//! What can go wrong with a block, by what the caller does about it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a block could not be written, opened or read.
+#[derive(Debug, thiserror::Error)]
+pub enum BlockError {
+    /// The disk failed; the block may be fine. Try again.
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    /// The bytes contradict the format or their checksum. Set the block aside.
+    #[error("{} is damaged at offset {offset}: {reason}", path.display())]
+    Corrupt { path: PathBuf, offset: u64, reason: &'static str },
+    /// A newer release wrote the block. Upgrade.
+    #[error("{} has version {found}; this release reads up to {newest}", path.display())]
+    Version { path: PathBuf, found: u16, newest: u16 },
+    /// A part of one series can not be read; the rest of the block can.
+    #[error("{0}")]
+    Damaged(Box<Damage>),
+}
+
+/// A chunk that can not be read, named so that a person can tell what is missing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{} is damaged at offset {offset}: {reason}; {series} lacks its samples from {start_ms} to {end_ms} ms",
+    path.display()
+)]
+pub struct Damage {
+    pub path: PathBuf,
+    pub offset: u64,
+    /// The labels, as they are printed.
+    pub series: String,
+    /// The first and last millisecond that may have had a sample.
+    pub start_ms: i64,
+    pub end_ms: i64,
+    pub reason: String,
+}

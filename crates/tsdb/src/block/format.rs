@@ -1,0 +1,264 @@
+//! The frame of a block file: header, meta, section table, footer; and the file's name.
+
+use std::path::{Path, PathBuf};
+
+/// Names a block within its data directory. Ascends; never given out again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockId(pub u64);
+
+impl BlockId {
+    /// Below this, an id and the number of a clock make one [`tidewatch_storage::ClockId`].
+    pub const MAX: BlockId = BlockId((1 << 31) - 1);
+}
+
+pub const FILE_SUFFIX: &str = ".block";
+
+/// Where a block of this id lies in a directory: `00000017.block`.
+pub fn block_path(dir: &Path, id: BlockId) -> PathBuf {
+    dir.join(format!("{:08}{FILE_SUFFIX}", id.0))
+}
+
+/// The id in a block's file name; `None` for other files.
+pub fn parse_block_name(path: &Path) -> Option<BlockId> {
+    let digits = path.file_name()?.to_str()?.strip_suffix(FILE_SUFFIX)?;
+    let canonical = digits.len() >= 8 && digits.bytes().all(|b| b.is_ascii_digit());
+    let id = digits.parse().ok().filter(|id| canonical && *id <= BlockId::MAX.0)?;
+    Some(BlockId(id))
+}
+
+/// What a block holds.
+///
+/// ```text
+/// offset  size  field
+///      0     8  id
+///      8     1  level      0 from the head, one more for each merge
+///      9     7  reserved   zero
+///     16     8  start_ms   the range that the block was cut for; samples are within
+///     24     8  end_ms     its end, not included
+///     32     8  min_ms     the first sample
+///     40     8  max_ms     the last sample
+///     48     8  series
+///     56     8  chunks
+///     64     8  samples
+///     72     4  parents    how many
+///     76     4  reserved   zero
+///     80   8×n  the ids of the blocks that this one replaces, ascending
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockMeta {
+    pub id: BlockId,
+    pub level: u8,
+    pub start_ms: i64,
+    pub end_ms: i64,
+    pub min_ms: i64,
+    pub max_ms: i64,
+    pub series: u64,
+    pub chunks: u64,
+    pub samples: u64,
+    /// Where one of these is still there beside this block, a crash came between: remove it.
+    pub parents: Vec<BlockId>,
+    /// Length of the file. Not stored.
+    pub size: u64,
+}
+
+const META_LEN: usize = 80;
+
+impl BlockMeta {
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.id.0.to_le_bytes());
+        out.extend_from_slice(&[self.level, 0, 0, 0, 0, 0, 0, 0]);
+        for time in [self.start_ms, self.end_ms, self.min_ms, self.max_ms] {
+            out.extend_from_slice(&time.to_le_bytes());
+        }
+        for count in [self.series, self.chunks, self.samples, self.parents.len() as u64] {
+            out.extend_from_slice(&count.to_le_bytes());
+        }
+        for parent in &self.parents {
+            out.extend_from_slice(&parent.0.to_le_bytes());
+        }
+    }
+
+    pub(super) fn decode(bytes: &[u8], size: u64) -> Result<BlockMeta, &'static str> {
+        let (head, parents) = bytes.split_at_checked(META_LEN).ok_or("the meta section is cut short")?;
+        let word = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
+        let (parents, rest) = parents.as_chunks::<8>();
+        if head[9..16] != [0; 7] || word(72) != parents.len() as u64 || !rest.is_empty() {
+            return Err("the meta section has fields that must be zero, or more parents than it says");
+        }
+        let meta = BlockMeta {
+            id: BlockId(word(0)),
+            level: head[8],
+            start_ms: word(16) as i64,
+            end_ms: word(24) as i64,
+            min_ms: word(32) as i64,
+            max_ms: word(40) as i64,
+            series: word(48),
+            chunks: word(56),
+            samples: word(64),
+            parents: parents.iter().map(|id| BlockId(u64::from_le_bytes(*id))).collect(),
+            size,
+        };
+        let ordered = meta.start_ms <= meta.min_ms && meta.min_ms <= meta.max_ms && meta.max_ms < meta.end_ms;
+        if !ordered || meta.id > BlockId::MAX || meta.series > u64::from(u32::MAX) {
+            return Err("the meta section contradicts itself");
+        }
+        Ok(meta)
+    }
+}
+
+/// Fixed header: 16 bytes.
+///
+/// ```text
+/// offset  size  field
+///      0     4  magic     "TWBK"
+///      4     2  version   1
+///      6     6  reserved  zero; readers reject anything else
+///     12     4  crc32     over bytes 0..12
+/// ```
+pub(super) const HEADER_LEN: usize = 16;
+pub(super) const VERSION: u16 = 1;
+const MAGIC: [u8; 4] = *b"TWBK";
+
+pub(super) fn header() -> [u8; HEADER_LEN] {
+    let mut header = [0; HEADER_LEN];
+    header[..4].copy_from_slice(&MAGIC);
+    header[4..6].copy_from_slice(&VERSION.to_le_bytes());
+    let crc = crc32fast::hash(&header[..12]);
+    header[12..].copy_from_slice(&crc.to_le_bytes());
+    header
+}
+
+/// What a header can be.
+pub(super) enum Header {
+    Good,
+    Newer(u16),
+    Bad(&'static str),
+}
+
+pub(super) fn check_header(bytes: &[u8]) -> Header {
+    let Some(bytes) = bytes.first_chunk::<HEADER_LEN>() else { return Header::Bad("no header") };
+    if bytes[..4] != MAGIC {
+        return Header::Bad("not a block");
+    }
+    if bytes[12..] != crc32fast::hash(&bytes[..12]).to_le_bytes() {
+        return Header::Bad("the header's checksum does not hold");
+    }
+    match u16::from_le_bytes([bytes[4], bytes[5]]) {
+        VERSION if bytes[6..12] == [0; 6] => Header::Good,
+        VERSION => Header::Bad("the header has reserved bytes that are not zero"),
+        newer => Header::Newer(newer),
+    }
+}
+
+/// The sections, in the order of the file. Ids from 128 on are for additions that an older reader
+/// can do without; it refuses what it does not know below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub(super) enum SectionId {
+    /// Under the checksums of its chunks and clocks, not of its own.
+    Data = 1,
+    Meta = 2,
+    Labels = 3,
+    Postings = 4,
+    Clocks = 5,
+    Series = 6,
+}
+
+pub(super) const SECTIONS: [SectionId; 6] = [
+    SectionId::Data,
+    SectionId::Meta,
+    SectionId::Labels,
+    SectionId::Postings,
+    SectionId::Clocks,
+    SectionId::Series,
+];
+
+const OPTIONAL_IDS: u16 = 128;
+
+/// One entry of the section table: 24 bytes.
+///
+/// ```text
+/// offset  size  field
+///      0     2  id
+///      2     2  reserved  zero
+///      4     4  crc32     of the section; 0 for data
+///      8     8  offset    where the section before it ends
+///     16     8  len
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Section {
+    pub(super) id: u16,
+    pub(super) crc: u32,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+}
+
+const SECTION_LEN: usize = 24;
+
+/// The last 16 bytes of the file.
+///
+/// ```text
+/// offset  size  field
+///      0     4  sections  how many; their table stands before the footer
+///      4     4  reserved  zero
+///      8     4  crc32     over the table and bytes 0..8
+///     12     4  magic     "KBWT"
+/// ```
+const FOOTER_LEN: usize = 16;
+const END_MAGIC: [u8; 4] = *b"KBWT";
+
+/// More would be a newer format.
+const SECTIONS_MAX: usize = 64;
+
+pub(super) fn encode_table(sections: &[Section], out: &mut Vec<u8>) {
+    let start = out.len();
+    for section in sections {
+        out.extend_from_slice(&u32::from(section.id).to_le_bytes());
+        out.extend_from_slice(&section.crc.to_le_bytes());
+        out.extend_from_slice(&section.offset.to_le_bytes());
+        out.extend_from_slice(&section.len.to_le_bytes());
+    }
+    out.extend_from_slice(&(sections.len() as u64).to_le_bytes());
+    let crc = crc32fast::hash(&out[start..]);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out.extend_from_slice(&END_MAGIC);
+}
+
+/// The table of a whole file, checked: sections lie behind one another from the header to the
+/// table, the known ones in their order.
+pub(super) fn decode_table(file: &[u8]) -> Result<Vec<Section>, &'static str> {
+    let footer_at = file.len().checked_sub(FOOTER_LEN).ok_or("no footer")?;
+    let footer = &file[footer_at..];
+    if footer[12..] != END_MAGIC {
+        return Err("the file is cut short: no footer");
+    }
+    let count = u64::from_le_bytes(footer[..8].try_into().expect("eight bytes"));
+    let count =
+        usize::try_from(count).ok().filter(|count| *count <= SECTIONS_MAX).ok_or("too many sections")?;
+    let table_at = footer_at.checked_sub(count * SECTION_LEN).ok_or("the section table is cut short")?;
+    if footer[8..12] != crc32fast::hash(&file[table_at..footer_at + 8]).to_le_bytes() {
+        return Err("the section table's checksum does not hold");
+    }
+    let sections: Vec<Section> = file[table_at..footer_at].as_chunks().0.iter().map(decode_section).collect();
+    let mut at = HEADER_LEN as u64;
+    for section in &sections {
+        let end = section.offset.checked_add(section.len).ok_or("a section is longer than the file")?;
+        if section.offset != at || end > table_at as u64 {
+            return Err("a section lies elsewhere than the one before it ends");
+        }
+        at = end;
+    }
+    let known = sections.iter().filter(|section| section.id < OPTIONAL_IDS).map(|section| section.id);
+    if at != table_at as u64 || !known.eq(SECTIONS.iter().map(|id| *id as u16)) {
+        return Err("the sections are not those of a block");
+    }
+    Ok(sections)
+}
+
+fn decode_section(bytes: &[u8; SECTION_LEN]) -> Section {
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+    let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    // An id above 16 bits is none of ours: it saturates to one that is optional and unknown.
+    let id = u16::try_from(word(0)).unwrap_or(u16::MAX);
+    Section { id, crc: word(4), offset: long(8), len: long(16) }
+}

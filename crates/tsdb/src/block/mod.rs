@@ -1,0 +1,55 @@
+//! Blocks: immutable files of some hours of samples with an index of their own.
+//!
+//! ```text
+//! head ── cut ──► Writer ──► 00000017.block ──► Block ── select, scan ──► queries
+//!                   ▲                             │
+//!                   └────────── compact ◄─────────┘
+//! ```
+//!
+//! One file a block, so that its name appears, is linked and goes away at once. The layout:
+//!
+//! ```text
+//! header    16 bytes, see `format`
+//! data      columns of values, in the order of series; a clock's column stands before the first
+//!           values that use it
+//! meta      what the block holds, see `format`
+//! labels    names and their values, see `index::dictionary`
+//! postings  series by pair, see `index::lists`
+//! clocks    the table of clocks, see `clocks`
+//! series    pairs and chunks of each series, see `series`
+//! table     where the sections are, with their checksums, and the footer, see `format`
+//! ```
+//!
+//! A *chunk* is a stretch of one series: a clock and a column of values. A *clock* is a column of
+//! timestamps that all chunks with these timestamps share: most series of a target do.
+//!
+//! Invariants: every byte of the file is under some checksum, sections follow each other without
+//! gaps; series ascend by labels, the chunks of a series in time; a block with its name in place is
+//! complete and synced; equal input gives equal bytes.
+//!
+//! Not here: which blocks there are and when they go (`compact`, the database), samples that are
+//! not cut yet (`head`).
+
+mod clocks;
+mod error;
+mod format;
+mod read;
+mod scan;
+mod series;
+mod write;
+
+pub use error::{BlockError, Damage};
+pub use format::{BlockId, BlockMeta, FILE_SUFFIX, block_path, parse_block_name};
+pub use read::{Block, BlockIndex};
+pub use scan::Cursor;
+pub use write::{Writer, WriterOptions};
+
+/// Chunks do not cross multiples of this, so that those of series which share timestamps begin
+/// and end together and share the clock: at 15 s a chunk has 480 samples, which the codecs like.
+pub const CHUNK_SPAN_MS: i64 = 2 * 60 * 60 * 1000;
+
+/// Samples of one chunk: a query of a few minutes decodes no more to reach them.
+pub const CHUNK_SAMPLES_MAX: usize = 1024;
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,216 @@
+//! Opening a block: what it holds and which of its series match.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use roaring::RoaringBitmap;
+use tidewatch_env::Env;
+use tidewatch_model::{Labels, Matcher};
+
+use super::clocks::ClockTable;
+use super::error::BlockError;
+use super::format::{self, BlockMeta, Header, SECTIONS, Section, SectionId};
+use super::scan::{ClockCache, Cursor};
+use super::series::SeriesTable;
+use crate::index::dictionary::Dictionary;
+use crate::index::lists::Lists;
+use crate::index::{Index, IndexError, label_names, label_values, postings_for_matchers};
+
+/// An open block. The file is mapped; the index was checked against its checksums, chunks are
+/// checked when they are read.
+#[derive(Debug)]
+pub struct Block {
+    pub(super) path: PathBuf,
+    meta: BlockMeta,
+    pub(super) data: Bytes,
+    pub(super) clocks: ClockTable,
+    pub(super) series: SeriesTable,
+    pub(super) clock_cache: ClockCache,
+    index: BlockIndex,
+}
+
+impl Block {
+    /// Maps and checks the file at `path`.
+    pub fn open(env: &Env, path: &Path) -> Result<Block, BlockError> {
+        let file = env.disk.map(path).map_err(|source| BlockError::Io { path: path.to_owned(), source })?;
+        Block::from_bytes(file, path)
+    }
+
+    /// A block from the bytes of its file. `path` names it in errors, and must name its id where
+    /// it is the name of a block.
+    pub fn from_bytes(file: Bytes, path: &Path) -> Result<Block, BlockError> {
+        let corrupt = |offset: u64, reason| BlockError::Corrupt { path: path.to_owned(), offset, reason };
+        match format::check_header(&file) {
+            Header::Good => {}
+            Header::Newer(found) => {
+                return Err(BlockError::Version { path: path.to_owned(), found, newest: format::VERSION });
+            }
+            Header::Bad(reason) => return Err(corrupt(0, reason)),
+        }
+        let table = format::decode_table(&file).map_err(|reason| corrupt(file.len() as u64, reason))?;
+        if let Some(bad) =
+            table.iter().find(|section| section.id != SectionId::Data as u16 && !holds(section, &file))
+        {
+            return Err(corrupt(bad.offset, "a section's checksum does not hold"));
+        }
+        let sections = SECTIONS.map(|id| {
+            table.iter().find(|section| section.id == id as u16).expect("the table was checked to have each")
+        });
+        let [data, meta, labels, postings, clocks, series] = sections.map(|section| part(section, &file));
+        let [_, meta_at, labels_at, postings_at, clocks_at, series_at] =
+            sections.map(|section| section.offset);
+        let meta = BlockMeta::decode(&meta, file.len() as u64).map_err(|reason| corrupt(meta_at, reason))?;
+        let index = BlockIndex {
+            dictionary: Dictionary::open(&labels).map_err(|error| corrupt(labels_at, error.0))?,
+            lists: Lists::open(&postings).map_err(|error| corrupt(postings_at, error.0))?,
+        };
+        let clocks = ClockTable::open(clocks).map_err(|reason| corrupt(clocks_at, reason))?;
+        let series = SeriesTable::open(&series).map_err(|error| corrupt(series_at, error.0))?;
+        let agree = index.lists.len() == index.dictionary.pair_count()
+            && index.lists.all().len() == meta.series
+            && u64::from(series.len()) == meta.series;
+        if !agree {
+            return Err(corrupt(meta_at, "the sections contradict each other"));
+        }
+        if format::parse_block_name(path).is_some_and(|id| id != meta.id) {
+            return Err(corrupt(meta_at, "the file has the name of another block"));
+        }
+        Ok(Block { path: path.to_owned(), meta, data, clocks, series, clock_cache: ClockCache::new(), index })
+    }
+
+    pub fn meta(&self) -> &BlockMeta {
+        &self.meta
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many series there are. They are numbered from 0 in the order of their labels.
+    pub fn series_count(&self) -> u32 {
+        self.series.len()
+    }
+
+    /// The index, for matchers and cardinalities.
+    pub fn index(&self) -> &BlockIndex {
+        &self.index
+    }
+
+    /// The series that satisfy all matchers.
+    pub fn select(&self, matchers: &[Matcher]) -> Result<RoaringBitmap, BlockError> {
+        postings_for_matchers(&self.index, matchers).map_err(|error| self.inconsistent(error))
+    }
+
+    /// Names of labels on series that satisfy the matchers, sorted; at most `limit`.
+    pub fn label_names(&self, matchers: &[Matcher], limit: usize) -> Result<Vec<String>, BlockError> {
+        label_names(&self.index, matchers, limit).map_err(|error| self.inconsistent(error))
+    }
+
+    /// Values of `name` on series that satisfy the matchers, sorted; at most `limit`.
+    pub fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        limit: usize,
+    ) -> Result<Vec<String>, BlockError> {
+        label_values(&self.index, name, matchers, limit).map_err(|error| self.inconsistent(error))
+    }
+
+    /// The labels of a series. Ask in ascending order with one cursor: neighbours share the work.
+    pub fn labels(&self, cursor: &mut Cursor, series: u32) -> Result<Labels, BlockError> {
+        let Cursor { record, pairs } = cursor;
+        self.series.read(series, &self.clocks, record).map_err(|error| self.inconsistent(error))?;
+        self.index.labels(&record.pairs, pairs).map_err(|error| self.inconsistent(error))
+    }
+
+    pub(super) fn inconsistent(&self, error: IndexError) -> BlockError {
+        BlockError::Corrupt { path: self.path.clone(), offset: 0, reason: error.0 }
+    }
+}
+
+fn part(section: &Section, file: &Bytes) -> Bytes {
+    file.slice(section.offset as usize..(section.offset + section.len) as usize)
+}
+
+fn holds(section: &Section, file: &Bytes) -> bool {
+    crc32fast::hash(&part(section, file)) == section.crc
+}
+
+/// A block's label pairs and their series: an [`Index`].
+#[derive(Debug)]
+pub struct BlockIndex {
+    dictionary: Dictionary,
+    lists: Lists,
+}
+
+/// Pairs whose text was decoded, by number.
+#[derive(Debug, Default)]
+pub(super) struct PairTexts {
+    texts: hashbrown::HashMap<u32, (Box<str>, Box<str>), foldhash::fast::RandomState>,
+}
+
+/// Pairs that a cursor remembers; a scan over more starts over.
+const PAIR_TEXTS_MAX: usize = 1 << 14;
+
+impl PairTexts {
+    fn load(&mut self, pair: u32, dictionary: &Dictionary) -> Result<(), IndexError> {
+        if !self.texts.contains_key(&pair) {
+            let mut value = String::new();
+            let name = dictionary.pair(pair, &mut value)?;
+            self.texts.insert(pair, (name.into(), value.into()));
+        }
+        Ok(())
+    }
+}
+
+impl BlockIndex {
+    pub fn dictionary(&self) -> &Dictionary {
+        &self.dictionary
+    }
+
+    fn labels(&self, pairs: &[u32], texts: &mut PairTexts) -> Result<Labels, IndexError> {
+        if texts.texts.len() > PAIR_TEXTS_MAX {
+            texts.texts.clear();
+        }
+        for pair in pairs {
+            texts.load(*pair, &self.dictionary)?;
+        }
+        let text = |pair: &u32| {
+            texts.texts.get(pair).map(|(name, value)| (&**name, &**value)).expect("loaded above")
+        };
+        let ascend = pairs.is_sorted_by(|a, b| text(a).0 < text(b).0);
+        if !ascend || pairs.iter().any(|pair| text(pair).1.is_empty()) {
+            return Err(IndexError("the labels of a series are no label set"));
+        }
+        Ok(Labels::from_sorted(pairs.iter().map(text)))
+    }
+}
+
+impl Index for BlockIndex {
+    fn all(&self) -> Result<Cow<'_, RoaringBitmap>, IndexError> {
+        Ok(Cow::Borrowed(self.lists.all()))
+    }
+
+    fn series_of(&self, pair: u32) -> Result<Cow<'_, RoaringBitmap>, IndexError> {
+        self.lists.list(pair).map(Cow::Owned)
+    }
+
+    fn find(&self, name: &str, value: &str) -> Result<Option<u32>, IndexError> {
+        self.dictionary.find(name, value)
+    }
+
+    fn visit_values(
+        &self,
+        name: &str,
+        prefix: &str,
+        visit: &mut dyn FnMut(&str, u32) -> bool,
+    ) -> Result<(), IndexError> {
+        self.dictionary.visit_values(name, prefix, visit)
+    }
+
+    fn visit_names(&self, visit: &mut dyn FnMut(&str)) -> Result<(), IndexError> {
+        self.dictionary.names().for_each(visit);
+        Ok(())
+    }
+}

@@ -1,0 +1,366 @@
+//! Blocks against a plain map: what is written is read, whatever the disk does; and damage to any
+//! byte is found or harmless.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use tidewatch_env::sim::{Failure, Simulation};
+use tidewatch_env::{Env, create_dir_durably};
+use tidewatch_model::{Labels, Matcher, STALE_NAN, Sample};
+use tidewatch_storage::{RunValues, Scratch, TimeRange};
+
+use super::*;
+use crate::index::tests as index_tests;
+
+/// The naive store.
+pub(crate) type Model = BTreeMap<Labels, BTreeMap<i64, f64>>;
+
+pub(crate) const HOUR: i64 = 3_600_000;
+/// A multiple of the chunk span.
+pub(crate) const START: i64 = 1_767_225_600_000;
+const ALL: TimeRange = TimeRange { start: i64::MIN, end: i64::MAX };
+
+pub(crate) fn labels(name: &str, instance: usize) -> Labels {
+    Labels::from_pairs([("__name__", name), ("instance", &format!("host-{instance}:9100")), ("job", "node")])
+}
+
+/// Some targets, each scraped by its own clock; series with gaps, markers and odd values.
+pub(crate) fn sample_model(targets: usize, scrapes: i64) -> Model {
+    let mut model = Model::new();
+    for target in 0..targets {
+        for i in 0..scrapes {
+            let at = START + i * 15_000 + target as i64 * 997 + (i * i + target as i64) % 7;
+            let mut put = |name, value| model.entry(labels(name, target)).or_default().insert(at, value);
+            put("up", 1.0);
+            put("cpu_seconds_total", (i * 1475 + i * i % 50) as f64 / 100.0);
+            put("load1", (i * 37 % 101) as f64 / 100.0);
+            if i % 50 != 7 {
+                put("gaps", i as f64);
+            }
+            if i == scrapes - 1 {
+                put("ended", STALE_NAN);
+            } else if i > scrapes / 2 {
+                put("ended", 0.1 + 0.2 * i as f64);
+            }
+        }
+    }
+    model
+}
+
+pub(crate) fn options(id: u64) -> WriterOptions {
+    WriterOptions {
+        id: BlockId(id),
+        start_ms: START,
+        end_ms: START + 6 * HOUR,
+        level: 0,
+        parents: Vec::new(),
+    }
+}
+
+/// Writes a model, each series in runs of at most `run` samples.
+pub(crate) fn write(
+    env: &Env,
+    dir: &Path,
+    options: WriterOptions,
+    model: &Model,
+    run: usize,
+) -> Result<Option<BlockMeta>, BlockError> {
+    let mut writer = Writer::create(env, dir, options)?;
+    for (labels, samples) in model {
+        writer.series(labels)?;
+        let (times, values): (Vec<i64>, Vec<f64>) = samples.iter().unzip();
+        for (times, values) in times.chunks(run).zip(values.chunks(run)) {
+            writer.floats(times, values)?;
+        }
+    }
+    writer.finish()
+}
+
+/// Everything that a block holds; what is damaged is left out and counted.
+pub(crate) fn read(block: &Block) -> Result<(Model, usize), BlockError> {
+    let (mut model, mut damaged) = (Model::new(), 0);
+    let (mut cursor, mut scratch) = (Cursor::default(), Scratch::default());
+    for series in 0..block.series_count() {
+        let labels = block.labels(&mut cursor, series)?;
+        let samples = model.entry(labels).or_insert_with(BTreeMap::new);
+        match scan(block, &mut cursor, series, ALL, &mut scratch) {
+            Ok(found) => samples.extend(found.iter().map(|sample| (sample.timestamp, sample.value))),
+            Err(BlockError::Damaged(_)) => damaged += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((model, damaged))
+}
+
+fn scan(
+    block: &Block,
+    cursor: &mut Cursor,
+    series: u32,
+    range: TimeRange,
+    scratch: &mut Scratch,
+) -> Result<Vec<Sample>, BlockError> {
+    let mut samples = Vec::new();
+    let flow = block.scan(cursor, series, range, scratch, &mut |run| {
+        let RunValues::Floats(values) = run.values else { panic!("only floats were written") };
+        assert_eq!(run.timestamps.len(), values.len());
+        let pairs = run.timestamps.iter().zip(values);
+        samples.extend(pairs.map(|(timestamp, value)| Sample { timestamp: *timestamp, value: *value }));
+        ControlFlow::Continue(())
+    })?;
+    assert!(flow.is_continue());
+    Ok(samples)
+}
+
+#[track_caller]
+pub(crate) fn assert_same(left: &Model, right: &Model) {
+    let bits = |model: &Model| -> Vec<(Labels, Vec<(i64, u64)>)> {
+        let samples = |s: &BTreeMap<i64, f64>| s.iter().map(|(t, v)| (*t, v.to_bits())).collect();
+        model.iter().map(|(labels, of)| (labels.clone(), samples(of))).collect()
+    };
+    assert_eq!(bits(left), bits(right));
+}
+
+fn memory() -> (Env, &'static Path) {
+    let env = Env::in_memory();
+    env.disk.create_dir_all(Path::new("data")).expect("memory");
+    (env, Path::new("data"))
+}
+
+fn open(env: &Env, dir: &Path, id: u64) -> Block {
+    Block::open(env, &block_path(dir, BlockId(id))).expect("just written")
+}
+
+/// The bytes of a block of this model.
+fn file_of(model: &Model, run: usize) -> Vec<u8> {
+    let (env, dir) = memory();
+    write(&env, dir, options(1), model, run).expect("memory takes all").expect("there are samples");
+    env.disk.map(&block_path(dir, BlockId(1))).expect("just written").to_vec()
+}
+
+#[test]
+fn what_is_written_is_read_and_counted() {
+    let (env, dir) = memory();
+    let model = sample_model(7, 1_100);
+    let meta = write(&env, dir, options(5), &model, 120).expect("memory takes all").expect("samples");
+    let block = open(&env, dir, 5);
+    assert_eq!(*block.meta(), meta);
+    assert_eq!(meta.samples, model.values().map(|samples| samples.len() as u64).sum::<u64>());
+    assert_eq!(
+        (meta.series, meta.size),
+        (model.len() as u64, env.disk.map(block.path()).expect("there").len() as u64)
+    );
+    let (found, damaged) = read(&block).expect("sound");
+    assert_eq!(damaged, 0);
+    assert_same(&found, &model);
+    assert!(block.verify(0..block.series_count()).expect("sound").is_empty());
+}
+
+#[test]
+fn ranges_and_newest_samples_are_those_of_the_model() {
+    let (env, dir) = memory();
+    let model = sample_model(3, 1_100);
+    write(&env, dir, options(1), &model, 120).expect("memory takes all");
+    let block = open(&env, dir, 1);
+    let (mut cursor, mut scratch) = (Cursor::default(), Scratch::default());
+    for (series, samples) in model.values().enumerate().rev() {
+        for start in (0..5).map(|i| START - 1 + i * HOUR) {
+            for len in [1, 2, 15_000, 300_000, 3 * HOUR] {
+                let range = TimeRange { start, end: start + len };
+                let found = scan(&block, &mut cursor, series as u32, range, &mut scratch).expect("sound");
+                let expected: Vec<Sample> = samples
+                    .range(start..=start + len)
+                    .map(|(timestamp, value)| Sample { timestamp: *timestamp, value: *value })
+                    .collect();
+                assert_eq!(found, expected);
+                let newest = block.latest(&mut cursor, series as u32, start, start + len, &mut scratch);
+                let expected = samples.range(start + 1..=start + len).next_back();
+                assert_eq!(
+                    newest.expect("sound"),
+                    expected.map(|(timestamp, value)| Sample { timestamp: *timestamp, value: *value })
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_blocks_index_answers_as_plain_evaluation_does() {
+    let (env, dir) = memory();
+    let series = index_tests::sample_series();
+    let model = series.iter().map(|labels| (labels.clone(), BTreeMap::from([(START, 1.0)]))).collect();
+    write(&env, dir, options(1), &model, 120).expect("memory takes all");
+    index_tests::check(open(&env, dir, 1).index(), &series);
+}
+
+#[test]
+fn equal_input_gives_equal_bytes_however_it_is_cut_into_runs() {
+    let model = sample_model(3, 1_100);
+    assert!(file_of(&model, 120) == file_of(&model, 7));
+}
+
+#[test]
+fn series_of_one_target_share_their_clock() {
+    let (env, dir) = memory();
+    let block = |model: &Model, id| {
+        write(&env, dir, options(id), model, 120).expect("memory takes all").expect("samples").size
+    };
+    let mut model = sample_model(1, 480);
+    let before = block(&model, 1);
+    for copy in 0..20 {
+        let samples = model[&labels("load1", 0)].clone();
+        model.insert(labels(&format!("load1_{copy:02}"), 0), samples);
+    }
+    // Seven bits a value and no timestamps; series record, postings and name besides.
+    let each = (block(&model, 2) - before) / 20;
+    assert!(each < 480 * 7 / 8 + 60, "{each} bytes for a series that shares its clock");
+}
+
+#[test]
+fn a_block_without_samples_is_not_there() {
+    let (env, dir) = memory();
+    let mut writer = Writer::create(&env, dir, options(1)).expect("memory");
+    writer.series(&labels("up", 1)).expect("memory");
+    assert_eq!(writer.finish().expect("memory"), None);
+    assert!(env.disk.list(dir).expect("memory").is_empty());
+}
+
+#[test]
+fn a_file_under_another_blocks_name_is_refused() {
+    let (env, dir) = memory();
+    write(&env, dir, options(1), &sample_model(1, 2), 120).expect("memory takes all");
+    env.disk.link(&block_path(dir, BlockId(1)), &block_path(dir, BlockId(2))).expect("memory");
+    let error = Block::open(&env, &block_path(dir, BlockId(2))).expect_err("not block 2");
+    assert!(error.to_string().ends_with("the file has the name of another block"), "{error}");
+}
+
+/// Opens and reads a changed file: it must be refused, or name what is damaged and give
+/// everything else as it was. Gives whether the damage was seen.
+#[track_caller]
+fn check_damaged(file: Vec<u8>, model: &Model) -> bool {
+    let block = match Block::from_bytes(Bytes::from(file), Path::new("data/00000001.block")) {
+        Ok(block) => block,
+        Err(BlockError::Corrupt { .. } | BlockError::Version { .. }) => return true,
+        Err(other) => panic!("no disk was touched: {other}"),
+    };
+    let (found, damaged) = read(&block).expect("the index is sound where its checksums hold");
+    assert_eq!(found.len(), model.len());
+    let mut lost = 0;
+    for ((labels, found), (expected_labels, expected)) in found.iter().zip(model) {
+        assert_eq!(labels, expected_labels);
+        if found.is_empty() {
+            lost += 1;
+            continue;
+        }
+        assert_same(
+            &Model::from([(labels.clone(), found.clone())]),
+            &Model::from([(labels.clone(), expected.clone())]),
+        );
+    }
+    assert_eq!(lost, damaged, "what is missing was named");
+    let named = block.verify(0..block.series_count()).expect("the index is sound");
+    assert_eq!(named.is_empty(), damaged == 0);
+    damaged > 0
+}
+
+#[test]
+fn every_flipped_bit_is_found_and_contained() {
+    let model = sample_model(2, 40);
+    let file = file_of(&model, 120);
+    assert!(file.len() <= 16 << 10, "{} bytes", file.len());
+    assert!(!check_damaged(file.clone(), &model), "the file is sound as it was written");
+    for at in 0..file.len() * 8 {
+        let mut damaged = file.clone();
+        damaged[at / 8] ^= 1 << (at % 8);
+        assert!(check_damaged(damaged, &model), "bit {at} is under no checksum");
+    }
+}
+
+#[test]
+fn every_truncation_is_found() {
+    let model = sample_model(2, 40);
+    let file = file_of(&model, 120);
+    for len in 0..file.len() {
+        assert!(check_damaged(file[..len].to_vec(), &model), "{len} bytes");
+    }
+}
+
+#[test]
+fn a_damaged_chunk_is_named_and_costs_no_other() {
+    let model = sample_model(3, 480);
+    let mut file = file_of(&model, 120);
+    // The first column of values: right after the header and the first clock.
+    let sound = Block::from_bytes(Bytes::from(file.clone()), Path::new("x")).expect("sound");
+    let mut cursor = Cursor::default();
+    let first = sound.labels(&mut cursor, 0).expect("sound");
+    let at = format::HEADER_LEN + cursor.record.chunks[0].offset as usize;
+    file[at] ^= 0x10;
+    let block =
+        Block::from_bytes(Bytes::from(file), Path::new("data/00000001.block")).expect("the index is sound");
+    let damage = block.verify(0..block.series_count()).expect("the index is sound");
+    assert_eq!(damage.len(), 1);
+    assert_eq!(damage[0].series, first.to_string());
+    assert_eq!(damage[0].offset, at as u64);
+    assert_eq!(damage[0].start_ms, *model[&first].keys().next().expect("samples"));
+    let select = |name| block.select(&[Matcher::equal("__name__", name)]).expect("sound").len();
+    assert_eq!((select("up"), select("absent")), (3, 0));
+}
+
+/// Writes a block while the n-th change of the disk fails, for every n: after that and after a
+/// crash there is no block, or the whole one; and the next attempt goes through.
+#[test]
+fn a_disk_that_fails_leaves_no_block_or_a_whole_one() {
+    let (model, dir) = (sample_model(2, 40), Path::new("data"));
+    let path = block_path(dir, BlockId(1));
+    for failure in [Failure::Crash, Failure::Io, Failure::IoForGood, Failure::Full] {
+        for n in 1.. {
+            let Simulation { env, disk, .. } = Env::simulated(n);
+            create_dir_durably(&*env.disk, dir).expect("nothing fails yet");
+            disk.fail_at(disk.changes() + n, failure);
+            let written = write(&env, dir, options(1), &model, 120);
+            let fired = disk.fired();
+            disk.crash(n);
+            disk.repair();
+            disk.free_space();
+            let there = env.disk.exists(&path).expect("the disk is well again");
+            assert!(there || written.is_err(), "{failure:?} at {n}: a block that was reported is gone");
+            if there {
+                assert_same(&read(&open(&env, dir, 1)).expect("sound").0, &model);
+            }
+            write(&env, dir, options(1), &model, 120).expect("the disk is well again");
+            assert_same(&read(&open(&env, dir, 1)).expect("sound").0, &model);
+            if !fired {
+                assert!(written.is_ok() && n > 5, "a block takes some operations");
+                break;
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn any_series_come_back(
+        series in prop::collection::btree_map(
+            "[a-z]{1,3}",
+            prop::collection::btree_map(0..6 * HOUR, any::<u64>().prop_map(f64::from_bits), 1..40),
+            1..40,
+        ),
+        run in 1..50usize,
+    ) {
+        let model: Model = series
+            .into_iter()
+            .map(|(name, samples)| {
+                (labels(&name, name.len()), samples.into_iter().map(|(at, value)| (START + at, value)).collect())
+            })
+            .collect();
+        let file = file_of(&model, run);
+        let block = Block::from_bytes(Bytes::from(file), Path::new("x")).expect("sound");
+        let (found, damaged) = read(&block).expect("sound");
+        prop_assert_eq!(damaged, 0);
+        assert_same(&found, &model);
+    }
+}

@@ -1,0 +1,403 @@
+//! Writing a block: series by series in label order, samples straight to the disk, the index at
+//! the end.
+//!
+//! Memory is that of the index: some 50 bytes a series and 12 a chunk, whatever the samples.
+//!
+//! ```text
+//! create ─► { series ─► floats … } … ─► finish ─► synced, renamed, directory synced
+//!    └──────────── dropped, failed ─► a file NAME.tmp, which the next create replaces
+//! ```
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use roaring::RoaringBitmap;
+use tidewatch_chunk::{Encoder, encode_times};
+use tidewatch_env::{Env, File, Open};
+use tidewatch_model::Labels;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
+
+use super::clocks::Clock;
+use super::format::{self, BlockId, BlockMeta, SECTIONS, Section, SectionId, block_path};
+use super::series::{Chunk, SeriesEncoder};
+use super::{BlockError, CHUNK_SAMPLES_MAX, CHUNK_SPAN_MS};
+use crate::index::{dictionary, lists};
+
+/// Bytes that are collected before they go to the file.
+const BUFFER: usize = 1 << 18;
+
+/// What a block is to be.
+#[derive(Debug, Clone)]
+pub struct WriterOptions {
+    pub id: BlockId,
+    /// The range that it is cut for; all samples must be within. The end is not included.
+    pub start_ms: i64,
+    pub end_ms: i64,
+    pub level: u8,
+    /// The blocks that it replaces, ascending.
+    pub parents: Vec<BlockId>,
+}
+
+/// Writes one block. A writer that is dropped leaves only a file that nobody reads.
+pub struct Writer {
+    env: Env,
+    dir: PathBuf,
+    path: PathBuf,
+    beside: PathBuf,
+    file: Arc<dyn File>,
+    options: WriterOptions,
+    /// What is not in the file yet.
+    buffer: Vec<u8>,
+    /// Bytes of the data section so far, those of the buffer included.
+    data_len: u64,
+    columns: Columns,
+    pairs: Pairs,
+    /// The series before, and whether one is open: labels must ascend.
+    labels: Option<Labels>,
+    series: Vec<SeriesEntry>,
+    /// The pairs of all series behind each other, by provisional number.
+    series_pairs: Vec<u32>,
+    chunks: Vec<Chunk>,
+    pending_times: Vec<i64>,
+    pending_values: Vec<f64>,
+    min_ms: i64,
+    max_ms: i64,
+    samples: u64,
+}
+
+/// Where a series ends in the lists of pairs and of chunks, and where its data starts.
+struct SeriesEntry {
+    pairs_end: usize,
+    chunks_end: usize,
+    data_offset: u64,
+}
+
+/// Columns on their way into the data section.
+struct Columns {
+    encoder: Encoder,
+    /// Clocks by a hash of their timestamps. The hash is keyed, so that nobody can aim at it, and
+    /// with 128 bits chance does not meet it either; a comparison would have to read the file back.
+    numbers: HashMap<u128, u32, RandomState>,
+    key: u64,
+    clocks: Vec<Clock>,
+}
+
+/// Pairs as they appear, numbered provisionally.
+#[derive(Default)]
+struct Pairs {
+    names: HashMap<Box<str>, HashMap<Box<str>, u32, RandomState>, RandomState>,
+    count: u32,
+}
+
+impl Pairs {
+    fn intern(&mut self, name: &str, value: &str) -> u32 {
+        if !self.names.contains_key(name) {
+            self.names.insert(name.into(), HashMap::default());
+        }
+        let values = self.names.get_mut(name).expect("inserted above");
+        if let Some(number) = values.get(value) {
+            return *number;
+        }
+        let number = self.count;
+        self.count += 1;
+        values.insert(value.into(), number);
+        number
+    }
+
+    /// Encodes the dictionary; gives the final number of each provisional one.
+    fn finish(&self, out: &mut Vec<u8>) -> Vec<u32> {
+        let mut names: Vec<_> = self.names.iter().collect();
+        names.sort_unstable_by_key(|(name, _)| *name);
+        let mut finals = vec![0; self.count as usize];
+        let mut next = 0;
+        let mut sorted = Vec::with_capacity(names.len());
+        for (name, values) in names {
+            let mut values: Vec<_> = values.iter().map(|(value, number)| (&**value, *number)).collect();
+            values.sort_unstable();
+            for (_, number) in &values {
+                finals[*number as usize] = next;
+                next += 1;
+            }
+            sorted.push((&**name, values));
+        }
+        let texts = sorted.iter().map(|(name, values)| (*name, values.iter().map(|(value, _)| *value)));
+        dictionary::encode(texts, out);
+        finals
+    }
+}
+
+impl Writer {
+    /// Starts a block in `dir`, beside its final name.
+    pub fn create(env: &Env, dir: &Path, options: WriterOptions) -> Result<Writer, BlockError> {
+        assert!(options.id <= BlockId::MAX, "block ids stay below their limit");
+        assert!(options.start_ms < options.end_ms, "a block has a range");
+        assert!(options.parents.is_sorted(), "parents ascend");
+        let path = block_path(dir, options.id);
+        let mut beside = path.clone().into_os_string();
+        beside.push(".tmp");
+        let beside = PathBuf::from(beside);
+        let io = |source| BlockError::Io { path: beside.clone(), source };
+        if env.disk.exists(&beside).map_err(io)? {
+            env.disk.remove(&beside).map_err(io)?;
+        }
+        let file = env.disk.open(&beside, Open::Create).map_err(io)?;
+        Ok(Writer {
+            env: env.clone(),
+            dir: dir.to_owned(),
+            path,
+            beside,
+            file,
+            options,
+            buffer: format::header().to_vec(),
+            data_len: 0,
+            columns: Columns {
+                encoder: Encoder::new(),
+                numbers: HashMap::default(),
+                key: env.entropy.next_u64(),
+                clocks: Vec::new(),
+            },
+            pairs: Pairs::default(),
+            labels: None,
+            series: Vec::new(),
+            series_pairs: Vec::new(),
+            chunks: Vec::new(),
+            pending_times: Vec::new(),
+            pending_values: Vec::new(),
+            min_ms: i64::MAX,
+            max_ms: i64::MIN,
+            samples: 0,
+        })
+    }
+
+    /// Starts the next series. A series without samples is left out.
+    ///
+    /// # Panics
+    /// If the labels do not ascend.
+    pub fn series(&mut self, labels: &Labels) -> Result<(), BlockError> {
+        self.end_series()?;
+        if let Some(previous) = &self.labels {
+            assert!(previous < labels, "series ascend by labels: {previous} came before {labels}");
+        }
+        self.labels = Some(labels.clone());
+        Ok(())
+    }
+
+    /// Adds samples to the series that was started last.
+    ///
+    /// # Panics
+    /// If the columns differ in length, or the timestamps do not ascend or are out of range.
+    pub fn floats(&mut self, times: &[i64], values: &[f64]) -> Result<(), BlockError> {
+        assert_eq!(times.len(), values.len(), "columns of one run are equally long");
+        let (Some(&first), Some(&last)) = (times.first(), times.last()) else { return Ok(()) };
+        assert!(self.labels.is_some(), "samples belong to a series");
+        let before = self.pending_times.last().copied().unwrap_or(i64::MIN);
+        assert!(before < first && times.is_sorted_by(|a, b| a < b), "the samples of a series ascend");
+        let range = self.options.start_ms..self.options.end_ms;
+        assert!(range.contains(&first) && range.contains(&last), "samples are in the block's range");
+        let mut at = 0;
+        while at < times.len() {
+            let span = times[at].div_euclid(CHUNK_SPAN_MS);
+            if self.pending_times.last().is_some_and(|last| last.div_euclid(CHUNK_SPAN_MS) != span) {
+                self.end_chunk()?;
+            }
+            let in_span = times[at..].partition_point(|time| time.div_euclid(CHUNK_SPAN_MS) == span);
+            let len = in_span.min(CHUNK_SAMPLES_MAX - self.pending_times.len());
+            self.pending_times.extend_from_slice(&times[at..at + len]);
+            self.pending_values.extend_from_slice(&values[at..at + len]);
+            at += len;
+            if self.pending_times.len() == CHUNK_SAMPLES_MAX && at < times.len() {
+                self.end_chunk()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_chunk(&mut self) -> Result<(), BlockError> {
+        let (Some(&first), Some(&last)) = (self.pending_times.first(), self.pending_times.last()) else {
+            return Ok(());
+        };
+        self.min_ms = self.min_ms.min(first);
+        self.max_ms = self.max_ms.max(last);
+        self.samples += self.pending_times.len() as u64;
+        let data_start = self.data_len;
+        let start = self.buffer.len();
+        let clock = self.columns.clock(&self.pending_times, data_start, &mut self.buffer);
+        let values_start = self.buffer.len();
+        self.columns.encoder.encode(&self.pending_values, &mut self.buffer);
+        let values = &self.buffer[values_start..];
+        let chunk = Chunk {
+            clock,
+            offset: data_start + (values_start - start) as u64,
+            len: values.len() as u32,
+            crc: crc32fast::hash(values),
+        };
+        self.data_len += (self.buffer.len() - start) as u64;
+        if self.chunks.len() == self.series.last().map_or(0, |series| series.chunks_end) {
+            self.open_entry(data_start);
+        }
+        self.chunks.push(chunk);
+        self.pending_times.clear();
+        self.pending_values.clear();
+        if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
+    }
+
+    /// Notes the current series, at its first chunk; `end_series` completes the entry.
+    fn open_entry(&mut self, data_offset: u64) {
+        let labels = self.labels.as_ref().expect("samples belong to a series");
+        for (name, value) in labels.iter() {
+            let pair = self.pairs.intern(name, value);
+            self.series_pairs.push(pair);
+        }
+        let chunks_end = self.chunks.len();
+        self.series.push(SeriesEntry { pairs_end: self.series_pairs.len(), chunks_end, data_offset });
+    }
+
+    fn end_series(&mut self) -> Result<(), BlockError> {
+        self.end_chunk()?;
+        if let Some(series) = self.series.last_mut() {
+            series.chunks_end = self.chunks.len();
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), BlockError> {
+        let io = |source| BlockError::Io { path: self.beside.clone(), source };
+        self.file.append(&self.buffer).map_err(io)?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Completes the block: durable under its name when this returns. `None` where no series had
+    /// a sample; then there is no block.
+    pub fn finish(mut self) -> Result<Option<BlockMeta>, BlockError> {
+        self.end_series()?;
+        if self.series.is_empty() {
+            self.env.disk.remove(&self.beside).map_err(|source| self.failed(source))?;
+            return Ok(None);
+        }
+        let mut sections = vec![Section {
+            id: SectionId::Data as u16,
+            crc: 0,
+            offset: format::HEADER_LEN as u64,
+            len: self.data_len,
+        }];
+        let mut meta = self.meta();
+        let mut bytes = Vec::new();
+        let mut finals = Vec::new();
+        for id in &SECTIONS[1..] {
+            bytes.clear();
+            match id {
+                SectionId::Data => {}
+                SectionId::Meta => meta.encode(&mut bytes),
+                SectionId::Labels => finals = self.pairs.finish(&mut bytes),
+                SectionId::Postings => self.encode_postings(&finals, &mut bytes),
+                SectionId::Clocks => self.columns.clocks.iter().for_each(|clock| clock.encode(&mut bytes)),
+                SectionId::Series => self.encode_series(&finals, &mut bytes),
+            }
+            let last = sections.last().expect("data is first");
+            let (offset, len) = (last.offset + last.len, bytes.len() as u64);
+            sections.push(Section { id: *id as u16, crc: crc32fast::hash(&bytes), offset, len });
+            self.buffer.extend_from_slice(&bytes);
+            self.flush()?;
+        }
+        format::encode_table(&sections, &mut self.buffer);
+        let last = sections.last().expect("data is first");
+        meta.size = last.offset + last.len + self.buffer.len() as u64;
+        self.flush()?;
+        self.publish()?;
+        Ok(Some(meta))
+    }
+
+    fn publish(&self) -> Result<(), BlockError> {
+        let failed = |source| self.failed(source);
+        self.file.sync().map_err(failed)?;
+        self.env.disk.rename(&self.beside, &self.path).map_err(failed)?;
+        self.env.disk.sync_dir(&self.dir).map_err(failed)
+    }
+
+    fn failed(&self, source: std::io::Error) -> BlockError {
+        BlockError::Io { path: self.path.clone(), source }
+    }
+
+    fn meta(&self) -> BlockMeta {
+        BlockMeta {
+            id: self.options.id,
+            level: self.options.level,
+            start_ms: self.options.start_ms,
+            end_ms: self.options.end_ms,
+            min_ms: self.min_ms,
+            max_ms: self.max_ms,
+            series: self.series.len() as u64,
+            chunks: self.chunks.len() as u64,
+            samples: self.samples,
+            parents: self.options.parents.clone(),
+            size: 0,
+        }
+    }
+
+    fn encode_postings(&self, finals: &[u32], out: &mut Vec<u8>) {
+        let mut by_pair = vec![RoaringBitmap::new(); finals.len()];
+        let mut start = 0;
+        for (number, series) in self.series.iter().enumerate() {
+            for pair in &self.series_pairs[start..series.pairs_end] {
+                by_pair[finals[*pair as usize] as usize].insert(number as u32);
+            }
+            start = series.pairs_end;
+        }
+        lists::encode(&mut by_pair, self.series.len() as u32, out);
+    }
+
+    fn encode_series(&self, finals: &[u32], out: &mut Vec<u8>) {
+        let mut encoder = SeriesEncoder::default();
+        let (mut pairs_start, mut chunks_start) = (0, 0);
+        let mut pairs = Vec::new();
+        for series in &self.series {
+            pairs.clear();
+            pairs
+                .extend(self.series_pairs[pairs_start..series.pairs_end].iter().map(|p| finals[*p as usize]));
+            encoder.push(&pairs, &self.chunks[chunks_start..series.chunks_end], series.data_offset);
+            (pairs_start, chunks_start) = (series.pairs_end, series.chunks_end);
+        }
+        encoder.finish(out);
+    }
+}
+
+impl Columns {
+    /// The clock with these timestamps; a new one is appended to `out`, which ends at `offset` of
+    /// the data section.
+    fn clock(&mut self, times: &[i64], offset: u64, out: &mut Vec<u8>) -> u32 {
+        let hash = self.hash(times);
+        if let Some(number) = self.numbers.get(&hash) {
+            return *number;
+        }
+        let start = out.len();
+        encode_times(times, out);
+        let column = &out[start..];
+        let (first_ms, last_ms) = (times[0], times[times.len() - 1]);
+        let number = self.clocks.len() as u32;
+        self.clocks.push(Clock {
+            offset,
+            first_ms,
+            span_ms: (last_ms - first_ms) as u32,
+            len: column.len() as u32,
+            count: times.len() as u32,
+            crc: crc32fast::hash(column),
+        });
+        self.numbers.insert(hash, number);
+        number
+    }
+
+    fn hash(&self, times: &[i64]) -> u128 {
+        // Differences fit 32 bits within a chunk's span, so half the bytes are hashed.
+        let first = times[0];
+        let mut bytes = [0u8; 8 + CHUNK_SAMPLES_MAX * 4];
+        bytes[..8].copy_from_slice(&first.to_le_bytes());
+        let (words, _) = bytes[8..].as_chunks_mut::<4>();
+        for (word, time) in words.iter_mut().zip(times) {
+            *word = ((time - first) as u32).to_le_bytes();
+        }
+        xxh3_128_with_seed(&bytes[..8 + times.len() * 4], self.key)
+    }
+}
