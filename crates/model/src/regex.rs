@@ -77,6 +77,17 @@ impl GoRegex {
     }
 }
 
+/// Compiles `pattern` to be searched for anywhere in a text, as Go's `regexp` does; in the bounds of
+/// [`GoRegex::new`].
+pub fn search(pattern: &str) -> Result<regex::Regex, String> {
+    let limits = Limits::default();
+    if pattern.len() > limits.regex_pattern_bytes {
+        let (len, max) = (pattern.len(), limits.regex_pattern_bytes);
+        return Err(format!("regular expression of {len} bytes is longer than {max}"));
+    }
+    build(&translate::translate(pattern)?, &limits).map_err(|error| reason(&error, pattern))
+}
+
 fn build(translated: &str, limits: &Limits) -> Result<regex::Regex, regex::Error> {
     regex::RegexBuilder::new(translated).size_limit(limits.regex_compiled_bytes).build()
 }
