@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use tidewatch_model::{METRIC_NAME, is_valid_label_name, is_valid_legacy_name};
+use tidewatch_model::{METRIC_NAME, is_valid_label_name, is_valid_legacy_name, quote};
 use tidewatch_parser::{ParserOptions, parse_expr};
 
 use crate::definition::{AlertingFields, Query, Rule, RuleFile, RuleGroup, RuleKind};
-use crate::template::{self, Template};
+use crate::template::Template;
 use crate::yaml::{Document, Fields, Node, Reader, YamlError};
 
 /// How strictly a rule file is read.
@@ -46,7 +46,7 @@ impl fmt::Display for RuleFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}:{}: ", self.file, self.line, self.column)?;
         if let Some(RulePlace { group, number, name }) = &self.rule {
-            write!(f, "group {}, rule {number}, {}: ", template::quote(group), template::quote(name))?;
+            write!(f, "group {}, rule {number}, {}: ", quote(group), quote(name))?;
         }
         f.write_str(&self.message)
     }
@@ -241,7 +241,7 @@ impl<'d> Loader<'d> {
         {
             for (name, text) in texts {
                 if let Err(message) = alert_template(&alert, text) {
-                    let message = format!("{what} {}: {message}", template::quote(name));
+                    let message = format!("{what} {}: {message}", quote(name));
                     self.refuse(rule, field, &message);
                 }
             }

@@ -221,7 +221,7 @@ pub(super) fn js(args: &[Value]) -> Outcome {
         match c {
             '\\' | '\'' | '"' => out.extend(['\\', c]),
             '<' | '>' | '&' | '=' | '\0'..='\x1f' => out.push_str(&format!("\\u{:04X}", u32::from(c))),
-            _ if c.is_ascii() || verbs::is_print(c) => out.push(c),
+            _ if c.is_ascii() || tidewatch_model::is_printable(c) => out.push(c),
             _ => out.push_str(&format!("\\u{:04X}", u32::from(c))),
         }
     }

@@ -10,8 +10,8 @@ use super::functions::{self, Action, Function, Param};
 use super::node::{Arg, Branch, Command, Node, Number, Pipe, TemplateCall, Term};
 use super::parse::Templates;
 use super::value::{Field, Value};
-use super::verbs::quote;
 use super::{builtin, gotime};
+use tidewatch_model::quote;
 
 /// Calls of templates within one another; each may hold a tree of the parser's full depth.
 const CALLS_MAX: usize = 32;

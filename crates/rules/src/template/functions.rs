@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use regex::{Regex, RegexBuilder};
+use tidewatch_model::regex::search;
 
 use super::builtin;
 use super::exec::Host;
@@ -178,25 +178,13 @@ fn args(args: &[Value]) -> Result<Value, String> {
     Ok(Value::Args(Rc::new(named.collect::<BTreeMap<_, _>>())))
 }
 
-/// Compiles a pattern that is searched for anywhere in a text, as Go's `regexp` does.
-fn regex(pattern: &str) -> Result<Regex, String> {
-    let limits = tidewatch_model::Limits::default();
-    if pattern.len() > limits.regex_pattern_bytes {
-        return Err(format!("error parsing regexp: expression of {} bytes is too large", pattern.len()));
-    }
-    RegexBuilder::new(pattern)
-        .size_limit(limits.regex_compiled_bytes)
-        .build()
-        .map_err(|error| format!("error parsing regexp: {error}"))
-}
-
 fn re_replace_all(args: &[Value]) -> Result<Value, String> {
     let (pattern, replacement, subject) = (text(&args[0]), text(&args[1]), text(&args[2]));
-    Ok(Value::str(&regex(pattern)?.replace_all(subject, replacement)))
+    Ok(Value::str(&search(pattern)?.replace_all(subject, replacement)))
 }
 
 fn re_match(args: &[Value]) -> Result<Value, String> {
-    Ok(Value::Bool(regex(text(&args[0]))?.is_match(text(&args[1]))))
+    Ok(Value::Bool(search(text(&args[0]))?.is_match(text(&args[1]))))
 }
 
 /// Capitals at the beginning of words: after anything but a letter, a digit or an underscore.

@@ -20,7 +20,7 @@ fn float(value: &Value) -> Result<f64, String> {
 }
 
 fn parse_float(text: &str) -> Result<f64, String> {
-    let quoted = super::verbs::quote(text);
+    let quoted = tidewatch_model::quote(text);
     let parsed: f64 =
         text.parse().map_err(|_| format!("strconv.ParseFloat: parsing {quoted}: invalid syntax"))?;
     if parsed.is_infinite() && text.contains(|c: char| c.is_ascii_digit()) {

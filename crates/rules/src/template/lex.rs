@@ -70,9 +70,9 @@ impl Token<'_> {
             _ if self.is_keyword() => format!("<{}>", self.text),
             _ if self.text.len() > 10 => {
                 let head: String = self.text.chars().take(10).collect();
-                format!("{}...", super::verbs::quote(&head))
+                format!("{}...", tidewatch_model::quote(&head))
             }
-            _ => super::verbs::quote(&self.text),
+            _ => tidewatch_model::quote(&self.text),
         }
     }
 
@@ -330,7 +330,7 @@ impl<'t> Lexer<'t> {
         }
         if self.peek().is_some_and(|next| is_alphanumeric(next) || matches!(next, '+' | '-')) {
             self.next();
-            let text = super::verbs::quote(&self.text[self.start..self.pos]);
+            let text = tidewatch_model::quote(&self.text[self.start..self.pos]);
             return Err(format!("bad number syntax: {text}"));
         }
         self.emit(Kind::Number);
@@ -397,5 +397,5 @@ fn has_right_trim(text: &str) -> bool {
 /// `U+0040 '@'`, the character only where it can be seen.
 fn unicode_name(c: char) -> String {
     let code = format!("U+{:04X}", u32::from(c));
-    if super::verbs::is_print(c) { format!("{code} '{c}'") } else { code }
+    if tidewatch_model::is_printable(c) { format!("{code} '{c}'") } else { code }
 }

@@ -28,7 +28,6 @@ mod verbs;
 mod tests;
 
 pub use value::{AlertData, TemplateSample, Value};
-pub(crate) use verbs::quote;
 
 /// Steps of one expansion: a loop over ten thousand samples with twenty commands each fits.
 const STEPS_MAX: u64 = 500_000;

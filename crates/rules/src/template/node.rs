@@ -139,7 +139,7 @@ impl fmt::Display for Arg {
 
 impl fmt::Display for TemplateCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{{{{template {}", super::verbs::quote(&self.name))?;
+        write!(f, "{{{{template {}", tidewatch_model::quote(&self.name))?;
         if let Some(pipe) = &self.pipe {
             write!(f, " {pipe}")?;
         }

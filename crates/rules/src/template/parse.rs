@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::lex::{Kind, Token, lex};
 use super::node::{Arg, Branch, Command, Node, Number, Pipe, TemplateCall, Term};
-use super::verbs::{quote, unquote};
+use super::verbs::unquote;
+use tidewatch_model::quote;
 
 /// Blocks and parentheses within one another. People nest five; the stack is for far more.
 const DEPTH_MAX: usize = 64;

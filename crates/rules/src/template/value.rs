@@ -138,7 +138,7 @@ impl Value {
             Value::Str(text) | Value::Html(text) => text.to_string(),
             Value::Time(nanos) => gotime::time_text(*nanos),
             Value::Duration(nanos) => gotime::duration_text(*nanos),
-            Value::Histogram(histogram) => format!("{histogram:?}"),
+            Value::Histogram(histogram) => histogram.to_string(),
             // The output looks through a pointer.
             Value::Sample(_) => verbs::display(self).trim_start_matches('&').to_owned(),
             _ => verbs::display(self),

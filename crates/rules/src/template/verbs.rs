@@ -1,46 +1,26 @@
 //! Go's formatting: quoting, floats, and the verbs of `printf`.
 
+use tidewatch_model::{quote, quote_char};
+
 use super::value::Value;
 
 /// The widest field and finest precision that are honoured; Go's own bound is 1e6.
 const WIDTH_MAX: usize = 100_000;
 
-/// Go's `strconv.Quote`.
-pub(crate) fn quote(text: &str) -> String {
-    quote_with(text, '"', false)
-}
-
-pub(super) fn quote_with(text: &str, mark: char, ascii: bool) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push(mark);
-    for c in text.chars() {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            _ if c == mark => out.extend(['\\', c]),
-            '\u{7}' => out.push_str("\\a"),
-            '\u{8}' => out.push_str("\\b"),
-            '\u{c}' => out.push_str("\\f"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            '\u{b}' => out.push_str("\\v"),
-            _ if is_print(c) && (c.is_ascii() || !ascii) => out.push(c),
-            _ if u32::from(c) < 0x80 => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            _ if u32::from(c) < 0x10000 => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-            _ => out.push_str(&format!("\\U{:08x}", u32::from(c))),
+/// A quoted text, its characters beyond ASCII escaped if `%+q` wants it so.
+fn ascii_if(wanted: bool, quoted: String) -> String {
+    if !wanted {
+        return quoted;
+    }
+    let mut out = String::with_capacity(quoted.len());
+    for c in quoted.chars() {
+        match u32::from(c) {
+            0..=0x7f => out.push(c),
+            code @ 0x80..=0xffff => out.push_str(&format!("\\u{code:04x}")),
+            code => out.push_str(&format!("\\U{code:08x}")),
         }
     }
-    out.push(mark);
     out
-}
-
-/// Whether a character can be seen: Go's `unicode.IsPrint`, but for characters that Unicode has
-/// not assigned.
-pub(super) fn is_print(c: char) -> bool {
-    c == ' '
-        || !(c.is_control()
-            || c.is_whitespace()
-            || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{e000}'..='\u{f8ff}' | '\u{feff}'))
 }
 
 /// Go's `strconv.Unquote` for the two string syntaxes; bytes that are no UTF-8 are replaced.
@@ -396,7 +376,7 @@ fn write_integer(out: &mut String, negative: bool, magnitude: u64, verb: char, f
     let character = || u32::try_from(magnitude).ok().and_then(char::from_u32).unwrap_or('\u{fffd}');
     let mut digits = match verb {
         'c' => return write_padded(out, &character().to_string(), flags),
-        'q' => return write_padded(out, &quote_with(&character().to_string(), '\'', flags.plus), flags),
+        'q' => return write_padded(out, &ascii_if(flags.plus, quote_char(character())), flags),
         'U' => {
             let suffix = if flags.sharp { format!(" '{}'", character()) } else { String::new() };
             let text = format!("U+{magnitude:04X}{suffix}");
@@ -459,7 +439,7 @@ fn write_text(out: &mut String, text: &str, verb: char, flags: &Flags) {
         'q' if flags.sharp && !text.contains(['`', '\n', '\r']) => {
             write_padded(out, &format!("`{text}`"), flags)
         }
-        'q' => write_padded(out, &quote_with(text, '"', flags.plus), flags),
+        'q' => write_padded(out, &ascii_if(flags.plus, quote(text)), flags),
         'x' | 'X' => write_padded(out, &hex(text, verb == 'X', flags), flags),
         _ => write_padded(out, text, flags),
     }
