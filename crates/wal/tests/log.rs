@@ -166,21 +166,24 @@ fn too_much_is_refused_and_can_be_sent_after_a_commit() {
 }
 
 #[test]
-fn a_failed_sync_closes_the_log_until_it_is_opened_again() {
-    let simulation = Env::simulated(1);
-    let (wal, _) = open(&simulation.env, 1 << 20);
-    wal.append(&[b"safe"]).unwrap();
-    let durable = wal.commit().unwrap();
-    wal.append(&[b"risk"]).unwrap();
-    simulation.disk.fail_at(simulation.disk.changes() + 2, Failure::Io);
-    assert!(matches!(wal.commit(), Err(WalError::Latched { .. })));
-    assert!(matches!(wal.commit(), Err(WalError::Latched { .. })), "a second sync would lie");
-    assert!(matches!(wal.append(&[b"more"]), Err(WalError::Latched { .. })));
-    assert!(matches!(wal.write(), Err(WalError::Latched { .. })));
-    assert_eq!(wal.durable(), durable);
-    let (wal, _) = open(&simulation.env, 1 << 20);
-    wal.append(&[b"again"]).unwrap();
-    wal.commit().unwrap();
+fn a_failed_write_or_sync_closes_the_log_until_it_is_opened_again() {
+    // The next operation of a commit is the write, the one after it the sync.
+    for operation in [1, 2] {
+        let simulation = Env::simulated(1);
+        let (wal, _) = open(&simulation.env, 1 << 20);
+        wal.append(&[b"safe"]).unwrap();
+        let durable = wal.commit().unwrap();
+        wal.append(&[b"risk"]).unwrap();
+        simulation.disk.fail_at(simulation.disk.changes() + operation, Failure::Io);
+        assert!(matches!(wal.commit(), Err(WalError::Latched { .. })));
+        assert!(matches!(wal.commit(), Err(WalError::Latched { .. })), "a second attempt would lie");
+        assert!(matches!(wal.append(&[b"more"]), Err(WalError::Latched { .. })));
+        assert!(matches!(wal.write(), Err(WalError::Latched { .. })));
+        assert_eq!(wal.durable(), durable);
+        let (wal, _) = open(&simulation.env, 1 << 20);
+        wal.append(&[b"again"]).unwrap();
+        wal.commit().unwrap();
+    }
 }
 
 #[test]
