@@ -2,30 +2,56 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use tidewatch_env::Env;
 use tidewatch_model::{Batch, Matcher};
 use tidewatch_storage::{
     Append, AppendError, AppendOutcome, Refusal, Select, SelectError, Selection, Ticket, TimeRange,
 };
+use tidewatch_wal::{OpenReport, WalOptions};
 
-use crate::head::Head;
+use crate::deferred::Deferred;
+use crate::directory::Directory;
+use crate::durable::DurableLog;
 use crate::head::append::{FrameLog, Terms};
-use crate::options::DbOptions;
+use crate::head::{Head, SHARDS};
+use crate::options::{DbOptions, OpenError};
+use crate::recover;
 use crate::select::DbSelection;
 use crate::status::{Cardinality, Counters, DbStatus};
 
 /// A database of series.
+///
+/// ```text
+///  open ──► ready, not complete ── recover ──► complete
+///           appends are taken,                  queries are answered
+///           queries refused
+/// ```
+///
+/// The caller runs [`Db::recover`] once, [`Db::commit`] in a loop, and the jobs that are due.
 pub struct Db {
-    env: Env,
-    options: DbOptions,
-    head: Head,
+    pub(crate) env: Env,
+    pub(crate) options: DbOptions,
+    pub(crate) head: Head,
+    /// Files and log; `None` in memory.
+    pub(crate) files: Option<Files>,
     complete: AtomicBool,
-    counters: AtomicCounters,
+    /// Batches that came while recovery was running; `None` once it is over.
+    deferred: Mutex<Option<Deferred>>,
+    pub(crate) counters: AtomicCounters,
 }
 
-/// The part of [`Counters`] that requests count.
+/// What a database on disk has.
+pub(crate) struct Files {
+    pub(crate) directory: Directory,
+    pub(crate) log: DurableLog,
+    /// What the log's directory held at the start.
+    opened: OpenReport,
+}
+
+/// What is counted while the database runs.
 #[derive(Debug, Default)]
-struct AtomicCounters {
+pub(crate) struct AtomicCounters {
     appended: AtomicU64,
     duplicates: AtomicU64,
     too_old: AtomicU64,
@@ -33,6 +59,8 @@ struct AtomicCounters {
     future: AtomicU64,
     labels: AtomicU64,
     unsupported: AtomicU64,
+    replayed: AtomicU64,
+    set_aside: AtomicU64,
 }
 
 /// The log of a database in memory.
@@ -47,38 +75,96 @@ impl FrameLog for NoLog {
 impl Db {
     /// A database without files: it ends with the process and is complete at once.
     pub fn in_memory(env: Env, options: DbOptions) -> Db {
-        let head = Head::new(env.entropy.next_u64());
-        Db { env, options, head, complete: AtomicBool::new(true), counters: AtomicCounters::default() }
+        Db::new(env, options, None)
+    }
+
+    /// Takes a directory and makes the database ready for appends. Nothing is read yet: queries
+    /// wait for [`Db::recover`].
+    pub fn open(env: Env, options: DbOptions) -> Result<Db, OpenError> {
+        let directory = Directory::open(&env, &options.dir)?;
+        let (log, opened) = DurableLog::open(&env, &directory.wal(), WalOptions::default())
+            .map_err(|error| OpenError::Log(error.to_string()))?;
+        Ok(Db::new(env, options, Some(Files { directory, log, opened })))
+    }
+
+    fn new(env: Env, options: DbOptions, files: Option<Files>) -> Db {
+        Db {
+            head: Head::new(env.entropy.next_u64()),
+            complete: AtomicBool::new(files.is_none()),
+            deferred: Mutex::new(files.as_ref().map(|_| Deferred::default())),
+            counters: AtomicCounters::default(),
+            env,
+            options,
+            files,
+        }
+    }
+
+    /// Brings back what was stored, and then takes queries. Batches that come meanwhile are
+    /// logged at once and applied at the end.
+    pub fn recover(&self) -> Result<(), OpenError> {
+        let Some(files) = self.files.as_ref().filter(|_| !self.is_complete()) else { return Ok(()) };
+        files.directory.renew_segment(&files.opened.segments)?;
+        let from = [tidewatch_wal::Position::START; SHARDS];
+        let until = files.opened.first_segment;
+        let recovered = recover::replay(&self.env, &files.directory, &self.head, &from, until)
+            .map_err(|error| OpenError::Log(error.to_string()))?;
+        self.counters.replayed.fetch_add(recovered.samples, Ordering::Relaxed);
+        self.counters.set_aside.fetch_add(recovered.samples_set_aside, Ordering::Relaxed);
+        for body in &recovered.deferred {
+            self.append_deferred(files, body);
+        }
+        loop {
+            let mut deferred = self.deferred.lock();
+            let bodies = deferred.as_mut().map(Deferred::take).unwrap_or_default();
+            if bodies.is_empty() {
+                // Under the lock, so that no batch is deferred once nobody looks for it.
+                self.complete.store(true, Ordering::Release);
+                *deferred = None;
+                return Ok(());
+            }
+            drop(deferred);
+            bodies.iter().for_each(|body| self.append_deferred(files, body));
+        }
+    }
+
+    /// Appends what was acknowledged while recovery was running. What is refused now could not
+    /// be known then; it is counted like any other.
+    fn append_deferred(&self, files: &Files, body: &[u8]) {
+        recover::for_each_deferred(body, |batch| {
+            if let Ok(outcome) = self.head.append(batch, &self.terms(i64::MAX), &files.log) {
+                self.counters.count(&outcome);
+            }
+        });
     }
 
     /// Makes everything that was appended durable and returns up to where that is so.
     pub fn commit(&self) -> Result<Ticket, AppendError> {
-        Ok(Ticket::default())
+        self.files.as_ref().map_or(Ok(Ticket::default()), |files| files.log.commit())
     }
 
-    /// Up to where the log is durable.
+    /// Up to where the log is durable: a batch is when its ticket is not beyond.
     pub fn durable(&self) -> Ticket {
-        Ticket::default()
+        self.files.as_ref().map_or(Ticket::default(), |files| files.log.durable())
+    }
+
+    /// Whether recovery is over.
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
     }
 
     pub fn status(&self) -> DbStatus {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = Counters {
-            samples_appended: load(&self.counters.appended),
-            duplicates: load(&self.counters.duplicates),
-            refused_too_old: load(&self.counters.too_old),
-            refused_conflict: load(&self.counters.conflict),
-            refused_future: load(&self.counters.future),
-            refused_labels: load(&self.counters.labels),
-            refused_unsupported: load(&self.counters.unsupported),
-            ..Counters::default()
-        };
-        DbStatus {
-            complete: self.complete.load(Ordering::Acquire),
+        let mut status = DbStatus {
+            complete: self.is_complete(),
             head: self.head.status(),
-            counters,
+            counters: self.counters.load(),
             ..DbStatus::default()
+        };
+        if let Some(files) = &self.files {
+            status.read_only = files.log.refusal();
+            status.damage = files.directory.damage();
+            status.counters.commits = files.log.commits();
         }
+        status
     }
 
     /// The `limit` largest metrics, labels and pairs of the head.
@@ -87,22 +173,56 @@ impl Db {
     }
 
     fn check_complete(&self) -> Result<(), SelectError> {
-        if self.complete.load(Ordering::Acquire) { Ok(()) } else { Err(SelectError::Recovering) }
+        if self.is_complete() { Ok(()) } else { Err(SelectError::Recovering) }
+    }
+
+    /// What requests are held against, with times up to `until_ms`.
+    fn terms(&self, until_ms: i64) -> Terms<'_> {
+        Terms { until_ms, limits: &self.options.limits, series_max: self.options.series_max }
+    }
+
+    /// Appends to a database on disk.
+    fn append_durably(
+        &self,
+        files: &Files,
+        batch: &Batch<'_>,
+        terms: &Terms<'_>,
+    ) -> Result<AppendOutcome, AppendError> {
+        if let Some(reason) = files.log.refusal() {
+            return Err(AppendError::ReadOnly { reason });
+        }
+        if !self.is_complete()
+            && let Some(deferred) = self.deferred.lock().as_mut()
+        {
+            return deferred.append(batch, terms, &files.log);
+        }
+        let mut outcome = self.head.append(batch, terms, &files.log)?;
+        if outcome.duplicates > 0 {
+            // The samples were there, but perhaps their own batch is not durable yet.
+            outcome.ticket = files.log.end();
+        }
+        Ok(outcome)
     }
 }
 
 impl Append for Db {
     fn append(&self, batch: &Batch<'_>) -> Result<AppendOutcome, AppendError> {
-        let terms = Terms {
-            until_ms: self.env.clock.wall_ms().saturating_add(self.options.limits.future_ms),
-            limits: &self.options.limits,
-            series_max: self.options.series_max,
+        let terms = self.terms(self.env.clock.wall_ms().saturating_add(self.options.limits.future_ms));
+        if batch.samples.len() > BATCH_SAMPLES_MAX {
+            let reason = format!("a batch of {} samples: split it", batch.samples.len());
+            return Err(AppendError::Overloaded { reason });
+        }
+        let outcome = match &self.files {
+            Some(files) => self.append_durably(files, batch, &terms)?,
+            None => self.head.append(batch, &terms, &NoLog)?,
         };
-        let outcome = self.head.append(batch, &terms, &NoLog)?;
         self.counters.count(&outcome);
         Ok(outcome)
     }
 }
+
+/// Samples of one batch: its frames stay below the log's limit for one.
+const BATCH_SAMPLES_MAX: usize = 1 << 20;
 
 impl AtomicCounters {
     fn count(&self, outcome: &AppendOutcome) {
@@ -117,6 +237,22 @@ impl AtomicCounters {
                 Refusal::Unsupported => &self.unsupported,
             };
             counter.fetch_add(*count, Ordering::Relaxed);
+        }
+    }
+
+    fn load(&self) -> Counters {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            samples_appended: load(&self.appended),
+            duplicates: load(&self.duplicates),
+            refused_too_old: load(&self.too_old),
+            refused_conflict: load(&self.conflict),
+            refused_future: load(&self.future),
+            refused_labels: load(&self.labels),
+            refused_unsupported: load(&self.unsupported),
+            samples_replayed: load(&self.replayed),
+            samples_set_aside: load(&self.set_aside),
+            ..Counters::default()
         }
     }
 }

@@ -187,9 +187,11 @@ pub(crate) fn write_cut(floor: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(&floor.to_le_bytes());
 }
 
-pub(crate) fn write_deferred(series: &[(Labels, Vec<Sample>)], out: &mut Vec<u8>) {
+/// Writes a deferred batch; returns where its body begins.
+pub(crate) fn write_deferred(series: &[(Labels, Vec<Sample>)], out: &mut Vec<u8>) -> usize {
     out.clear();
     out.extend_from_slice(&[FrameKind::Deferred as u8, 0]);
+    let body = out.len();
     push_varint(series.len() as u64, out);
     for (labels, samples) in series {
         push_text(labels.as_bytes(), out);
@@ -199,6 +201,7 @@ pub(crate) fn write_deferred(series: &[(Labels, Vec<Sample>)], out: &mut Vec<u8>
             out.extend_from_slice(&sample.value.to_bits().to_le_bytes());
         }
     }
+    body
 }
 
 /// A frame, taken apart as far as it can be without knowing series.
@@ -285,6 +288,12 @@ fn read_floats(mut reader: Reader<'_>) -> Result<Floats<'_>, FrameError> {
 }
 
 impl Floats<'_> {
+    /// The first sample's series, which is of the same shard as all others.
+    pub(crate) fn first_id(&self) -> Option<SeriesId> {
+        let first = self.ids.clone().varint().ok().filter(|_| self.count > 0)?;
+        Some(SeriesId(unzigzag(first) as u32))
+    }
+
     /// Visits the samples in order.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(SeriesId, Sample)) {
         let (mut ids, mut row_of, mut values) = (self.ids.clone(), self.row_of.clone(), self.values);

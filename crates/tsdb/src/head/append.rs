@@ -225,7 +225,12 @@ fn refuse_histograms(batch: &Batch<'_>, outcome: &mut AppendOutcome) {
 }
 
 #[cold]
-fn refuse(outcome: &mut AppendOutcome, refusal: Refusal, count: u64, describe: impl FnOnce() -> String) {
+pub(crate) fn refuse(
+    outcome: &mut AppendOutcome,
+    refusal: Refusal,
+    count: u64,
+    describe: impl FnOnce() -> String,
+) {
     if outcome.first_refusal.is_none() {
         outcome.first_refusal = Some(describe());
     }

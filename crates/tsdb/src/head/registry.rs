@@ -36,6 +36,9 @@ pub(crate) struct SeriesId(pub(crate) u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PairId(pub(crate) u32);
 
+/// How many ids may be missing in a row: more is no gap, but a number that is no id.
+const LOST_IDS_MAX: u32 = 1 << 24;
+
 /// Hashes label bytes. Seeded for each process, so that nobody can aim at the table.
 #[derive(Debug, Clone)]
 pub(crate) struct LabelHasher(FixedState);
@@ -310,9 +313,16 @@ impl Registry {
         self.pairs.intern(&self.hasher, name, value).0
     }
 
-    /// Puts a series back that has its id already; `false` where the id is taken.
+    /// Whether an id is one that can be: the next one, or a little further where definitions
+    /// between them were lost.
+    pub(crate) fn is_near(&self, id: SeriesId) -> bool {
+        id.0 < self.next.saturating_add(LOST_IDS_MAX)
+    }
+
+    /// Puts a series back that has its id already; `false` where that is not possible: the id
+    /// is behind us (the series is known, or gone again), or too far ahead to be one.
     pub(crate) fn restore(&mut self, id: SeriesId, pairs: &[PairId]) -> bool {
-        if self.is_alive(id) {
+        if id.0 < self.next || !self.is_near(id) || pairs.is_empty() {
             return false;
         }
         let mut canonical = std::mem::take(&mut self.scratch);
@@ -323,11 +333,6 @@ impl Registry {
         let identity = self.hasher.hash(&canonical);
         self.scratch = canonical;
         self.skip_to(id);
-        if id.0 < self.next {
-            // An older id that was never defined: its definition came late. Ids are dense within
-            // a page's vectors, so it can not be put in between; the caller sets it aside.
-            return false;
-        }
         self.place(id, pairs);
         self.insert(identity, id);
         true
@@ -451,7 +456,7 @@ impl PairTable for Registry {
 }
 
 /// Decodes and checks the labels of a new series: sorted by name, without empty values.
-fn check_labels<'a>(
+pub(crate) fn check_labels<'a>(
     raw: &RawLabels<'a>,
     limits: &Limits,
 ) -> Result<Vec<(&'a str, &'a str)>, (Refusal, String)> {

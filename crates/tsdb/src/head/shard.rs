@@ -278,6 +278,14 @@ impl Shard {
         None
     }
 
+    /// Blocks have what lies before `floor` and is here now, late samples included; they are
+    /// not read here any more. [`Shard::truncate`] gives their memory back.
+    pub(crate) fn cut_before(&mut self, floor: i64) {
+        self.floor = self.floor.max(floor);
+        let ids: Vec<SeriesId> = self.late.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.drop_late(id, floor));
+    }
+
     /// Drops what lies before `floor` as far as whole runs go: blocks have it now. Gives the
     /// series of `ids` that hold nothing any more to `gone`.
     pub(crate) fn truncate(

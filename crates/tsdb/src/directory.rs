@@ -1,0 +1,180 @@
+//! The data directory: who has it, which format it has, where things lie, and where damaged
+//! ones go.
+//!
+//! ```text
+//! LOCK                 held by the process that has the directory
+//! FORMAT               "tidewatch-data 1\n"
+//! wal/00000017.wal     see `wal`
+//! head/                images of the head, see `image`
+//! blocks/00000017.block
+//! damaged/             what could not be read, under its old name, for a person to look at
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use tidewatch_env::{Env, Lock, Open, create_dir_durably, parent_of, replace_durably};
+
+use crate::options::OpenError;
+use crate::status::Damage;
+
+/// The format of the directory that this release writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+
+/// Damage that is remembered. More than a person reads; the files are in `damaged/` anyway.
+const DAMAGE_MAX: usize = 100;
+
+/// An open data directory.
+pub(crate) struct Directory {
+    pub(crate) env: Env,
+    pub(crate) root: PathBuf,
+    damage: Mutex<Vec<Damage>>,
+    _lock: Box<dyn Lock>,
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io { path, source }
+}
+
+impl Directory {
+    /// Takes the directory, creating it where it is missing.
+    pub(crate) fn open(env: &Env, root: &Path) -> Result<Directory, OpenError> {
+        create_dir_durably(&*env.disk, root).map_err(io_error(root))?;
+        let lock_path = root.join("LOCK");
+        let lock = env.disk.lock(&lock_path).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => OpenError::Locked { path: root.to_owned() },
+            _ => io_error(&lock_path)(error),
+        })?;
+        let directory = Directory {
+            env: env.clone(),
+            root: root.to_owned(),
+            damage: Mutex::new(Vec::new()),
+            _lock: lock,
+        };
+        directory.check_format()?;
+        for name in ["wal", "head", "blocks"] {
+            let path = directory.root.join(name);
+            create_dir_durably(&*env.disk, &path).map_err(io_error(&path))?;
+        }
+        Ok(directory)
+    }
+
+    fn check_format(&self) -> Result<(), OpenError> {
+        let path = self.root.join("FORMAT");
+        let disk = &*self.env.disk;
+        if disk.exists(&path).map_err(io_error(&path))? {
+            let bytes = read_small(&self.env, &path).map_err(io_error(&path))?;
+            match parse_format(&bytes) {
+                Some(found) if found > FORMAT => {
+                    return Err(OpenError::Version { path: self.root.clone(), found, newest: FORMAT });
+                }
+                Some(_) => return Ok(()),
+                // Each file says its own version; this one is written anew.
+                None => self.report(&path, 0, "not a format file".to_owned()),
+            }
+        }
+        let text = format!("tidewatch-data {FORMAT}\n");
+        replace_durably(disk, &path, text.as_bytes()).map_err(io_error(&path))
+    }
+
+    pub(crate) fn wal(&self) -> PathBuf {
+        self.root.join("wal")
+    }
+
+    /// Writes the newest of these segments of the log anew.
+    ///
+    /// A process whose sync failed leaves frames that every reader sees and no disk has: the
+    /// kernel takes its pages for clean, so another sync "succeeds" and writes nothing. Batches
+    /// that are acknowledged from now on rely on the series that such frames define, so they
+    /// have to be on the disk first. Older segments were synced before newer ones began.
+    pub(crate) fn renew_segment(&self, segments: &[u64]) -> Result<(), OpenError> {
+        let Some(newest) = segments.last() else { return Ok(()) };
+        let path = self.segment(*newest);
+        let disk = &*self.env.disk;
+        // What can not be read is damage, which the reader of the log names and works around.
+        let Ok(bytes) = read_whole(&self.env, &path) else { return Ok(()) };
+        match replace_durably(disk, &path, &bytes) {
+            // Without room the old file stays; it may well be whole, and it must be readable.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
+            result => result.map_err(io_error(&path)),
+        }
+    }
+
+    pub(crate) fn segment(&self, number: u64) -> PathBuf {
+        self.wal().join(format!("{number:08}.wal"))
+    }
+
+    pub(crate) fn head(&self) -> PathBuf {
+        self.root.join("head")
+    }
+
+    pub(crate) fn blocks(&self) -> PathBuf {
+        self.root.join("blocks")
+    }
+
+    /// Remembers damage for the status.
+    pub(crate) fn report(&self, path: &Path, offset: u64, reason: String) {
+        let mut damage = self.damage.lock();
+        if damage.len() < DAMAGE_MAX {
+            damage.push(Damage { path: path.display().to_string(), offset, reason });
+        }
+    }
+
+    pub(crate) fn damage(&self) -> Vec<Damage> {
+        self.damage.lock().clone()
+    }
+
+    /// Moves a damaged file out of the way, keeping it. Where even that fails it stays where it
+    /// is; the next start finds it again.
+    pub(crate) fn set_aside(&self, path: &Path, offset: u64, reason: String) {
+        self.report(path, offset, reason);
+        let _ = self.keep(path, |from, to| self.env.disk.rename(from, to));
+    }
+
+    /// Gives a damaged file a second name under `damaged/`, so that it outlives its first.
+    pub(crate) fn keep_copy(&self, path: &Path) {
+        let _ = self.keep(path, |from, to| self.env.disk.link(from, to));
+    }
+
+    fn keep(&self, path: &Path, act: impl FnOnce(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
+        let disk = &*self.env.disk;
+        let aside = self.root.join("damaged");
+        create_dir_durably(disk, &aside)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut to = aside.join(&name);
+        for n in 1.. {
+            if !disk.exists(&to)? {
+                break;
+            }
+            to = aside.join(format!("{name}.{n}"));
+        }
+        act(path, &to)?;
+        disk.sync_dir(&aside)?;
+        disk.sync_dir(parent_of(path))
+    }
+}
+
+fn parse_format(bytes: &[u8]) -> Option<u32> {
+    std::str::from_utf8(bytes).ok()?.strip_prefix("tidewatch-data ")?.strip_suffix('\n')?.parse().ok()
+}
+
+/// All bytes of a file. Read and not mapped: a page that the disk can not give would end the process.
+fn read_whole(env: &Env, path: &Path) -> io::Result<Vec<u8>> {
+    let file = env.disk.open(path, Open::Read)?;
+    let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
+    let mut bytes = vec![0; len];
+    let count = file.read_at(0, &mut bytes)?;
+    bytes.truncate(count);
+    Ok(bytes)
+}
+
+/// The first bytes of a file that should be a line long.
+fn read_small(env: &Env, path: &Path) -> io::Result<Vec<u8>> {
+    let file = env.disk.open(path, Open::Read)?;
+    let mut bytes = vec![0; 64];
+    let len = file.read_at(0, &mut bytes)?;
+    bytes.truncate(len);
+    Ok(bytes)
+}

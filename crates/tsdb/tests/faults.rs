@@ -1,0 +1,154 @@
+//! A fixed workload on the simulated disk, with the n-th change of the disk failing, for every n:
+//! what was acknowledged is read, what is read was sent, and the database always opens again.
+
+mod support;
+
+use tidewatch_env::Env;
+use tidewatch_env::sim::{Failure, Simulation};
+use tidewatch_model::{Labels, Sample};
+use tidewatch_tsdb::{Db, DbOptions};
+
+use support::{Ledger, contents};
+
+fn series(name: &str, i: usize) -> Labels {
+    Labels::from_pairs([("__name__", name), ("i", &i.to_string())])
+}
+
+fn open(simulation: &Simulation) -> Option<Db> {
+    let db = Db::open(simulation.env.clone(), DbOptions::new("/data")).ok()?;
+    db.recover().ok()?;
+    Some(db)
+}
+
+/// Some scrapes of some series, now and then a new one, a late sample and a repeat.
+fn ingest(db: &Db, simulation: &Simulation, ledger: &mut Ledger, first: usize, steps: usize) {
+    let start = simulation.clock_ms();
+    for step in first..first + steps {
+        let timestamp = start + (step - first) as i64 * 15_000;
+        let known: Vec<Labels> = (0..5 + step / 3).map(|i| series("known", i)).collect();
+        let sample = |i: usize, timestamp| Sample { timestamp, value: (i * step) as f64 * 0.5 };
+        let mut samples: Vec<(&Labels, Sample)> =
+            known.iter().enumerate().map(|(i, labels)| (labels, sample(i, timestamp))).collect();
+        ledger.append(db, &samples);
+        samples.truncate(2);
+        samples.iter_mut().for_each(|(_, sample)| sample.timestamp -= 7_000);
+        ledger.append(db, &samples);
+        if step % 2 == 0 {
+            ledger.commit(db);
+        }
+        simulation.clock.advance_ms(15_000);
+    }
+    ledger.commit(db);
+}
+
+trait ClockOf {
+    fn clock_ms(&self) -> i64;
+}
+
+impl ClockOf for Simulation {
+    fn clock_ms(&self) -> i64 {
+        use tidewatch_env::Clock;
+        self.clock.wall_ms()
+    }
+}
+
+/// The workload; each part goes on as far as the disk lets it.
+fn work(simulation: &Simulation, ledger: &mut Ledger) {
+    if let Some(db) = open(simulation) {
+        ingest(&db, simulation, ledger, 0, 6);
+    }
+    ledger.restart();
+    if let Some(db) = open(simulation) {
+        ingest(&db, simulation, ledger, 6, 6);
+    }
+    ledger.restart();
+}
+
+#[test]
+fn no_failing_change_of_the_disk_loses_or_invents_a_sample() {
+    for failure in [Failure::Crash, Failure::Io, Failure::IoForGood, Failure::Full] {
+        for n in 1.. {
+            let seed = n * 31 + failure as u64;
+            let simulation = Env::simulated(seed);
+            let mut ledger = Ledger::default();
+            simulation.disk.fail_at(n, failure);
+            work(&simulation, &mut ledger);
+            if !simulation.disk.fired() {
+                assert!(n > 10, "the workload changes the disk");
+                assert!(ledger.acknowledged() > 80, "without a failure all is acknowledged");
+                break;
+            }
+            for fate in [0, 1, seed + 2] {
+                // The power goes once more right after the recovery: it must not have spoilt anything.
+                simulation.disk.crash(fate);
+                simulation.disk.repair();
+                simulation.disk.free_space();
+                let context = format!("change {n} failing with {failure:?}, fate {fate}");
+                let db = open(&simulation).unwrap_or_else(|| panic!("{context}: opens again"));
+                ledger.check(&contents(&db), &context);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_database_that_ran_out_of_room_goes_on_when_there_is_room() {
+    let simulation = Env::simulated(7);
+    let mut ledger = Ledger::default();
+    let db = open(&simulation).expect("opens");
+    ingest(&db, &simulation, &mut ledger, 0, 3);
+    simulation.disk.fail_at(simulation.disk.changes() + 1, Failure::Full);
+    let before = ledger.acknowledged();
+    ingest(&db, &simulation, &mut ledger, 3, 3);
+    assert_eq!(ledger.acknowledged(), before, "nothing is acknowledged without room");
+    assert!(db.status().read_only.is_some());
+    simulation.disk.free_space();
+    assert!(ledger.commit(&db));
+    assert_eq!(db.status().read_only, None);
+    ingest(&db, &simulation, &mut ledger, 6, 3);
+    assert!(ledger.acknowledged() > before);
+    drop(db);
+    simulation.disk.crash(0);
+    let db = open(&simulation).expect("opens");
+    ledger.check(&contents(&db), "after the disk was full");
+}
+
+#[test]
+fn a_second_process_is_refused_the_directory() {
+    let simulation = Env::simulated(1);
+    let _first = open(&simulation).expect("opens");
+    let refused = Db::open(simulation.env.clone(), DbOptions::new("/data")).err().expect("locked");
+    assert!(refused.to_string().contains("in use by another process"), "{refused}");
+}
+
+#[test]
+fn a_directory_of_a_newer_version_is_named_as_such() {
+    let simulation = Env::simulated(1);
+    drop(open(&simulation).expect("opens"));
+    simulation.disk.poke("/data/FORMAT".as_ref(), b"tidewatch-data 7\n").expect("there");
+    let refused = Db::open(simulation.env.clone(), DbOptions::new("/data")).err().expect("newer");
+    assert!(refused.to_string().contains("newer version"), "{refused}");
+}
+
+#[test]
+fn batches_that_come_before_recovery_are_kept_and_readable_after_it() {
+    let simulation = Env::simulated(3);
+    let mut ledger = Ledger::default();
+    let db = open(&simulation).expect("opens");
+    ingest(&db, &simulation, &mut ledger, 0, 4);
+    drop(db);
+    for round in 0..3 {
+        simulation.disk.crash(0);
+        ledger.restart();
+        let db = Db::open(simulation.env.clone(), DbOptions::new("/data")).expect("opens");
+        ingest(&db, &simulation, &mut ledger, 4 + round * 4, 4);
+        if round == 1 {
+            // Killed before recovery ran at all: the deferred batches are in the log alone.
+            continue;
+        }
+        db.recover().expect("recovers");
+        assert!(ledger.commit(&db));
+        ledger.check(&contents(&db), "after deferred batches");
+        assert_eq!(db.status().counters.samples_set_aside, 0);
+    }
+}
