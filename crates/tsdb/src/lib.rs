@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod block;
+pub mod compact;
 mod db;
 mod deferred;
 mod directory;

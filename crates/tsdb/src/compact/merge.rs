@@ -1,0 +1,152 @@
+//! Merging blocks: series by series in label order, in slices that the caller decides.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use tidewatch_env::Env;
+use tidewatch_model::Labels;
+use tidewatch_storage::{Run, RunValues, Scratch, TimeRange};
+
+use super::Plan;
+use crate::block::{Block, BlockError, BlockId, BlockMeta, Cursor, Writer, WriterOptions};
+
+/// A merge that is under way. Dropping it ends it without a trace but a file that nobody reads.
+pub struct Merge {
+    /// In the order of their ids: of two values at one time the one that was stored first stays.
+    sources: Vec<Source>,
+    /// Whether two sources have samples in the same stretch of time.
+    overlap: bool,
+    writer: Writer,
+    scratch: Scratch,
+    /// Samples of one series, where sources overlap: time, rank of the source, value.
+    samples: Vec<(i64, usize, f64)>,
+}
+
+struct Source {
+    block: Arc<Block>,
+    cursor: Cursor,
+    next: u32,
+    /// Those of series `next`; `None` after the last.
+    labels: Option<Labels>,
+}
+
+/// How far a merge has come.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// There is more to do; the share of the input that is done, in thousandths.
+    More(u32),
+    /// The block is durable under its name. `None` where the sources had no sample.
+    Done(Option<BlockMeta>),
+}
+
+impl Source {
+    fn load(&mut self) -> Result<(), BlockError> {
+        self.labels = match self.next < self.block.series_count() {
+            true => Some(self.block.labels(&mut self.cursor, self.next)?),
+            false => None,
+        };
+        Ok(())
+    }
+}
+
+impl Merge {
+    /// Prepares to merge `blocks`, those that the plan names, into block `id` of `dir`.
+    pub fn start(
+        env: &Env,
+        dir: &Path,
+        plan: &Plan,
+        id: BlockId,
+        mut blocks: Vec<Arc<Block>>,
+    ) -> Result<Merge, BlockError> {
+        blocks.sort_unstable_by_key(|block| block.meta().id);
+        assert!(
+            blocks.iter().map(|block| block.meta().id).eq(plan.sources.iter().copied()),
+            "the plan's blocks"
+        );
+        let mut spans: Vec<_> =
+            blocks.iter().map(|block| (block.meta().min_ms, block.meta().max_ms)).collect();
+        spans.sort_unstable();
+        let overlap = spans.windows(2).any(|pair| pair[1].0 <= pair[0].1);
+        if !overlap {
+            blocks.sort_unstable_by_key(|block| block.meta().min_ms);
+        }
+        let options = WriterOptions {
+            id,
+            start_ms: plan.start_ms,
+            end_ms: plan.end_ms,
+            level: plan.level,
+            parents: plan.sources.clone(),
+        };
+        let start = |block| Source { block, cursor: Cursor::default(), next: 0, labels: None };
+        let mut merge = Merge {
+            sources: blocks.into_iter().map(start).collect(),
+            overlap,
+            writer: Writer::create(env, dir, options)?,
+            scratch: Scratch::default(),
+            samples: Vec::new(),
+        };
+        merge.sources.iter_mut().try_for_each(Source::load)?;
+        Ok(merge)
+    }
+
+    /// Merges up to `series` more series; after the last it completes the block.
+    pub fn step(mut self, series: usize) -> Result<(Progress, Option<Merge>), BlockError> {
+        for _ in 0..series {
+            let Some(labels) = self.sources.iter().filter_map(|source| source.labels.as_ref()).min().cloned()
+            else {
+                return Ok((Progress::Done(self.writer.finish()?), None));
+            };
+            self.merge_series(&labels)?;
+        }
+        let (done, all) = self.sources.iter().fold((0, 0), |(done, all), source| {
+            (done + u64::from(source.next), all + u64::from(source.block.series_count()))
+        });
+        Ok((Progress::More((done * 1000 / all.max(1)) as u32), Some(self)))
+    }
+
+    fn merge_series(&mut self, labels: &Labels) -> Result<(), BlockError> {
+        self.writer.series(labels)?;
+        self.samples.clear();
+        for (rank, source) in self.sources.iter_mut().enumerate() {
+            if source.labels.as_ref() != Some(labels) {
+                continue;
+            }
+            let (writer, samples, overlap) = (&mut self.writer, &mut self.samples, self.overlap);
+            let mut written = Ok(());
+            let mut visit = |run: Run<'_>| {
+                let RunValues::Floats(values) = run.values else {
+                    unreachable!("blocks of version 1 hold floats")
+                };
+                if overlap {
+                    samples
+                        .extend(run.timestamps.iter().zip(values).map(|(time, value)| (*time, rank, *value)));
+                } else {
+                    written = writer.floats(run.timestamps, values);
+                }
+                if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            };
+            let all = TimeRange { start: i64::MIN, end: i64::MAX };
+            let _ = source.block.scan(&mut source.cursor, source.next, all, &mut self.scratch, &mut visit)?;
+            written?;
+            source.next += 1;
+            source.load()?;
+        }
+        self.write_overlapping()
+    }
+
+    /// Writes what was collected from sources that overlap: the first source's value at each time.
+    fn write_overlapping(&mut self) -> Result<(), BlockError> {
+        if self.samples.is_empty() {
+            return Ok(());
+        }
+        self.samples.sort_unstable_by_key(|(time, rank, _)| (*time, *rank));
+        self.samples.dedup_by_key(|(time, ..)| *time);
+        let (times, values) = (&mut self.scratch.merged_timestamps, &mut self.scratch.merged_values);
+        times.clear();
+        values.clear();
+        times.extend(self.samples.iter().map(|(time, ..)| *time));
+        values.extend(self.samples.iter().map(|(.., value)| *value));
+        self.writer.floats(times, values)
+    }
+}

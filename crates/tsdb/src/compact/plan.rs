@@ -1,0 +1,100 @@
+//! Which blocks to merge and which have had their time.
+
+use std::collections::BTreeSet;
+
+use crate::block::{BlockId, BlockMeta};
+
+/// How blocks grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompactOptions {
+    /// The range that the head is cut into.
+    pub block_ms: i64,
+    /// Blocks are merged up to this range: larger ones open fewer files and repeat fewer labels,
+    /// but leave later than their oldest sample should. A tenth of retention is a good value.
+    pub range_max_ms: i64,
+}
+
+/// A range of blocks has three of the next smaller: 2 h, 6 h, 18 h, 54 h, …
+const GROWTH: i64 = 3;
+
+/// Blocks to be merged into one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Ascending; two at least.
+    pub sources: Vec<BlockId>,
+    /// The range of the block to come. The end is not included.
+    pub start_ms: i64,
+    pub end_ms: i64,
+    pub level: u8,
+}
+
+/// What to merge next, if anything.
+///
+/// Blocks that overlap come first: each query has to merge them again. Then windows of the
+/// smallest range that has two or more blocks and is `settled`: no block within will come from
+/// the head any more, as everything before `settled_ms` was cut.
+pub fn plan(blocks: &[BlockMeta], options: &CompactOptions, settled_ms: i64) -> Option<Plan> {
+    let mut sorted: Vec<&BlockMeta> = blocks.iter().collect();
+    sorted.sort_unstable_by_key(|meta| (meta.start_ms, meta.id));
+    overlapping(&sorted).or_else(|| {
+        let ranges = std::iter::successors(Some(options.block_ms), |range| range.checked_mul(GROWTH));
+        let mut ranges = ranges.skip(1).take_while(|range| *range <= options.range_max_ms);
+        ranges.find_map(|range| window(&sorted, range, settled_ms))
+    })
+}
+
+/// The first blocks that share a part of their range.
+fn overlapping(sorted: &[&BlockMeta]) -> Option<Plan> {
+    for at in 0..sorted.len() {
+        let mut end_ms = sorted[at].end_ms;
+        let after = &sorted[at + 1..];
+        let len = after
+            .iter()
+            .take_while(|meta| {
+                let overlaps = meta.start_ms < end_ms;
+                end_ms = if overlaps { end_ms.max(meta.end_ms) } else { end_ms };
+                overlaps
+            })
+            .count();
+        if len > 0 {
+            return Some(plan_of(&sorted[at..=at + len]));
+        }
+    }
+    None
+}
+
+/// The first settled window of this range with two or more blocks inside.
+fn window(sorted: &[&BlockMeta], range_ms: i64, settled_ms: i64) -> Option<Plan> {
+    let window_of = |meta: &BlockMeta| meta.start_ms.div_euclid(range_ms);
+    sorted.chunk_by(|a, b| window_of(a) == window_of(b)).find_map(|blocks| {
+        let end_ms = (window_of(blocks[0]) + 1).checked_mul(range_ms)?;
+        let inside = blocks.iter().all(|meta| meta.end_ms <= end_ms);
+        (blocks.len() > 1 && inside && end_ms <= settled_ms).then(|| plan_of(blocks))
+    })
+}
+
+fn plan_of(blocks: &[&BlockMeta]) -> Plan {
+    let mut sources: Vec<BlockId> = blocks.iter().map(|meta| meta.id).collect();
+    sources.sort_unstable();
+    Plan {
+        sources,
+        start_ms: blocks.iter().map(|meta| meta.start_ms).min().expect("two at least"),
+        end_ms: blocks.iter().map(|meta| meta.end_ms).max().expect("two at least"),
+        level: blocks.iter().map(|meta| meta.level).max().expect("two at least").saturating_add(1),
+    }
+}
+
+/// Blocks that another one replaces: a crash came before they were removed.
+pub fn superseded(blocks: &[BlockMeta]) -> Vec<BlockId> {
+    let replaced: BTreeSet<BlockId> = blocks.iter().flat_map(|meta| meta.parents.iter().copied()).collect();
+    blocks.iter().map(|meta| meta.id).filter(|id| replaced.contains(id)).collect()
+}
+
+/// Blocks whose last sample is older than `retention_ms`.
+///
+/// Age is measured against the newest sample that the store holds as well as against the clock,
+/// the earlier of both: a clock that jumps ahead deletes nothing.
+pub fn expired(blocks: &[BlockMeta], retention_ms: i64, newest_ms: i64, now_ms: i64) -> Vec<BlockId> {
+    let oldest_kept = newest_ms.min(now_ms).saturating_sub(retention_ms);
+    blocks.iter().filter(|meta| meta.max_ms < oldest_kept).map(|meta| meta.id).collect()
+}

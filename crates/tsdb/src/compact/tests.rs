@@ -1,0 +1,247 @@
+//! Merges against a plain map, plans as text, and crashes between a merge and its clean-up.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tidewatch_env::create_dir_durably;
+use tidewatch_env::sim::{Failure, Simulation};
+
+use super::*;
+use crate::block::tests::{HOUR, Model, START, assert_same, labels, read, write};
+use crate::block::{Block, BlockMeta, WriterOptions};
+use std::sync::Arc;
+
+const OPTIONS: CompactOptions = CompactOptions { block_ms: 2 * HOUR, range_max_ms: 18 * HOUR };
+
+fn meta(id: u64, start_hour: i64, end_hour: i64) -> BlockMeta {
+    BlockMeta {
+        id: BlockId(id),
+        level: 0,
+        start_ms: start_hour * HOUR,
+        end_ms: end_hour * HOUR,
+        min_ms: start_hour * HOUR,
+        max_ms: end_hour * HOUR - 1,
+        series: 1,
+        chunks: 1,
+        samples: 1,
+        parents: Vec::new(),
+        size: 1,
+    }
+}
+
+/// Blocks as `id:from-to` in hours, and what is merged: `ids from-to`.
+#[track_caller]
+fn check(blocks: &str, settled_hour: i64, expected: &str) {
+    let number = |text: &str| text.parse::<i64>().expect("a number");
+    let metas: Vec<BlockMeta> = blocks
+        .split_whitespace()
+        .map(|block| {
+            let (id, range) = block.split_once(':').expect("id:range");
+            let (start, end) = range.split_once('-').expect("from-to");
+            meta(number(id) as u64, number(start), number(end))
+        })
+        .collect();
+    let found = plan(&metas, &OPTIONS, settled_hour * HOUR).map_or("nothing".to_owned(), |plan| {
+        let ids: Vec<String> = plan.sources.iter().map(|id| id.0.to_string()).collect();
+        format!("{} {}-{}", ids.join(","), plan.start_ms / HOUR, plan.end_ms / HOUR)
+    });
+    assert_eq!(found, expected, "{blocks}");
+}
+
+#[test]
+fn neighbours_merge_when_their_window_is_settled() {
+    check("", 100, "nothing");
+    check("1:0-2", 100, "nothing");
+    check("1:0-2 2:2-4", 4, "nothing");
+    check("1:0-2 2:2-4", 6, "1,2 0-4");
+    check("1:0-2 2:2-4 3:4-6 4:6-8", 8, "1,2,3 0-6");
+    // A gap in the window does not wait for what will not come.
+    check("1:0-2 3:4-6", 8, "1,3 0-6");
+    // Small windows first, then large ones, up to the largest.
+    check("5:0-6 2:6-8 3:8-10 6:12-18", 18, "2,3 6-10");
+    check("5:0-6 7:6-12 6:12-18", 18, "5,6,7 0-18");
+    check("8:0-18 9:18-36 10:36-54", 100, "nothing");
+}
+
+#[test]
+fn blocks_that_overlap_merge_first() {
+    check("1:0-2 2:2-4 3:4-6 9:10-12 12:10-11", 6, "9,12 10-12");
+    check("1:0-4 2:2-6 3:5-7 4:7-8", 0, "1,2,3 0-7");
+}
+
+#[test]
+fn retention_goes_by_samples_and_never_by_a_clock_that_jumped() {
+    let blocks = [meta(1, 0, 2), meta(2, 2, 4), meta(3, 4, 6)];
+    let gone = |retention, newest, now| -> Vec<u64> {
+        expired(&blocks, retention * HOUR, newest * HOUR, now * HOUR).iter().map(|id| id.0).collect()
+    };
+    assert_eq!(gone(2, 6, 6), [1, 2]);
+    assert_eq!(gone(3, 6, 6), [1]);
+    assert_eq!(gone(6, 6, 10_000), [0; 0]);
+    assert_eq!(gone(6, 10_000, 6), [0; 0]);
+    assert_eq!(gone(i64::MAX / HOUR, 6, 6), [0; 0]);
+}
+
+/// Merges all blocks, some series at a time.
+fn merge(env: &Env, dir: &Path, id: u64, blocks: Vec<Arc<Block>>, slice: usize) -> Result<(), BlockError> {
+    let plan = Plan {
+        sources: blocks.iter().map(|block| block.meta().id).collect(),
+        start_ms: blocks.iter().map(|block| block.meta().start_ms).min().expect("some"),
+        end_ms: blocks.iter().map(|block| block.meta().end_ms).max().expect("some"),
+        level: 1,
+    };
+    let mut merge = Merge::start(env, dir, &plan, BlockId(id), blocks)?;
+    let mut share = 0;
+    loop {
+        match merge.step(slice)? {
+            (Progress::More(now), Some(rest)) => {
+                assert!(now >= share && now <= 1000, "progress never goes back");
+                (merge, share) = (rest, now);
+            }
+            (Progress::Done(_), _) => return Ok(()),
+            (Progress::More(_), None) => panic!("a merge that has more to do goes on"),
+        }
+    }
+}
+
+fn open(env: &Env, dir: &Path, id: u64) -> Arc<Block> {
+    Arc::new(Block::open(env, &block_path(dir, BlockId(id))).expect("just written"))
+}
+
+fn options(id: u64) -> WriterOptions {
+    WriterOptions {
+        id: BlockId(id),
+        start_ms: START,
+        end_ms: START + 6 * HOUR,
+        level: 0,
+        parents: Vec::new(),
+    }
+}
+
+/// What reading all of them should give: the first of two values at one time stays.
+fn union(models: &[Model]) -> Model {
+    let mut union = Model::new();
+    for model in models {
+        for (labels, samples) in model {
+            let into: &mut BTreeMap<i64, f64> = union.entry(labels.clone()).or_default();
+            samples.iter().for_each(|(at, value)| {
+                into.entry(*at).or_insert(*value);
+            });
+        }
+    }
+    union
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn a_merge_holds_what_its_parents_held(
+        blocks in prop::collection::vec(
+            prop::collection::btree_map(
+                0..12usize,
+                prop::collection::btree_map(0..60i64, 0..5u32, 1..20),
+                1..8,
+            ),
+            1..5,
+        ),
+        apart in any::<bool>(),
+        slice in 1..9usize,
+    ) {
+        let (env, dir) = (Env::in_memory(), Path::new("data"));
+        env.disk.create_dir_all(dir).expect("memory");
+        let mut models = Vec::new();
+        for (block, series) in blocks.iter().enumerate() {
+            let shift = if apart { block as i64 * HOUR } else { 0 };
+            let model: Model = series
+                .iter()
+                .map(|(number, samples)| {
+                    let at = |minute: i64| START + shift + minute * 60_000 - minute % 2;
+                    let samples = samples.iter().map(|(minute, v)| (at(*minute).max(START), f64::from(*v))).collect();
+                    (labels("load1", *number), samples)
+                })
+                .collect();
+            write(&env, dir, options(block as u64 + 1), &model, 120).expect("memory takes all");
+            models.push(model);
+        }
+        let parents: Vec<Arc<Block>> = (0..models.len()).map(|at| open(&env, dir, at as u64 + 1)).collect();
+        merge(&env, dir, 100, parents, slice).expect("sound");
+        let merged = open(&env, dir, 100);
+        let (found, damaged) = read(&merged).expect("sound");
+        prop_assert_eq!(damaged, 0);
+        assert_same(&found, &union(&models));
+        let metas: Vec<BlockMeta> = (0..models.len())
+            .map(|at| open(&env, dir, at as u64 + 1).meta().clone())
+            .chain([merged.meta().clone()])
+            .collect();
+        prop_assert_eq!(superseded(&metas).len(), models.len());
+    }
+}
+
+/// A merge and the removal of its parents, with the n-th change of the disk failing, for every n: the
+/// blocks that are there and not superseded hold every sample.
+#[test]
+fn no_failure_between_merge_and_removal_loses_a_sample() {
+    let dir = Path::new("data");
+    let models: Vec<Model> = (0..3i64)
+        .map(|block| {
+            let at = |i: i64| START + block * HOUR + i * 15_000;
+            let series = (0..5).map(|s| (labels("x", s), (0..20).map(|i| (at(i), i as f64)).collect()));
+            series.collect()
+        })
+        .collect();
+    for failure in [Failure::Crash, Failure::Io, Failure::IoForGood, Failure::Full] {
+        for n in 1.. {
+            let Simulation { env, disk, .. } = Env::simulated(n);
+            create_dir_durably(&*env.disk, dir).expect("nothing fails yet");
+            for (at, model) in models.iter().enumerate() {
+                write(&env, dir, options(at as u64 + 1), model, 120).expect("nothing fails yet");
+            }
+            let parents = || (1..=3).map(|id| open(&env, dir, id)).collect::<Vec<_>>();
+            let ids = [1, 2, 3].map(BlockId);
+            disk.fail_at(disk.changes() + n, failure);
+            let result = merge(&env, dir, 4, parents(), 2).and_then(|()| remove(&env, dir, &ids));
+            let fired = disk.fired();
+            disk.crash(n);
+            disk.repair();
+            disk.free_space();
+            let blocks: Vec<Arc<Block>> = (1..=4)
+                .filter(|id| env.disk.exists(&block_path(dir, BlockId(*id))).expect("well"))
+                .map(|id| open(&env, dir, id))
+                .collect();
+            let metas: Vec<BlockMeta> = blocks.iter().map(|block| block.meta().clone()).collect();
+            let gone = superseded(&metas);
+            let kept: Vec<Model> = blocks
+                .iter()
+                .filter(|block| !gone.contains(&block.meta().id))
+                .map(|block| read(block).expect("sound").0)
+                .collect();
+            assert_same(&union(&kept), &union(&models));
+            if !fired {
+                result.expect("nothing failed");
+                assert_eq!((metas.len(), n > 8), (1, true), "a merge takes some operations");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_merge_that_meets_damage_names_it_and_leaves_its_parents() {
+    let (env, dir) = (Env::in_memory(), Path::new("data"));
+    env.disk.create_dir_all(dir).expect("memory");
+    for id in [1, 2] {
+        let samples: BTreeMap<i64, f64> =
+            (0..100).map(|i| (START + id * HOUR + i * 15_000, 1.0 / (i + id) as f64)).collect();
+        write(&env, dir, options(id as u64), &Model::from([(labels("x", 1), samples)]), 120).expect("memory");
+    }
+    let path = block_path(dir, BlockId(2));
+    let mut bytes = env.disk.map(&path).expect("there").to_vec();
+    bytes[100] ^= 1;
+    env.disk.remove(&path).expect("memory");
+    env.disk.open(&path, tidewatch_env::Open::Create).and_then(|file| file.append(&bytes)).expect("memory");
+    let blocks = vec![open(&env, dir, 1), open(&env, dir, 2)];
+    let error = merge(&env, dir, 3, blocks, 10).expect_err("a chunk is damaged");
+    assert!(matches!(&error, BlockError::Damaged(damage) if damage.path == path), "{error}");
+    assert!(!env.disk.exists(&block_path(dir, BlockId(3))).expect("memory"));
+}
