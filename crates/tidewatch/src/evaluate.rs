@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tidewatch_env::Env;
-use tidewatch_model::{Annotations, Value};
+use tidewatch_model::{Annotations, Batch, RawLabels, Sample, SampleValue, Value};
 use tidewatch_parser::{Expr, ParserOptions};
 use tidewatch_promql::{Engine, EngineOptions, QueryContext};
-use tidewatch_rules::{EvalError, Evaluator};
-use tidewatch_storage::Select;
+use tidewatch_rules::{EvalError, Evaluator, RuleSample};
+use tidewatch_storage::{Append, Select, Ticket};
 
 /// Evaluates the expressions of rules with the local engine on the local store.
 pub struct LocalEvaluator {
@@ -58,4 +58,31 @@ pub fn features(names: &[String], engine: &mut EngineOptions) -> (ParserOptions,
         }
     }
     (parser, unknown)
+}
+
+/// Gives a rule's samples to a store; how many were refused comes back as an error, as Prometheus
+/// reports it.
+pub fn append_rule_samples(
+    store: &dyn Append,
+    samples: &[RuleSample],
+) -> Result<Ticket, String> {
+    let mut batch = Batch::new();
+    let mut histograms = 0;
+    for sample in samples {
+        match &sample.value {
+            SampleValue::Float(value) => {
+                let float = Sample { timestamp: sample.timestamp, value: *value };
+                batch.push(RawLabels::Canonical(sample.labels.as_bytes()), &[float]);
+            }
+            SampleValue::Histogram(_) => histograms += 1,
+        }
+    }
+    let outcome = store.append(&batch).map_err(|error| error.to_string())?;
+    if histograms > 0 {
+        return Err(format!("{histograms} native histograms can not be stored by this version"));
+    }
+    match outcome.first_refusal {
+        Some(reason) => Err(reason),
+        None => Ok(outcome.ticket),
+    }
 }

@@ -4,9 +4,12 @@
 
 pub mod cli;
 pub mod config;
+mod embed;
 mod evaluate;
 pub mod exposition;
 pub mod files;
 pub mod host;
 pub mod logging;
 pub mod time;
+
+pub use embed::{Alert, Builder, EmbedError, Tidewatch, minutes, seconds};

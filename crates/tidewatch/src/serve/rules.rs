@@ -1,0 +1,151 @@
+//! Rule groups, each on a task of its own: wait until due, step, record, repeat.
+//!
+//! ```text
+//! sleep ─► Group::step ─► samples ─► store
+//!   ▲          └─► effects ─► Alerting::record (store committed, journal, outbox) ─┐
+//!   └────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Tasks begin when the store is complete, so that no rule is evaluated on part of the data.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tidewatch_env::Env;
+use tidewatch_rules::{EndedSeries, Group, GroupStatus, Reloaded, RuleSample, stale_markers};
+use tidewatch_storage::Append;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::alerting::Alerting;
+use crate::evaluate::{LocalEvaluator, append_rule_samples};
+
+/// A sleeping task looks at the clock at least this often, since the clock may be set.
+const SLEEP_MAX: Duration = Duration::from_secs(5);
+
+/// What the tasks share.
+pub struct RuleContext {
+    pub env: Env,
+    pub evaluator: LocalEvaluator,
+    pub append: Arc<dyn Append>,
+    pub alerting: Arc<Alerting>,
+    /// Turns true when the store is complete.
+    pub complete: watch::Receiver<bool>,
+}
+
+/// A group and what the API shows of it, which must not wait for an evaluation.
+struct Running {
+    group: Mutex<Option<Group>>,
+    status: ArcSwap<GroupStatus>,
+}
+
+/// The groups of the configuration in force.
+pub struct Rules {
+    context: Arc<RuleContext>,
+    /// Guards against two reloads at once; the tasks hold clones of the entries.
+    groups: Mutex<Vec<Arc<Running>>>,
+    tasks: Mutex<Tasks>,
+}
+
+/// Tasks end when `stop` says so or is dropped.
+struct Tasks {
+    stop: watch::Sender<bool>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Rules {
+    pub fn new(context: RuleContext) -> Rules {
+        let tasks = Tasks { stop: watch::channel(false).0, handles: Vec::new() };
+        Rules { context: Arc::new(context), groups: Mutex::new(Vec::new()), tasks: Mutex::new(tasks) }
+    }
+
+    /// Stops all tasks, between two evaluations, and gives their groups back.
+    pub async fn stop(&self) -> Vec<Group> {
+        let handles = {
+            let mut tasks = self.tasks.lock();
+            tasks.stop.send_replace(true);
+            std::mem::take(&mut tasks.handles)
+        };
+        for handle in handles {
+            if handle.await.is_err() {
+                tracing::error!("a rule group's task panicked");
+            }
+        }
+        let groups = std::mem::take(&mut *self.groups.lock());
+        groups.iter().filter_map(|running| running.group.lock().take()).collect()
+    }
+
+    /// Starts tasks for these groups, and ends series that no rule gives any more.
+    pub fn start(&self, reloaded: Reloaded) {
+        let (stop, stopped) = watch::channel(false);
+        let mut handles = Vec::new();
+        let mut groups = Vec::new();
+        for group in reloaded.groups {
+            let status = ArcSwap::from_pointee(group.status());
+            let running = Arc::new(Running { group: Mutex::new(Some(group)), status });
+            handles.push(tokio::spawn(run(self.context.clone(), running.clone(), stopped.clone())));
+            groups.push(running);
+        }
+        for ended in reloaded.ended {
+            handles.push(tokio::spawn(end_series(self.context.clone(), ended, stopped.clone())));
+        }
+        *self.groups.lock() = groups;
+        *self.tasks.lock() = Tasks { stop, handles };
+    }
+
+    pub fn status(&self) -> Vec<GroupStatus> {
+        self.groups.lock().iter().map(|running| GroupStatus::clone(&running.status.load())).collect()
+    }
+}
+
+async fn run(context: Arc<RuleContext>, running: Arc<Running>, mut stopped: watch::Receiver<bool>) {
+    let mut complete = context.complete.clone();
+    tokio::select! {
+        _ = complete.wait_for(|complete| *complete) => {}
+        _ = stopped.wait_for(|stop| *stop) => return,
+    }
+    loop {
+        let Some(due_ms) = running.group.lock().as_ref().map(Group::next_due_ms) else { return };
+        let wait_ms = (due_ms - context.env.clock.wall_ms()).max(0).unsigned_abs();
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(wait_ms).min(SLEEP_MAX)) => {}
+            _ = stopped.wait_for(|stop| *stop) => return,
+        }
+        let (context, running) = (context.clone(), running.clone());
+        // Queries and syncs block.
+        if tokio::task::spawn_blocking(move || step(&context, &running)).await.is_err() {
+            tracing::error!("an evaluation panicked; the group goes on with its next one");
+        }
+    }
+}
+
+fn step(context: &RuleContext, running: &Running) {
+    let mut guard = running.group.lock();
+    let Some(group) = guard.as_mut() else { return };
+    let mut append = |samples: &[RuleSample]| append_rule_samples(&*context.append, samples).map(drop);
+    let now_ms = context.env.clock.wall_ms();
+    let Some(effects) = group.step(now_ms, &context.evaluator, &mut append) else { return };
+    for failure in &effects.failures {
+        tracing::warn!(file = group.file(), group = group.name(), rule = failure.rule.name, "evaluating rule failed: {}", failure.message);
+    }
+    if let Some(gap) = &effects.gap {
+        tracing::warn!(file = group.file(), group = group.name(), missed = gap.evaluations, "evaluations were missed");
+    }
+    context.alerting.record(group.file(), group.name(), &effects);
+    running.status.store(Arc::new(group.status()));
+}
+
+/// Ends the series of groups that are no more, a while after they went.
+async fn end_series(context: Arc<RuleContext>, ended: EndedSeries, mut stopped: watch::Receiver<bool>) {
+    let wait_ms = (ended.due_ms - context.env.clock.wall_ms()).max(0).unsigned_abs();
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
+        _ = stopped.wait_for(|stop| *stop) => return,
+    }
+    let samples = stale_markers(&ended.series, context.env.clock.wall_ms());
+    if let Err(reason) = append_rule_samples(&*context.append, &samples) {
+        tracing::warn!(reason, "series of rules that are no more could not be ended");
+    }
+}
