@@ -44,13 +44,18 @@ impl PosRange {
     /// `line:column` of the start within `query`, both counted from 1 and columns in bytes, as
     /// messages and annotations carry it.
     pub fn start_in(self, query: &str) -> String {
+        self.start_in_lines(query, 0)
+    }
+
+    /// The same where `lines_before` lines precede the query in its file.
+    pub fn start_in_lines(self, query: &str, lines_before: usize) -> String {
         if query.is_empty() {
             return "unknown position".to_owned();
         }
         let Some(before) = query.as_bytes().get(..self.start) else {
             return "invalid position".to_owned();
         };
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1 + lines_before;
         let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
         format!("{line}:{column}")
     }

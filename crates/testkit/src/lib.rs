@@ -1,1 +1,25 @@
-//! (header to come)
+//! Tools for tests: Prometheus' script language and its runner, and the plainest store.
+//!
+//! ```text
+//! script text ── Script ──► load ──► TestStore ◄── Engine ◄── eval
+//!                                        │                     │
+//!                                    MemoryStore            compare ──► Report
+//! ```
+//!
+//! The runner works on any store that can load samples and answer selectors; `tidewatch test
+//! promql` and the conformance tests run it on [`MemoryStore`], which is meant to be read in one
+//! sitting and is what other stores are compared with.
+//!
+//! Invariants: a script never reaches outside of the store that it was given; the runner reports
+//! every failing command and goes on.
+//!
+//! Not here: the engine (`promql`), and rule unit tests (`rules`).
+
+#![forbid(unsafe_code)]
+
+mod run;
+pub mod script;
+mod store;
+
+pub use run::{Report, TestStore, almost_equal, run_script, script_engine_options};
+pub use store::{MemoryStore, SampleData};

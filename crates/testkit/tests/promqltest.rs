@@ -1,0 +1,46 @@
+//! Prometheus' own scripts: every evaluation of every file, counted by file.
+
+mod common;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tidewatch_testkit::{MemoryStore, run_script};
+
+#[test]
+fn every_script_of_prometheus_passes() {
+    let Some(folder) = common::folder("promqltest") else { return };
+    let mut files: Vec<_> = std::fs::read_dir(&folder)
+        .expect("the folder can be read")
+        .map(|entry| entry.expect("the folder can be read").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "test"))
+        .collect();
+    files.sort();
+    let only = std::env::var("PROMQLTEST_FILE").ok();
+    let (mut passed, mut failures) = (0, Vec::new());
+    for path in files {
+        let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
+        if only.as_ref().is_some_and(|only| !name.contains(only)) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("the script can be read");
+        // A panic is a failure of the file, not of the count.
+        let run = catch_unwind(AssertUnwindSafe(|| {
+            run_script(&text, &common::script_engine(), &mut MemoryStore::new())
+        }));
+        match run {
+            Ok(report) => {
+                eprintln!("{name}: {} passed, {} failed", report.passed, report.failures.len());
+                passed += report.passed;
+                failures.extend(
+                    report
+                        .failures
+                        .iter()
+                        .map(|failure| format!("{name}:{}: {}", failure.line, failure.reason)),
+                );
+            }
+            Err(_) => failures.push(format!("{name}: panicked")),
+        }
+    }
+    eprintln!("promqltest: {passed} passed, {} failed", failures.len());
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
