@@ -1,0 +1,429 @@
+//! A small store, a program that is always in the same state, and a way to ask them.
+
+// Each test binary uses its part.
+#![allow(dead_code)]
+
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use parking_lot::Mutex;
+use tidewatch_env::Env;
+use tidewatch_env::sim::SimClock;
+use tidewatch_model::{Batch, Labels, Limits, Matcher, MetricType, Sample};
+use tidewatch_parser::ParserOptions;
+use tidewatch_promql::{Engine, EngineOptions};
+use tidewatch_rules::{AlertState, AlertStatus, AlertingStatus, GroupStatus, Health, RuleStatus};
+use tidewatch_scrape::{DroppedTarget, MetadataEntry, TargetStatus, TargetsSnapshot};
+use tidewatch_server::{
+    AlertmanagersView, App, Backend, BuildInfo, Pending, Phase, Request, RuntimeInfo, ServerOptions, Service,
+    TsdbStatus,
+};
+use tidewatch_storage::{
+    Append, AppendError, AppendOutcome, Latest, Refusal, Run, RunValues, Scratch, Select, SelectError,
+    Selection, Ticket, TimeRange,
+};
+
+/// The time at which every test takes place: 1970-01-01T01:00:00Z.
+pub const NOW_MS: i64 = 3_600_000;
+
+type Series = BTreeMap<Labels, Vec<Sample>>;
+
+/// Series in memory. Refuses negative times as too old, so that a test can have a bad sample.
+#[derive(Default)]
+pub struct MemoryStore {
+    series: Mutex<Series>,
+    pub overloaded: AtomicBool,
+    /// How long an append takes, for tests that need it slow.
+    pub batches: AtomicUsize,
+}
+
+impl MemoryStore {
+    pub fn add(&self, labels: &[(&str, &str)], samples: &[(i64, f64)]) {
+        let samples =
+            samples.iter().map(|(timestamp, value)| Sample { timestamp: *timestamp, value: *value });
+        let labels = Labels::from_pairs(labels.iter().copied());
+        self.series.lock().entry(labels).or_default().extend(samples);
+    }
+
+    pub fn sample_count(&self) -> usize {
+        self.series.lock().values().map(Vec::len).sum()
+    }
+
+    fn matching(&self, matchers: &[Matcher]) -> Vec<(Labels, Vec<Sample>)> {
+        let holds = |labels: &Labels| matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or("")));
+        let series = self.series.lock();
+        series.iter().filter(|(labels, _)| holds(labels)).map(|(l, s)| (l.clone(), s.clone())).collect()
+    }
+}
+
+impl Append for MemoryStore {
+    fn append(&self, batch: &Batch<'_>) -> Result<AppendOutcome, AppendError> {
+        if self.overloaded.load(Ordering::Relaxed) {
+            return Err(AppendError::Overloaded { reason: "no room".to_owned() });
+        }
+        let mut outcome = AppendOutcome { ticket: Ticket(1), ..AppendOutcome::default() };
+        let mut refused = 0;
+        for series in &batch.series {
+            let pairs = series.labels.pairs().flatten();
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+            let labels = Labels::from_pairs(pairs.map(|(name, value)| (text(name), text(value))));
+            for sample in &batch.samples[series.samples.start as usize..series.samples.end as usize] {
+                if sample.timestamp < 0 {
+                    refused += 1;
+                    outcome.first_refusal.get_or_insert_with(|| format!("{labels} at {}", sample.timestamp));
+                    continue;
+                }
+                outcome.accepted += 1;
+                self.series.lock().entry(labels.clone()).or_default().push(*sample);
+            }
+        }
+        if refused > 0 {
+            outcome.refused.push((Refusal::TooOld, refused));
+        }
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        Ok(outcome)
+    }
+}
+
+impl Select for MemoryStore {
+    fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Box<dyn Selection>, SelectError> {
+        let within =
+            |samples: &[Sample]| samples.iter().any(|s| (range.start..=range.end).contains(&s.timestamp));
+        let mut series = self.matching(matchers);
+        series.retain(|(_, samples)| within(samples));
+        Ok(Box::new(MemorySelection(series)))
+    }
+
+    fn label_names(
+        &self,
+        matchers: &[Matcher],
+        _: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<String>, SelectError> {
+        let series = self.matching(matchers);
+        let mut names: Vec<String> =
+            series.iter().flat_map(|(labels, _)| labels.iter()).map(|(name, _)| name.to_owned()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.truncate(limit);
+        Ok(names)
+    }
+
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        _: TimeRange,
+        limit: usize,
+    ) -> Result<Vec<String>, SelectError> {
+        let series = self.matching(matchers);
+        let mut values: Vec<String> =
+            series.iter().filter_map(|(labels, _)| labels.get(name)).map(str::to_owned).collect();
+        values.sort_unstable();
+        values.dedup();
+        values.truncate(limit);
+        Ok(values)
+    }
+}
+
+struct MemorySelection(Vec<(Labels, Vec<Sample>)>);
+
+impl Selection for MemorySelection {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn labels(&self, series: usize) -> &Labels {
+        &self.0[series].0
+    }
+
+    fn scan(
+        &self,
+        series: Range<usize>,
+        range: TimeRange,
+        _: &mut Scratch,
+        visit: &mut dyn FnMut(usize, Run<'_>) -> ControlFlow<()>,
+    ) -> Result<(), SelectError> {
+        for index in series {
+            let samples = self.0[index].1.iter().filter(|s| (range.start..=range.end).contains(&s.timestamp));
+            let (timestamps, values): (Vec<i64>, Vec<f64>) = samples.map(|s| (s.timestamp, s.value)).unzip();
+            let run = Run {
+                clock: None,
+                timestamps: &timestamps,
+                values: RunValues::Floats(&values),
+                starts: None,
+            };
+            if !timestamps.is_empty() && visit(index, run).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn latest(
+        &self,
+        series: Range<usize>,
+        after: i64,
+        at: i64,
+        _: &mut Scratch,
+        visit: &mut dyn FnMut(usize, Latest),
+    ) -> Result<(), SelectError> {
+        for index in series {
+            let newest = self.0[index].1.iter().rfind(|s| s.timestamp > after && s.timestamp <= at);
+            if let Some(Sample { timestamp, value }) = newest.copied() {
+                visit(index, Latest::Float { timestamp, value });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A program in a fixed state, but for what a test sets.
+#[derive(Default)]
+pub struct FixedBackend {
+    pub stopping: AtomicBool,
+    pub reload_fails: AtomicBool,
+    pub quit: AtomicBool,
+    /// The log failed: nothing becomes durable any more.
+    pub broken: AtomicBool,
+}
+
+impl Backend for FixedBackend {
+    fn durable(&self, _: Ticket) -> Pending<'_, Result<(), String>> {
+        let broken = self.broken.load(Ordering::Relaxed);
+        Box::pin(async move { if broken { Err("fsync failed".to_owned()) } else { Ok(()) } })
+    }
+
+    fn phase(&self) -> Phase {
+        if self.stopping.load(Ordering::Relaxed) { Phase::Stopping } else { Phase::Complete }
+    }
+
+    fn reload(&self) -> Pending<'_, Result<(), String>> {
+        let fails = self.reload_fails.load(Ordering::Relaxed);
+        Box::pin(async move { if fails { Err("tide.yml:3:5: no".to_owned()) } else { Ok(()) } })
+    }
+
+    fn quit(&self) {
+        self.quit.store(true, Ordering::Relaxed);
+    }
+
+    fn rule_groups(&self) -> Vec<GroupStatus> {
+        vec![group("first", "a.yml"), group("second", "b.yml")]
+    }
+
+    fn targets(&self) -> TargetsSnapshot {
+        let target = TargetStatus {
+            labels: Labels::from_pairs([("instance", "localhost:9100"), ("job", "node")]),
+            discovered_labels: Labels::from_pairs([("__address__", "localhost:9100"), ("job", "node")]),
+            scrape_pool: "node".to_owned(),
+            scrape_url: "http://localhost:9100/metrics".to_owned(),
+            global_url: "http://host:9100/metrics".to_owned(),
+            last_error: String::new(),
+            last_scrape_ms: Some(NOW_MS - 1_500),
+            last_scrape_duration_seconds: 0.0125,
+            health: tidewatch_scrape::Health::Up,
+            scrape_interval_ms: 15_000,
+            scrape_timeout_ms: 10_000,
+        };
+        let dropped = DroppedTarget {
+            discovered_labels: Labels::from_pairs([("__address__", "old:9100")]),
+            scrape_pool: "node".to_owned(),
+        };
+        TargetsSnapshot {
+            active: vec![target],
+            dropped: vec![dropped],
+            dropped_counts: vec![("node".to_owned(), 1), ("other".to_owned(), 0)],
+            pools: vec!["node".to_owned(), "other".to_owned()],
+        }
+    }
+
+    fn metadata(&self) -> Vec<MetadataEntry> {
+        let entry = |instance: &str, family: &str, kind, help: &str| MetadataEntry {
+            target: Labels::from_pairs([("instance", instance)]),
+            family: family.to_owned(),
+            kind,
+            help: help.to_owned(),
+            unit: String::new(),
+        };
+        vec![
+            entry("a", "up", MetricType::Gauge, "Is it up."),
+            entry("b", "up", MetricType::Gauge, "Is it up?"),
+            entry("b", "requests", MetricType::Counter, "Requests."),
+        ]
+    }
+
+    fn alertmanagers(&self) -> AlertmanagersView {
+        AlertmanagersView { active: vec!["http://am:9093/api/v2/alerts".to_owned()], dropped: Vec::new() }
+    }
+
+    fn config_yaml(&self) -> String {
+        "global:\n  scrape_interval: 15s\n".to_owned()
+    }
+
+    fn flags(&self) -> Vec<(String, String)> {
+        vec![("log.level".to_owned(), "info".to_owned())]
+    }
+
+    fn build_info(&self) -> BuildInfo {
+        BuildInfo { version: "1.2.3".to_owned(), ..BuildInfo::default() }
+    }
+
+    fn runtime_info(&self) -> RuntimeInfo {
+        RuntimeInfo {
+            reload_config_success: true,
+            cpu_count: 2,
+            storage_retention: "15d".to_owned(),
+            ..RuntimeInfo::default()
+        }
+    }
+
+    fn tsdb_status(&self, limit: usize) -> TsdbStatus {
+        let series_by_metric = vec![("up".to_owned(), 2), ("requests".to_owned(), 1)];
+        TsdbStatus {
+            series_count: 3,
+            series_by_metric: series_by_metric.into_iter().take(limit).collect(),
+            ..TsdbStatus::default()
+        }
+    }
+
+    fn external_labels(&self) -> Labels {
+        Labels::from_pairs([("region", "eu")])
+    }
+
+    fn metrics(&self) -> String {
+        "tidewatch_something 1\n".to_owned()
+    }
+
+    fn notices(&self) -> Vec<String> {
+        vec!["remote_read is not served yet".to_owned()]
+    }
+}
+
+fn group(name: &str, file: &str) -> GroupStatus {
+    let rule = |name: &str, query: &str, alerting| RuleStatus {
+        name: name.to_owned(),
+        query: query.to_owned(),
+        labels: Labels::from_pairs([("severity", "page")]),
+        health: Health::Good,
+        last_error: None,
+        evaluation_ns: 500_000,
+        last_evaluation_ms: Some(NOW_MS),
+        alerting,
+    };
+    let texts = BTreeMap::from([("summary".to_owned(), "<b>down</b>".to_owned())]);
+    let alert = AlertStatus {
+        labels: Labels::from_pairs([("alertname", "Down"), ("job", "api")]),
+        annotations: texts.clone(),
+        state: AlertState::Firing,
+        active_at_ms: NOW_MS - 30_000,
+        keep_firing_since_ms: None,
+        value: 0.0,
+    };
+    let alerting = AlertingStatus {
+        state: AlertState::Firing,
+        for_ms: 30_000,
+        keep_firing_for_ms: 0,
+        annotations: texts,
+        alerts: vec![alert],
+    };
+    GroupStatus {
+        name: name.to_owned(),
+        file: file.to_owned(),
+        interval_ms: 15_000,
+        query_offset_ms: 0,
+        limit: 0,
+        rules: vec![rule("Down", "up == 0", Some(alerting)), rule("job:up:sum", "sum by (job) (up)", None)],
+        evaluation_ns: 1_000_000,
+        last_evaluation_ms: Some(NOW_MS),
+        missed: 0,
+    }
+}
+
+/// A service with its parts at hand.
+pub struct Scene {
+    pub store: Arc<MemoryStore>,
+    pub backend: Arc<FixedBackend>,
+    pub service: Arc<Service>,
+}
+
+pub fn options() -> ServerOptions {
+    ServerOptions {
+        listen: Vec::new(),
+        web_config_file: None,
+        external_url: String::new(),
+        route_prefix: "/".to_owned(),
+        cors_origin: ".*".to_owned(),
+        page_title: "Tidewatch".to_owned(),
+        enable_lifecycle: false,
+        query_concurrency: 4,
+        write_bytes_in_flight: 64 << 20,
+        query_log: false,
+    }
+}
+
+impl Scene {
+    pub fn new() -> Scene {
+        Scene::with(options(), Limits::default())
+    }
+
+    pub fn with(options: ServerOptions, limits: Limits) -> Scene {
+        let env = Env::in_memory_at(Arc::new(SimClock::at(NOW_MS)));
+        Scene::in_env(env, options, limits)
+    }
+
+    pub fn in_env(env: Env, options: ServerOptions, limits: Limits) -> Scene {
+        let store = Arc::new(MemoryStore::default());
+        store.add(&[("__name__", "up"), ("job", "api")], &[(NOW_MS - 60_000, 1.0), (NOW_MS - 1_000, 0.0)]);
+        store.add(&[("__name__", "up"), ("job", "node")], &[(NOW_MS - 60_000, 1.0), (NOW_MS - 1_000, 1.0)]);
+        store.add(&[("__name__", "http.size"), ("job", "api")], &[(NOW_MS - 1_000, 1_234_567.5)]);
+        let backend = Arc::new(FixedBackend::default());
+        let app = App {
+            engine: Arc::new(Engine::new(env.clone(), EngineOptions::default())),
+            env,
+            select: store.clone(),
+            append: store.clone(),
+            backend: backend.clone(),
+            parser: ParserOptions::stable(),
+            limits,
+            options,
+        };
+        let service = Service::new(app).expect("a valid configuration");
+        Scene { store, backend, service }
+    }
+
+    /// Sends a request and gives status, headers and body.
+    pub fn send(&self, request: hyper::Request<Bytes>) -> (hyper::http::response::Parts, Vec<u8>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let request: Request =
+                request.map(|body| Full::new(body).map_err(|never| match never {}).boxed_unsync());
+            let (parts, body) = self.service.handle(request).await.into_parts();
+            let body = body.collect().await.expect("a whole body").to_bytes().to_vec();
+            (parts, body)
+        })
+    }
+
+    /// `GET /path` or `POST /path form`; gives `STATUS body`.
+    pub fn ask(&self, text: &str) -> String {
+        let mut words = text.splitn(3, ' ');
+        let (method, target, form) =
+            (words.next().expect("a method"), words.next().expect("a path"), words.next().unwrap_or(""));
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(target)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Bytes::copy_from_slice(form.as_bytes()))
+            .expect("a request");
+        let (parts, body) = self.send(request);
+        format!("{} {}", parts.status.as_u16(), String::from_utf8(body).expect("UTF-8"))
+    }
+
+    #[track_caller]
+    pub fn check(&self, request: &str, expected: &str) {
+        assert_eq!(self.ask(request), expected, "{request}");
+    }
+}

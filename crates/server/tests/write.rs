@@ -1,0 +1,133 @@
+//! Remote write: what is taken, what is refused, and in which words.
+
+mod support;
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use support::{Scene, options};
+use tidewatch_ingest::{compress, encode_write_request};
+use tidewatch_model::{Batch, Labels, Limits, RawLabels, Sample};
+
+/// A request with one series, a sample at each of `timestamps`.
+fn body(timestamps: &[i64]) -> Vec<u8> {
+    let labels = Labels::from_pairs([("__name__", "sent"), ("job", "test")]);
+    let samples: Vec<Sample> = timestamps.iter().map(|t| Sample { timestamp: *t, value: 1.0 }).collect();
+    let mut batch = Batch::new();
+    batch.push(RawLabels::Canonical(labels.as_bytes()), &samples);
+    let (mut plain, mut compressed) = (Vec::new(), Vec::new());
+    encode_write_request(&batch, &mut plain);
+    compress(&plain, &mut compressed);
+    compressed
+}
+
+fn post(scene: &Scene, headers: &[(&str, &str)], body: Vec<u8>) -> String {
+    let mut request = hyper::Request::builder().method("POST").uri("/api/v1/write");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let (parts, body) = scene.send(request.body(Bytes::from(body)).expect("a request"));
+    let retry = parts.headers.get("retry-after").map_or(String::new(), |_| " (retry)".to_owned());
+    format!("{}{retry} {}", parts.status.as_u16(), String::from_utf8(body).expect("UTF-8"))
+}
+
+#[test]
+fn samples_are_kept_and_acknowledged() {
+    let scene = Scene::new();
+    let before = scene.store.sample_count();
+    let headers = [("content-type", "application/x-protobuf"), ("content-encoding", "snappy")];
+    assert_eq!(post(&scene, &headers, body(&[1, 2, 3])), "204 ");
+    assert_eq!(post(&scene, &[], body(&[4])), "204 ", "old senders name neither type nor encoding");
+    assert_eq!(scene.store.sample_count() - before, 4);
+    // Larger than what is worked on inline.
+    let many: Vec<i64> = (0..100_000).map(|t| t * 7919 % 1_000_003).collect();
+    assert_eq!(post(&scene, &headers, body(&many)), "204 ");
+    assert_eq!(scene.store.sample_count() - before, 100_004);
+    let metrics = scene.service.metrics();
+    assert!(metrics.contains("tidewatch_remote_write_samples_total 100004\n"), "{metrics}");
+}
+
+#[test]
+fn good_samples_are_kept_beside_bad_ones_and_the_bad_ones_counted() {
+    let scene = Scene::new();
+    let before = scene.store.sample_count();
+    assert_eq!(
+        post(&scene, &[], body(&[1, -2, 3, -4])),
+        "400 2 of 4 samples refused (2 too old); the first: {__name__=\"sent\", job=\"test\"} at -2\n"
+    );
+    assert_eq!(scene.store.sample_count() - before, 2);
+}
+
+#[test]
+fn foreign_types_and_encodings_are_refused() {
+    let scene = Scene::new();
+    assert_eq!(
+        post(&scene, &[("content-type", "text/plain")], body(&[1])),
+        "415 Content-Type \"text/plain\" is not application/x-protobuf\n"
+    );
+    assert_eq!(
+        post(&scene, &[("content-encoding", "gzip")], body(&[1])),
+        "415 Content-Encoding \"gzip\" is not snappy\n"
+    );
+    assert_eq!(
+        post(
+            &scene,
+            &[("content-type", "application/x-protobuf;proto=io.prometheus.write.v2.Request")],
+            body(&[1])
+        ),
+        "415 message \"io.prometheus.write.v2.Request\" is not taken yet: send remote write 1.0 (prometheus.WriteRequest)\n"
+    );
+    assert_eq!(
+        post(
+            &scene,
+            &[("content-type", "application/x-protobuf; proto=prometheus.WriteRequest")],
+            body(&[1])
+        ),
+        "204 "
+    );
+}
+
+#[test]
+fn malformed_and_oversized_requests_are_refused_and_leave_no_trace() {
+    let limits = Limits { write_compressed_bytes: 1000, write_samples: 10, ..Limits::default() };
+    let scene = Scene::with(options(), limits);
+    let before = scene.store.sample_count();
+    for (body, expected) in [
+        (b"garbage".to_vec(), "400 body is no snappy block"),
+        (vec![0; 1001], "413 request body is larger than 1000 bytes"),
+        (vec![0xff, 0xff, 0xff, 0xff, 0x0f], "413 decompressed request of"),
+        (vec![0x80, 0x80, 0x40, 0, 0], "400 snappy block of 5 bytes declares 1048576 bytes"),
+        (body(&(0..11).collect::<Vec<_>>()), "413 request holds more than 10 samples"),
+        (vec![2, 4, 0x0a, 0x7f], "400 malformed write request at byte 0"),
+    ] {
+        let answer = post(&scene, &[], body);
+        assert!(answer.starts_with(expected), "{answer}");
+    }
+    assert_eq!(scene.store.sample_count(), before);
+    assert_eq!(post(&scene, &[], body(&[1])), "204 ", "and the next request is served");
+}
+
+#[test]
+fn senders_are_told_to_come_back_when_nothing_can_be_taken() {
+    let scene = Scene::new();
+    scene.store.overloaded.store(true, Ordering::Relaxed);
+    assert_eq!(post(&scene, &[], body(&[1])), "503 (retry) the store is at its limit: no room\n");
+    scene.store.overloaded.store(false, Ordering::Relaxed);
+    scene.backend.broken.store(true, Ordering::Relaxed);
+    assert_eq!(post(&scene, &[], body(&[1])), "503 (retry) the write is not durable: fsync failed\n");
+    scene.backend.broken.store(false, Ordering::Relaxed);
+    scene.backend.stopping.store(true, Ordering::Relaxed);
+    assert_eq!(post(&scene, &[], body(&[1])), "503 (retry) the server takes no writes now\n");
+
+    let small = tidewatch_server::ServerOptions { write_bytes_in_flight: 1 << 10, ..options() };
+    let scene = Scene::with(small, Limits::default());
+    let many: Vec<i64> = (0..2_000).collect();
+    assert_eq!(
+        post(&scene, &[], body(&many)),
+        "503 (retry) write requests in flight fill their memory budget\n"
+    );
+    assert_eq!(
+        post(&scene, &[], body(&[1])),
+        "503 (retry) write requests in flight fill their memory budget\n"
+    );
+}
