@@ -24,10 +24,23 @@ pub struct Asset {
 }
 
 const HTML: (&[u8], &str) = (include_bytes!("../assets/index.html"), "text/html; charset=utf-8");
-const SCRIPT: (&[u8], &str) = (include_bytes!("../assets/app.js"), "text/javascript; charset=utf-8");
-const GRAPH: (&[u8], &str) = (include_bytes!("../assets/graph.js"), "text/javascript; charset=utf-8");
 const STYLE: (&[u8], &str) = (include_bytes!("../assets/style.css"), "text/css; charset=utf-8");
 const ICON: (&[u8], &str) = (include_bytes!("../assets/icon.svg"), "image/svg+xml");
+
+/// The modules of the script by their names below `/ui/`.
+const SCRIPTS: &[(&str, &[u8])] = &[
+    ("alerts.js", include_bytes!("../assets/alerts.js")),
+    ("api.js", include_bytes!("../assets/api.js")),
+    ("app.js", include_bytes!("../assets/app.js")),
+    ("dom.js", include_bytes!("../assets/dom.js")),
+    ("graph.js", include_bytes!("../assets/graph.js")),
+    ("overview.js", include_bytes!("../assets/overview.js")),
+    ("query.js", include_bytes!("../assets/query.js")),
+    ("rules.js", include_bytes!("../assets/rules.js")),
+    ("status.js", include_bytes!("../assets/status.js")),
+    ("suggest.js", include_bytes!("../assets/suggest.js")),
+    ("targets.js", include_bytes!("../assets/targets.js")),
+];
 
 /// Addresses of the page, those of Prometheus' page among them.
 const PAGES: &[&str] = &[
@@ -47,12 +60,14 @@ const PAGES: &[&str] = &[
 /// The file at `path`, if the page has one there.
 pub fn asset(path: &str) -> Option<Asset> {
     let (bytes, content_type) = match path {
-        "/ui/app.js" => SCRIPT,
-        "/ui/graph.js" => GRAPH,
         "/ui/style.css" => STYLE,
         "/ui/icon.svg" | "/favicon.ico" | "/favicon.svg" => ICON,
         path if PAGES.contains(&path) => HTML,
-        _ => return None,
+        path => {
+            let name = path.strip_prefix("/ui/")?;
+            let (_, bytes) = SCRIPTS.iter().find(|(known, _)| *known == name)?;
+            (*bytes, "text/javascript; charset=utf-8")
+        }
     };
     Some(Asset { bytes, content_type, etag: format!("\"{:016x}\"", fingerprint(bytes)) })
 }
@@ -66,4 +81,67 @@ const fn fingerprint(bytes: &[u8]) -> u64 {
         index += 1;
     }
     hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(path: &str) -> String {
+        String::from_utf8(asset(path).expect(path).bytes.to_vec()).expect("UTF-8")
+    }
+
+    #[test]
+    fn every_address_of_the_page_is_the_page_and_all_that_it_names_exists() {
+        for page in PAGES {
+            assert_eq!(text(page), text("/"), "{page}");
+        }
+        assert!(asset("/ui/../Cargo.toml").is_none());
+        let mut sources = vec![text("/")];
+        sources.extend(SCRIPTS.iter().map(|(name, _)| text(&format!("/ui/{name}"))));
+        let mut named = 0;
+        for source in &sources {
+            for part in source.split('"').filter(|part| part.starts_with("./") && part.ends_with(".js")) {
+                assert!(asset(&part.replacen("./", "/ui/", 1)).is_some(), "{part}");
+                named += 1;
+            }
+            for part in source.split('"').filter(|part| part.starts_with("ui/")) {
+                assert!(asset(&format!("/{part}")).is_some(), "{part}");
+                named += 1;
+            }
+        }
+        assert!(named >= SCRIPTS.len(), "the sources name each other");
+    }
+
+    // The policy that the server sends would break such a page without a word.
+    #[test]
+    fn nothing_stands_inline_and_nothing_makes_markup_of_text() {
+        let html = text("/");
+        assert!(
+            !html.contains("<style") && !html.contains(" style=") && !html.contains(" on"),
+            "inline in the page"
+        );
+        assert!(html.matches("<script").count() == html.matches("<script type=\"module\" src=").count());
+        for (name, _) in SCRIPTS {
+            let script = text(&format!("/ui/{name}"));
+            for word in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "new Function",
+                "\"style\"",
+                "style:",
+            ] {
+                assert!(!script.contains(word), "{name}: {word}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tag_follows_the_content() {
+        assert_eq!(asset("/").map(|a| a.etag), asset("/graph").map(|a| a.etag));
+        assert_ne!(asset("/").map(|a| a.etag), asset("/ui/app.js").map(|a| a.etag));
+    }
 }
