@@ -169,7 +169,9 @@ pub(super) fn slice(args: &[Value]) -> Outcome {
 pub(super) fn len(args: &[Value]) -> Outcome {
     match args[0].len() {
         Some(len) => Ok(Value::Int(len as i64)),
-        None if matches!(args[0], Value::Nil) => Err("len of nil pointer".to_owned()),
+        None if matches!(args[0], Value::Nil) => {
+            Err("len of nil pointer".to_owned())
+        }
         None => Err(format!("len of type {}", args[0].type_name())),
     }
 }
@@ -195,8 +197,17 @@ pub(super) fn printf(args: &[Value]) -> Outcome {
     Ok(Value::str(&verbs::sprintf(format, &args[1..])))
 }
 
+/// The arguments as a template's output would show them.
+fn shown(args: &[Value]) -> String {
+    let shown = |arg: &Value| match arg {
+        Value::Nil => Value::str("<no value>"),
+        _ => arg.clone(),
+    };
+    verbs::sprint(&args.iter().map(shown).collect::<Vec<_>>())
+}
+
 pub(super) fn html(args: &[Value]) -> Outcome {
-    Ok(Value::str(&escape_html(&verbs::sprint(args))))
+    Ok(Value::str(&escape_html(&shown(args))))
 }
 
 pub(super) fn escape_html(text: &str) -> String {
@@ -217,7 +228,7 @@ pub(super) fn escape_html(text: &str) -> String {
 
 pub(super) fn js(args: &[Value]) -> Outcome {
     let mut out = String::new();
-    for c in verbs::sprint(args).chars() {
+    for c in shown(args).chars() {
         match c {
             '\\' | '\'' | '"' => out.extend(['\\', c]),
             '<' | '>' | '&' | '=' | '\0'..='\x1f' => out.push_str(&format!("\\u{:04X}", u32::from(c))),
@@ -229,5 +240,5 @@ pub(super) fn js(args: &[Value]) -> Outcome {
 }
 
 pub(super) fn urlquery(args: &[Value]) -> Outcome {
-    Ok(Value::str(&super::query_escape(&verbs::sprint(args))))
+    Ok(Value::str(&super::query_escape(&shown(args))))
 }

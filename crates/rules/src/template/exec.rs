@@ -357,17 +357,22 @@ impl<'t> Run<'t, '_, '_> {
             self.refuse_arguments(arg, rest, piped.as_ref())?;
             return Ok(receiver);
         };
+        // Go forgets the type of what comes from a field of type `interface {}`.
+        let mut of_any = false;
         for field in inner {
-            receiver = self.field(dot, &receiver, field, arg, &[], None)?;
+            let next = self.field(dot, (&receiver, of_any), field, arg, &[], None)?;
+            of_any = matches!(receiver, Value::Args(_))
+                || matches!(receiver, Value::Alert(_)) && field.as_str() == "Value";
+            receiver = next;
         }
-        self.field(dot, &receiver, last, arg, rest, piped)
+        self.field(dot, (&receiver, of_any), last, arg, rest, piped)
     }
 
     /// A method's result, a struct's field or a map's entry.
     fn field(
         &mut self,
         dot: &Value,
-        receiver: &Value,
+        (receiver, of_any): (&Value, bool),
         name: &str,
         arg: &'t Arg,
         rest: &'t [Arg],
@@ -377,6 +382,9 @@ impl<'t> Run<'t, '_, '_> {
             if self.options.missing_key_is_error {
                 return Err(self.error(format!("nil data; no entry for key {}", quote(name))));
             }
+            if of_any {
+                return Err(self.error(format!("nil pointer evaluating interface {{}}.{name}")));
+            }
             return Ok(Value::Nil);
         }
         if matches!(receiver, Value::Time(_) | Value::Duration(_)) {
@@ -384,14 +392,12 @@ impl<'t> Run<'t, '_, '_> {
             for arg in rest {
                 args.push(self.argument(dot, Param::Any, arg)?);
             }
-            let has_piped = piped.is_some();
             args.extend(piped);
             if let Some(result) = gotime::call_method(receiver, name, &args) {
-                debug_assert!(!has_piped || !args.is_empty());
                 self.site = Some((arg.pos, arg));
                 return result.map_err(|message| self.error(format!("error calling {name}: {message}")));
             }
-            return Err(self.no_field(receiver, name));
+            return Err(self.no_field(receiver, of_any, name));
         }
         let has_args = !rest.is_empty() || piped.is_some();
         let is_map = matches!(receiver, Value::Labels(_) | Value::Args(_));
@@ -407,12 +413,13 @@ impl<'t> Run<'t, '_, '_> {
                 Err(self.error(format!("map has no entry for key {}", quote(name))))
             }
             Some(Field::Absent(zero)) => Ok(zero),
-            None => Err(self.no_field(receiver, name)),
+            None => Err(self.no_field(receiver, of_any, name)),
         }
     }
 
-    fn no_field(&self, receiver: &Value, name: &str) -> String {
-        self.error(format!("can't evaluate field {name} in type {}", receiver.type_name()))
+    fn no_field(&self, receiver: &Value, of_any: bool, name: &str) -> String {
+        let receiver = if of_any { "interface {}" } else { receiver.type_name() };
+        self.error(format!("can't evaluate field {name} in type {receiver}"))
     }
 
     fn call(

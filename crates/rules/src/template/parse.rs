@@ -485,13 +485,14 @@ impl<'t> Parser<'t> {
 
 /// A constant in every type that can hold it.
 fn number(text: &str) -> Parsed<Number> {
-    let bad = || format!("bad number syntax: {}", quote(text));
+    let bad = || format!("illegal number syntax: {}", quote(text));
     if let Some(inner) = text.strip_prefix('\'') {
         let quoted = inner.strip_suffix('\'').ok_or_else(bad)?;
-        let value = if quoted == "\"" {
-            "\"".to_owned()
-        } else {
-            unquote(&format!("\"{quoted}\"")).ok_or_else(bad)?
+        // The syntax of texts, but for which quote needs a backslash.
+        let value = match quoted {
+            "\"" => "\"".to_owned(),
+            "\\'" => "'".to_owned(),
+            _ => unquote(&format!("\"{quoted}\"")).ok_or("invalid syntax")?,
         };
         let mut chars = value.chars();
         let (Some(c), None) = (chars.next(), chars.next()) else {
@@ -512,8 +513,8 @@ fn number(text: &str) -> Parsed<Number> {
     let float = match int {
         Some(value) => Some(value as f64),
         None if uint.is_some() => uint.map(|value| value as f64),
-        None if is_hex || text.contains('_') => None,
-        None => text.parse::<f64>().ok().filter(|value| value.is_finite()),
+        None if is_hex => None,
+        None => text.replace('_', "").parse::<f64>().ok().filter(|value| value.is_finite()),
     };
     if let (None, None, Some(value)) = (int, uint, float) {
         if !looks_float {

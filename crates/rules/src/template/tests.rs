@@ -77,3 +77,43 @@ fn prometheus_own_table_of_templates_holds() {
     }
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.len(), failures.join("\n"));
 }
+
+/// What Go's `text/template` 1.26 made of these texts: its output, or its message. The dot holds
+/// what [`go_data`] builds; written by a small Go program that runs each text.
+const GO_CASES: &str = include_str!("go_cases.json");
+
+fn go_data() -> Value {
+    let list = |texts: &[&str]| Value::List(texts.iter().map(|text| Value::str(text)).collect());
+    let labels = [("a", "va"), ("b", "vb")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let fields = [
+        ("Labels", Value::Labels(Rc::new(labels.into()))),
+        ("Items", list(&["a", "b", "c", "d"])),
+        ("Empty", list(&[])),
+        ("Value", Value::Float(1_234_567.0)),
+        ("Big", Value::Float(1e22)),
+        ("Small", Value::Float(1e-5)),
+        ("Inf", Value::Float(f64::INFINITY)),
+    ];
+    Value::Args(Rc::new(fields.map(|(name, value)| (name.to_owned(), value)).into()))
+}
+
+#[test]
+fn texts_come_out_as_from_go() {
+    let cases: Vec<Json> = serde_json::from_str(GO_CASES).expect("the cases are JSON");
+    let mut failures = Vec::new();
+    for case in &cases {
+        let text = case["text"].as_str().expect("a case has a text");
+        let got = run(text, &go_data(), &Json::Null, &Options::default()).map_err(|message| {
+            let message = message.strip_prefix("error parsing template test: ").unwrap_or(&message);
+            message.strip_prefix("error executing template test: ").unwrap_or(message).to_owned()
+        });
+        let want = match case["output"].as_str() {
+            Some(output) => Ok(output.to_owned()),
+            None => Err(case["error"].as_str().expect("a case has an outcome").to_owned()),
+        };
+        if got != want {
+            failures.push(format!("{text:?}\n  want {want:?}\n   got {got:?}"));
+        }
+    }
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.len(), failures.join("\n"));
+}
