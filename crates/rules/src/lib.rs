@@ -26,6 +26,7 @@ mod recording;
 mod reload;
 mod status;
 pub mod template;
+pub mod testfile;
 mod yaml;
 
 pub use alert::{AlertInstance, AlertState};

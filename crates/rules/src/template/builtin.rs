@@ -169,9 +169,7 @@ pub(super) fn slice(args: &[Value]) -> Outcome {
 pub(super) fn len(args: &[Value]) -> Outcome {
     match args[0].len() {
         Some(len) => Ok(Value::Int(len as i64)),
-        None if matches!(args[0], Value::Nil) => {
-            Err("len of nil pointer".to_owned())
-        }
+        None if matches!(args[0], Value::Nil) => Err("len of nil pointer".to_owned()),
         None => Err(format!("len of type {}", args[0].type_name())),
     }
 }

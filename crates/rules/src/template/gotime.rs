@@ -14,7 +14,7 @@ pub(super) fn time_text(nanos: i64) -> String {
 }
 
 /// `1h2m0.5s`, in smaller units below a second.
-pub(super) fn duration_text(nanos: i64) -> String {
+pub(crate) fn duration_text(nanos: i64) -> String {
     if nanos == 0 {
         return "0s".to_owned();
     }

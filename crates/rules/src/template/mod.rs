@@ -27,7 +27,9 @@ mod verbs;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use gotime::duration_text;
 pub use value::{AlertData, TemplateSample, Value};
+pub(crate) use verbs::format_float;
 
 /// Steps of one expansion: a loop over ten thousand samples with twenty commands each fits.
 const STEPS_MAX: u64 = 500_000;
