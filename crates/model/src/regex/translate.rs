@@ -178,7 +178,7 @@ impl<'a> Walk<'a> {
     /// Reads `i`, `m`, `s`, `U` and `-` up to `)` or `:`.
     fn flags(&mut self, at: usize) -> Result<(), String> {
         let (mut flags, mut negated, mut any) = (String::new(), false, false);
-        while let Some((pos, c)) = self.chars.next() {
+        for (pos, c) in self.chars.by_ref() {
             match c {
                 'i' | 'm' | 's' | 'U' => any = true,
                 '-' if !negated => (negated, any) = (true, false),
