@@ -47,6 +47,11 @@ impl Load {
         self.labels.iter().map(Vec::len).sum()
     }
 
+    /// The `labels` fields of a series of a host.
+    pub fn labels(&self, host: usize, series: usize) -> &[u8] {
+        &self.labels[host][series]
+    }
+
     /// The value of a series at a scrape.
     pub fn value(&self, host: usize, series: usize, step: usize) -> f64 {
         let at = step * STEP_S + host * 7;
