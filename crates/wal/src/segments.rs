@@ -6,8 +6,8 @@ use tidewatch_env::Disk;
 
 use crate::error::WalError;
 
-/// `00000017.wal`: eight digits or more, so that names sort as numbers do for a long time.
-pub(crate) fn path(dir: &Path, number: u64) -> PathBuf {
+/// The file of a segment, `00000017.wal`: eight digits or more, so that names sort as numbers do for a long time.
+pub fn path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:08}.wal"))
 }
 

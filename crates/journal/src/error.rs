@@ -1,0 +1,15 @@
+//! What can go wrong with the journal, one variant for each reaction of the caller.
+
+use std::path::PathBuf;
+
+use tidewatch_wal::WalError;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// As the log says; a full disk passes, a latch stays until the journal is opened again.
+    #[error("the journal of alerts: {0}")]
+    Log(#[from] WalError),
+    /// A newer release wrote the journal. Upgrade.
+    #[error("{}: written in version {found} of the journal's format, this release reads {newest}", path.display())]
+    Version { path: PathBuf, found: u8, newest: u8 },
+}
