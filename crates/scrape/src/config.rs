@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidewatch_model::RelabelConfig;
+use tidewatch_model::{NameValidation, RelabelConfig};
 use tidewatch_net::HttpClientConfig;
 
 /// One scrape job. Durations are milliseconds; a limit of 0 means none, as in Prometheus.
@@ -26,6 +26,8 @@ pub struct ScrapeConfig {
     /// How an answer without a usable content type is read; refused where absent.
     pub fallback_scrape_protocol: Option<ScrapeProtocol>,
     pub enable_compression: bool,
+    /// Which names series may have; decides too how targets are asked to escape them.
+    pub names: NameValidation,
     pub static_configs: Vec<StaticConfig>,
     pub file_sd_configs: Vec<FileSdConfig>,
     /// Sources inside this process.
@@ -63,6 +65,7 @@ impl ScrapeConfig {
             scrape_protocols: ScrapeProtocol::DEFAULT.to_vec(),
             fallback_scrape_protocol: None,
             enable_compression: true,
+            names: NameValidation::Utf8,
             static_configs: Vec::new(),
             file_sd_configs: Vec::new(),
             in_process: Vec::new(),

@@ -5,9 +5,10 @@
 //!      ─► exposition entries (ingest) ─ cache, relabel, limits ─► Batch ─► Sink
 //! ```
 //!
-//! Decisions are synchronous and take `now`: which targets a group yields (`build_target`),
-//! which target is due (`Schedule`), what a body adds to the store and which series have
-//! vanished (`Loop`). `Manager` drives them on the binary's tokio runtime.
+//! Decisions are synchronous and ask `env` for the time: which targets a group yields
+//! ([`build_target`]), which are due ([`Scraper::due`]), what an answer adds to the store and
+//! which series have vanished ([`Scraper::finish`]). [`run`] drives them on tokio;
+//! [`Scraper::step`] drives in-process targets under a virtual clock.
 //!
 //! Invariants: each scrape writes `up` and its companions, whatever happened to it; a series
 //! that a target no longer shows gets a staleness marker exactly once; a reload that leaves a
@@ -19,11 +20,28 @@
 
 #![forbid(unsafe_code)]
 
+mod accept;
+mod cache;
 mod config;
+mod file_sd;
+mod metadata;
+mod pool;
+mod run;
+mod schedule;
+mod scraper;
 mod status;
+mod target;
+mod target_loop;
+mod url;
 
 pub use config::{FileSdConfig, InProcess, ScrapeConfig, ScrapeProtocol, StaticConfig};
+pub use file_sd::parse as parse_discovery_file;
+pub use run::run;
+pub use scraper::{ApplyError, Fetch, ScrapeOptions, Scraper, Task};
 pub use status::{DroppedTarget, Health, MetadataEntry, TargetStatus, TargetsSnapshot};
+pub use target::{Built, Target, build_target};
+pub use target_loop::{FetchError, Fetched};
+pub use url::ExternalAddress;
 
 use tidewatch_model::Batch;
 

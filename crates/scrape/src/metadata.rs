@@ -1,0 +1,113 @@
+//! What a target says about its metric families.
+
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+use tidewatch_model::MetricType;
+
+/// Scrapes for which a family is remembered after the target stopped naming it.
+const SCRAPES_KEPT: u64 = 10;
+/// Bytes of names, help and units kept for one target; what comes later is not taken up.
+const BYTES_MAX: usize = 4 << 20;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Family {
+    pub(crate) kind: MetricType,
+    pub(crate) help: String,
+    pub(crate) unit: String,
+    /// The scrape that named it last.
+    seen: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct MetadataStore {
+    families: HashMap<String, Family, FixedState>,
+    bytes: usize,
+}
+
+impl MetadataStore {
+    /// An empty store. The seed keeps a hostile target from choosing names that collide.
+    pub(crate) fn new(seed: u64) -> MetadataStore {
+        MetadataStore { families: HashMap::with_hasher(FixedState::with_seed(seed)), bytes: 0 }
+    }
+
+    pub(crate) fn set_kind(&mut self, family: &[u8], kind: MetricType, scrape: u64) {
+        self.update(family, scrape, 0, |known| known.kind = kind);
+    }
+
+    pub(crate) fn set_help(&mut self, family: &[u8], help: &str, scrape: u64) {
+        self.update(family, scrape, help.len(), |known| {
+            if known.help != help {
+                help.clone_into(&mut known.help);
+            }
+        });
+    }
+
+    pub(crate) fn set_unit(&mut self, family: &[u8], unit: &[u8], scrape: u64) {
+        let unit = std::str::from_utf8(unit).unwrap_or_default();
+        self.update(family, scrape, unit.len(), |known| {
+            if known.unit != unit {
+                unit.clone_into(&mut known.unit);
+            }
+        });
+    }
+
+    fn update(&mut self, family: &[u8], scrape: u64, bytes: usize, change: impl FnOnce(&mut Family)) {
+        let Ok(family) = std::str::from_utf8(family) else { return };
+        if self.bytes + family.len() + bytes > BYTES_MAX {
+            return;
+        }
+        if let Some(known) = self.families.get_mut(family) {
+            let before = known.help.len() + known.unit.len();
+            known.seen = scrape;
+            change(known);
+            self.bytes = self.bytes + known.help.len() + known.unit.len() - before;
+            return;
+        }
+        let mut known = Family { seen: scrape, ..Family::default() };
+        change(&mut known);
+        self.bytes += family.len() + known.help.len() + known.unit.len();
+        self.families.insert(family.to_owned(), known);
+    }
+
+    /// Forgets what was not named for a while.
+    pub(crate) fn finish(&mut self, scrape: u64) {
+        let bytes = &mut self.bytes;
+        self.families.retain(|name, known| {
+            let keep = scrape - known.seen <= SCRAPES_KEPT;
+            if !keep {
+                *bytes -= name.len() + known.help.len() + known.unit.len();
+            }
+            keep
+        });
+    }
+
+    /// All families in the order of their names.
+    pub(crate) fn list(&self) -> Vec<(&str, &Family)> {
+        let mut families: Vec<_> =
+            self.families.iter().map(|(name, family)| (name.as_str(), family)).collect();
+        families.sort_by_key(|(name, _)| *name);
+        families
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_are_kept_for_a_while_and_within_their_budget() {
+        let mut store = MetadataStore::default();
+        store.set_kind(b"up", MetricType::Gauge, 1);
+        store.set_help(b"up", "Whether it is up.", 1);
+        store.set_help(b"other", "Stays.", 9);
+        store.finish(11);
+        assert_eq!(store.list().len(), 2);
+        store.finish(12);
+        assert_eq!(store.list().iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["other"]);
+        assert_eq!(store.bytes, "otherStays.".len());
+
+        store.set_help(b"large", &"x".repeat(BYTES_MAX), 12);
+        assert_eq!(store.list().len(), 1);
+    }
+}
