@@ -399,7 +399,7 @@ impl RunningRule {
     /// Gives the samples to the store, and ends the series that were given before and are not now.
     fn store(
         &mut self,
-        mut samples: Vec<RuleSample>,
+        samples: Vec<RuleSample>,
         moment: &Moment<'_>,
         append: Append<'_>,
         effects: &mut Effects,
@@ -407,11 +407,16 @@ impl RunningRule {
         let given: HashSet<Labels> = samples.iter().map(|sample| sample.labels.clone()).collect();
         let mut gone: Vec<&Labels> = self.previous.difference(&given).collect();
         gone.sort();
-        samples.extend(stale(gone.into_iter(), moment.at_ms - moment.offset_ms));
+        let markers = stale(gone.into_iter(), moment.at_ms - moment.offset_ms);
+        let count = (samples.len() + markers.len()) as u64;
         if !samples.is_empty() {
             append(&samples)?;
         }
-        effects.samples += samples.len() as u64;
+        if !markers.is_empty() {
+            // A refusal is no mistake: another rule gives the series now.
+            let _ = append(&markers);
+        }
+        effects.samples += count;
         self.previous = given;
         Ok(())
     }

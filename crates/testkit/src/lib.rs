@@ -13,13 +13,16 @@
 //! Invariants: a script never reaches outside of the store that it was given; the runner reports
 //! every failing command and goes on.
 //!
-//! Not here: the engine (`promql`), and rule unit tests (`rules`).
+//! Not here: the engine (`promql`), and what rule unit tests mean (`rules`), for which this is the
+//! laboratory.
 
 #![forbid(unsafe_code)]
 
+mod lab;
 mod run;
 pub mod script;
 mod store;
 
+pub use lab::{MemoryBench, MemoryLab};
 pub use run::{Report, TestStore, almost_equal, run_script, script_engine_options};
 pub use store::{MemoryStore, SampleData};
