@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -77,9 +77,9 @@ impl Current {
         Current { config: WebConfig::default(), headers: Vec::new(), tls: None, stamps: Vec::new() }
     }
 
-    fn read(path: &PathBuf) -> Result<Current, WebConfigError> {
+    fn read(path: &Path) -> Result<Current, WebConfigError> {
         // Stamped before it is read: a change in between is seen next time.
-        let own_stamp = Stamp::of(path.clone());
+        let own_stamp = Stamp::of(path.to_owned());
         let config = WebConfig::read(path)?;
         let tls_config = &config.tls_server_config;
         let mut stamps = vec![own_stamp];
@@ -87,7 +87,7 @@ impl Current {
         let tls = match tls_config.is_enabled() {
             false => None,
             true => {
-                let error = |reason| WebConfigError { path: path.clone(), reason };
+                let error = |reason| WebConfigError { path: path.to_owned(), reason };
                 Some(tls::server_config(tls_config, config.http_server_config.http2).map_err(error)?)
             }
         };
@@ -101,7 +101,7 @@ impl Current {
 
 impl Access {
     pub(crate) fn new(path: Option<PathBuf>, env: Env) -> Result<Access, WebConfigError> {
-        let current = path.as_ref().map_or_else(|| Ok(Current::open()), Current::read)?;
+        let current = path.as_deref().map_or_else(|| Ok(Current::open()), Current::read)?;
         let mut secret = [0; 32];
         env.entropy.fill(&mut secret);
         let bucket =

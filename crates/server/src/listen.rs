@@ -26,8 +26,9 @@ use crate::watch::{ServedBody, Timeouts, Watch, WatchedStream};
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often certificates and the web configuration are looked at.
 const REFRESH: Duration = Duration::from_secs(5);
-/// Room for a header, and for what is read of a body at a time.
-const READ_BUFFER_BYTES: usize = 256 << 10;
+/// Room for a header, and for what is read of a body at a time. Larger than the limit on headers,
+/// as an address alone may have 64 KiB.
+const READ_BUFFER_BYTES: usize = 128 << 10;
 /// Requests that one HTTP/2 connection may have open.
 const STREAMS_MAX: u32 = 100;
 

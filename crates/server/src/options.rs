@@ -28,7 +28,8 @@ pub struct App {
 /// Flags that concern HTTP, under Prometheus' names.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
-    /// `--web.listen-address`; port 0 takes a free one.
+    /// `--web.listen-address`; port 0 takes a free one. Where one is not of this host alone,
+    /// lifecycle calls want a password.
     pub listen: Vec<SocketAddr>,
     /// `--web.config.file`
     pub web_config_file: Option<PathBuf>,

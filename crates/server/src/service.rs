@@ -110,10 +110,8 @@ impl Service {
     async fn admit(&self, parts: &Parts) -> Result<(), Response<ResponseBody>> {
         let header_bytes: usize =
             parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        let target = parts.uri.path().len() + parts.uri.query().map_or(0, str::len);
-        // A query in the address may be as long as one in a form, each byte as three.
-        let target_max = self.app.limits.header_bytes + 3 * self.app.limits.query_text_bytes;
-        if header_bytes > self.app.limits.header_bytes || target > target_max {
+        // The address has a limit of its own in `http::Uri`: 64 KiB.
+        if header_bytes > self.app.limits.header_bytes {
             self.counters.refuse("header_bytes");
             let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
             return Err(reply::text(status, "request header is too large\n"));
@@ -209,9 +207,24 @@ impl Service {
         }
     }
 
+    /// Whoever can reach the port may stop the server or make it read files, so being enabled is
+    /// not enough where others than this host can reach it.
+    fn lifecycle_refusal(&self) -> Option<Response<ResponseBody>> {
+        let options = &self.app.options;
+        if !options.enable_lifecycle {
+            return Some(reply::text(StatusCode::FORBIDDEN, "Lifecycle API is not enabled."));
+        }
+        let exposed = options.listen.iter().any(|address| !address.ip().is_loopback());
+        if exposed && !self.requires_password() {
+            let text = "Lifecycle API is off: the server listens beyond this host and asks for no password (--web.config.file).";
+            return Some(reply::text(StatusCode::FORBIDDEN, text));
+        }
+        None
+    }
+
     async fn reload(&self) -> Response<ResponseBody> {
-        if !self.app.options.enable_lifecycle {
-            return lifecycle_disabled();
+        if let Some(refused) = self.lifecycle_refusal() {
+            return refused;
         }
         self.refresh();
         match self.app.backend.reload().await {
@@ -224,8 +237,8 @@ impl Service {
     }
 
     fn quit(&self) -> Response<ResponseBody> {
-        if !self.app.options.enable_lifecycle {
-            return lifecycle_disabled();
+        if let Some(refused) = self.lifecycle_refusal() {
+            return refused;
         }
         self.app.backend.quit();
         reply::text(StatusCode::OK, "Requesting termination... Goodbye!")
@@ -267,10 +280,6 @@ impl Service {
             response.insert(name, origin.clone());
         }
     }
-}
-
-fn lifecycle_disabled() -> Response<ResponseBody> {
-    reply::text(StatusCode::FORBIDDEN, "Lifecycle API is not enabled.")
 }
 
 /// One file of the page. Its tag is its content's, so that a browser asks and rarely loads.

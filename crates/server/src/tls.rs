@@ -121,7 +121,7 @@ fn client_verifier(
     let verified = |mandatory| -> Result<Arc<dyn ClientCertVerifier>, String> {
         let builder = WebPkiClientVerifier::builder_with_provider(roots(config)?.into(), provider.clone());
         let builder = if mandatory { builder } else { builder.allow_unauthenticated() };
-        Ok(builder.build().map_err(|error| format!("client_ca: {error}"))?)
+        builder.build().map_err(|error| format!("client_ca: {error}"))
     };
     match config.client_auth_type.as_str() {
         "" | "NoClientCert" if has_ca => {

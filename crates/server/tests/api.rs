@@ -343,6 +343,13 @@ fn health_readiness_and_lifecycle() {
     scene.check("POST /-/reload", "500 failed to reload config: tide.yml:3:5: no\n");
     scene.check("POST /-/quit", "200 Requesting termination... Goodbye!");
     assert!(scene.backend.quit.load(Ordering::Relaxed));
+
+    // Enabled, but the whole network could call it.
+    let listen = vec!["0.0.0.0:9090".parse().expect("an address")];
+    let exposed = tidewatch_server::ServerOptions { enable_lifecycle: true, listen, ..options() };
+    let scene = Scene::with(exposed, Limits::default());
+    assert!(scene.ask("POST /-/quit").starts_with("403 Lifecycle API is off: "));
+    assert!(!scene.backend.quit.load(Ordering::Relaxed));
 }
 
 #[test]

@@ -32,12 +32,12 @@ function filter(name, rules, redraw) {
 function ruleDetails(rule) {
   const id = `rule:${rule.group.file}:${rule.group.name}:${rule.name}:${rule.query}`;
   return el("details", { id, open: rule.state === "firing" },
-    el("summary", {}, el("span", { class: "row" }, state(rule.state), el("b", {}, rule.name),
+    el("summary", {}, state(rule.state), el("b", {}, rule.name),
       rule.alerts.length ? el("span", { class: "dim" }, `${count(rule.alerts.length)} active`) : null,
-      rule.health === "err" ? state("err") : null)),
+      rule.health === "err" ? state("err") : null),
     el("div", { class: "alert" }, queryLink(rule.query),
-      el("div", { class: "row dim" }, `for ${span(rule.duration)}`, rule.keepFiringFor ? `kept firing for ${span(rule.keepFiringFor)}` : null,
-        `${rule.group.file}, group ${rule.group.name}`),
+      el("div", { class: "dim" }, [`for ${span(rule.duration)}`, rule.keepFiringFor ? `kept firing for ${span(rule.keepFiringFor)}` : "",
+        `group ${rule.group.name} in ${rule.group.file}`].filter(Boolean).join(" · ")),
       labels(rule.labels),
       rule.lastError ? el("div", { class: "error" }, rule.lastError) : null),
     rule.alerts.map((alert) => el("div", { class: "alert" },

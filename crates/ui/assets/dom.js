@@ -63,7 +63,8 @@ export function ago(text) {
 
 /// A length of time in its two largest units.
 export function span(seconds) {
-  seconds = Math.max(0, seconds);
+  seconds = Math.max(0, seconds) || 0;
+  if (seconds === 0) return "0 s";
   if (seconds < 0.001) return `${(seconds * 1e6).toFixed(0)} µs`;
   if (seconds < 1) return `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
   const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];

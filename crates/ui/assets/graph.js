@@ -8,8 +8,8 @@ const MARGIN = { left: 62, right: 12, top: 10, bottom: 26 };
 const LINES_MAX = 200;
 
 /// Makes a graph of the matrix `result` between `start` and `end`, in seconds.
-/// `onZoom(start, end)` is called when a stretch was dragged over.
-export function graph(result, { start, end, step, height = 320, legend = true, name = seriesName, onZoom = null }) {
+/// `fromZero` keeps zero in sight; `onZoom(start, end)` is called when a stretch was dragged over.
+export function graph(result, { start, end, step, height = 320, legend = true, fromZero = false, name = seriesName, onZoom = null }) {
   const lines = result.slice(0, LINES_MAX).map((series, index) => ({
     name: name(series.metric),
     colour: COLOURS[index % COLOURS.length],
@@ -19,10 +19,11 @@ export function graph(result, { start, end, step, height = 320, legend = true, n
   const canvas = el("canvas", { role: "img", "aria-label": `Graph of ${lines.length} series` });
   const tooltip = el("div", { class: "tooltip", hidden: true });
   const frame = el("div", { class: "graph" }, canvas, tooltip);
-  const view = { canvas, lines, start, end, step, height, pointer: null, drag: null };
+  const view = { canvas, lines, start, end, step, height, fromZero, pointer: null, drag: null };
   const draw = () => drawAll(view);
 
-  new ResizeObserver(draw).observe(frame);
+  // Drawing within the observer would change the size that it observes.
+  new ResizeObserver(() => requestAnimationFrame(draw)).observe(frame);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   canvas.addEventListener("pointermove", (event) => { view.pointer = position(event, canvas); draw(); showTooltip(view, tooltip); });
   canvas.addEventListener("pointerleave", () => { view.pointer = null; tooltip.hidden = true; draw(); });
@@ -112,7 +113,7 @@ function scaleOf(view) {
   }
   if (low > high) [low, high] = [0, 1];
   // What stays well above zero is shown from zero, unless that would flatten it.
-  if (low > 0 && low < high * 0.6) low = 0;
+  if (low > 0 && (view.fromZero || low < high * 0.6)) low = 0;
   if (low === high) [low, high] = low === 0 ? [0, 1] : [low - Math.abs(low) * 0.1, high + Math.abs(high) * 0.1];
   const unit = roundUnit((high - low) / 5);
   const bottom = Math.floor(low / unit) * unit;

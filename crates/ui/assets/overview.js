@@ -47,7 +47,7 @@ function draw({ targets, alerts, tsdb, notices, runtime, charts }) {
   const up = targets.filter((target) => target.health === "up").length;
   const down = targets.filter((target) => target.health === "down");
   const tile = (href, kind, value, text) => el("a", { class: `card tile ${kind}`, href }, el("b", {}, value), text);
-  const running = (new Date(runtime.serverTime) - new Date(runtime.startTime)) / 1000;
+  const running = (new Date(runtime.serverTime || Date.now()) - new Date(runtime.startTime)) / 1000;
   return [
     el("div", { class: "tiles" },
       tile("alerts", firing.length ? "bad" : "good", count(firing.length), firing.length === 1 ? "alert firing" : "alerts firing"),
@@ -74,7 +74,7 @@ function chart({ title, query, range, result }) {
   const name = (metric) => Object.values(metric).filter((value) => value !== metric.__name__).join(" ") || title;
   return el("section", { class: "card" },
     el("header", {}, el("h2", {}, el("a", { href: `graph?expr=${encodeURIComponent(query)}&tab=graph` }, title)), el("small", { class: "dim" }, "last hour")),
-    graph(result, { ...range, height: 170, legend: result.length > 1, name }));
+    graph(result, { ...range, height: 170, legend: result.length > 1, fromZero: true, name }));
 }
 
 export function alertTable(alerts) {

@@ -65,7 +65,7 @@ pub(crate) fn rules(groups: &[GroupStatus], params: &Params) -> Result<Reply, Ap
     let exclude_alerts = read_bool(params.get("exclude_alerts")).map_err(|cause| {
         ApiError::parameter("exclude_alerts", format_args!("error converting exclude_alerts: {cause}"))
     })?;
-    let mut kept: Vec<(&GroupStatus, Vec<&RuleStatus>)> = Vec::new();
+    let mut kept: Vec<Kept<'_>> = Vec::new();
     for group in groups.iter().filter(|group| filter.takes_group(group)) {
         let rules: Vec<&RuleStatus> = group.rules.iter().filter(|rule| filter.takes_rule(rule)).collect();
         if !rules.is_empty() {
@@ -84,12 +84,15 @@ pub(crate) fn rules(groups: &[GroupStatus], params: &Params) -> Result<Reply, Ap
     }))
 }
 
+/// A group with those of its rules that were asked for.
+type Kept<'a> = (&'a GroupStatus, Vec<&'a RuleStatus>);
+
 /// The part of `groups` that `group_limit` and `group_next_token` ask for, and the token of the
 /// group behind it.
 fn paginate<'a, 'b>(
-    groups: &'a [(&'b GroupStatus, Vec<&'b RuleStatus>)],
+    groups: &'a [Kept<'b>],
     params: &Params,
-) -> Result<(&'a [(&'b GroupStatus, Vec<&'b RuleStatus>)], Option<String>), ApiError> {
+) -> Result<(&'a [Kept<'b>], Option<String>), ApiError> {
     let wanted = params.get("group_next_token");
     let limit = params.integer("group_limit").map_err(|error| ApiError::parameter("group_limit", error))?;
     let Some(limit) = limit else {

@@ -50,7 +50,7 @@ struct Buffers {
 
 /// Buffers for write requests, and the bound on what all of them hold.
 pub(crate) struct WritePool {
-    idle: Mutex<Vec<Box<Buffers>>>,
+    idle: Mutex<Vec<Buffers>>,
     room: Arc<Semaphore>,
 }
 
@@ -66,12 +66,12 @@ impl WritePool {
         self.room.clone().try_acquire_many_owned(units).ok()
     }
 
-    fn take(&self) -> Box<Buffers> {
+    fn take(&self) -> Buffers {
         self.idle.lock().pop().unwrap_or_default()
     }
 
-    fn give(&self, mut buffers: Box<Buffers>) {
-        let Buffers { compressed, body, reordered, batch } = &mut *buffers;
+    fn give(&self, mut buffers: Buffers) {
+        let Buffers { compressed, body, reordered, batch } = &mut buffers;
         compressed.clear();
         reordered.clear();
         batch.clear();
@@ -253,7 +253,7 @@ async fn receive(
 /// Decodes and appends. Room and buffers are free again when this returns.
 fn append(
     service: &Service,
-    mut buffers: Box<Buffers>,
+    mut buffers: Buffers,
     room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 ) -> Result<(WriteSummary, AppendOutcome), Refused> {
     let result = decode_and_append(service, &mut buffers);
