@@ -181,7 +181,7 @@ mod tests {
             ("a\\", "trailing backslash at end of expression: ``"),
             ("(?=a)", "invalid or unsupported Perl syntax: `(?=`"),
             ("(?!a)", "invalid or unsupported Perl syntax: `(?!`"),
-            ("(?<=a)", "invalid or unsupported Perl syntax: `(?<=`"),
+            ("(?<=a)", "invalid named capture: `(?<=a)`"),
             ("(?x)a", "invalid or unsupported Perl syntax: `(?x`"),
             ("[z-a]", "invalid character class range: `z-a`"),
             ("[[:word2:]]", "invalid character class range: `[:word2:]`"),

@@ -117,7 +117,10 @@ impl<'a> Walk<'a> {
     fn repeat(&mut self, at: usize, text: &str) -> Result<(), String> {
         let lazy = self.accept('?');
         match self.last {
-            Last::Nothing => return error("missing argument to repetition operator", text),
+            Last::Nothing => {
+                let end = at + text.len() + usize::from(lazy);
+                return error("missing argument to repetition operator", &self.pattern[at..end]);
+            }
             Last::Repetition(start) => {
                 let end = at + text.len() + usize::from(lazy);
                 return error("invalid nested repetition operator", &self.pattern[start..end]);
@@ -150,19 +153,11 @@ impl<'a> Walk<'a> {
     fn named_group(&mut self, at: usize, rest: &str) -> Result<(), String> {
         let start = rest.find('<').expect("checked by the caller") + 1;
         let Some(len) = rest[start..].find('>') else {
-            let lookbehind = rest.starts_with("<=") || rest.starts_with("<!");
-            return if lookbehind {
-                error("invalid or unsupported Perl syntax", &self.pattern[at..at + 4])
-            } else {
-                error("invalid named capture", &self.pattern[at..])
-            };
+            return error("invalid named capture", &self.pattern[at..]);
         };
         let name = &rest[start..start + len];
         let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !valid {
-            if rest.starts_with("<=") || rest.starts_with("<!") {
-                return error("invalid or unsupported Perl syntax", &self.pattern[at..at + 4]);
-            }
             return error("invalid named capture", &self.pattern[at..at + 2 + start + len + 1]);
         }
         // Go allows a digit in front where Rust does not; a name serves only to be looked up.
@@ -200,6 +195,9 @@ impl<'a> Walk<'a> {
             }
             flags.push(c);
         }
+        if flags.is_empty() {
+            return error("invalid or unsupported Perl syntax", &self.pattern[at..]);
+        }
         error("missing closing )", self.pattern)
     }
 
@@ -211,8 +209,7 @@ impl<'a> Walk<'a> {
         let text = match c {
             'Q' => {
                 self.chars.next();
-                self.quoted();
-                return Ok(());
+                return self.quoted();
             }
             'E' if self.out.is_empty() && at > 0 => "",
             'A' => "\\A",
@@ -236,18 +233,19 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Takes literals up to `\E` or the end.
-    fn quoted(&mut self) {
+    /// Takes literals up to `\E`. Without it Go would quote the anchors too, and miss a parenthesis.
+    fn quoted(&mut self) -> Result<(), String> {
         let rest = self.rest();
-        let (text, skip) = match rest.find("\\E") {
-            Some(len) => (&rest[..len], len + 2),
-            None => (rest, rest.len()),
+        let Some(len) = rest.find("\\E") else {
+            let anchored = format!("^(?s:{})$", self.pattern);
+            return error("missing closing )", if self.open > 0 { self.pattern } else { &anchored });
         };
-        let end = self.pos() + skip;
-        for c in text.chars() {
+        let end = self.pos() + len + 2;
+        for c in rest[..len].chars() {
             self.literal(c);
         }
         self.advance_to(end);
+        Ok(())
     }
 
     /// Reads `d`, `S`, `pL`, `p{Greek}` …: items of a class. `None` where something else follows.
@@ -366,36 +364,29 @@ impl<'a> Walk<'a> {
                 self.advance_to(pos + len);
                 continue;
             }
-            self.class_item(at, pos)?;
+            self.class_item(pos)?;
         }
         self.out.push(']');
         self.last = Last::Operand;
         Ok(())
     }
 
-    /// Reads a character, a range or an escape in the class that opened at `class`.
-    fn class_item(&mut self, class: usize, pos: usize) -> Result<(), String> {
+    /// Reads a character, a range or an escape of a class.
+    fn class_item(&mut self, pos: usize) -> Result<(), String> {
         if self.accept('\\') {
             if let Some(items) = self.class_escape(pos)? {
                 self.out.push_str(&items);
                 return Ok(());
             }
-            let low = self.class_char_escape(class, pos)?;
-            return self.class_range(class, pos, low);
+            let low = self.char_escape(pos)?;
+            return self.class_range(pos, low);
         }
         let (_, low) = self.chars.next().expect("peeked by the caller");
-        self.class_range(class, pos, low)
-    }
-
-    fn class_char_escape(&mut self, class: usize, pos: usize) -> Result<char, String> {
-        if self.chars.peek().is_none() {
-            return error("missing closing ]", &self.pattern[class..]);
-        }
-        self.char_escape(pos)
+        self.class_range(pos, low)
     }
 
     /// Reads `-high` behind `low`, if it is there.
-    fn class_range(&mut self, class: usize, pos: usize, low: char) -> Result<(), String> {
+    fn class_range(&mut self, pos: usize, low: char) -> Result<(), String> {
         push_literal(&mut self.out, low);
         let rest = self.rest();
         if !rest.starts_with('-') || rest.starts_with("-]") || rest.len() == 1 {
@@ -404,7 +395,7 @@ impl<'a> Walk<'a> {
         self.chars.next();
         let at = self.pos();
         let high = if self.accept('\\') {
-            self.class_char_escape(class, at)?
+            self.char_escape(at)?
         } else {
             self.chars.next().expect("more than a dash is left").1
         };
