@@ -62,10 +62,7 @@ pub fn features(names: &[String], engine: &mut EngineOptions) -> (ParserOptions,
 
 /// Gives a rule's samples to a store; how many were refused comes back as an error, as Prometheus
 /// reports it.
-pub fn append_rule_samples(
-    store: &dyn Append,
-    samples: &[RuleSample],
-) -> Result<Ticket, String> {
+pub fn append_rule_samples(store: &dyn Append, samples: &[RuleSample]) -> Result<Ticket, String> {
     let mut batch = Batch::new();
     let mut histograms = 0;
     for sample in samples {

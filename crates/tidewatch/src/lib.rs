@@ -10,6 +10,7 @@ pub mod exposition;
 pub mod files;
 pub mod host;
 pub mod logging;
+mod serve;
 pub mod time;
 
 pub use embed::{Alert, Builder, EmbedError, Tidewatch, minutes, seconds};

@@ -2,6 +2,11 @@
 
 use jiff::Timestamp;
 
+/// Milliseconds since the epoch, for the command line; the server has its environment's clock.
+pub fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
 /// `2026-11-23T22:30:19.123Z` for milliseconds since the epoch.
 pub fn rfc3339(at_ms: i64) -> String {
     Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |time| format!("{time:.3}"))

@@ -1,10 +1,36 @@
 //! The command line: `serve` under Prometheus' flag names, and promtool's checks under
 //! promtool's.
 
-pub mod check;
+mod check;
+mod query;
 pub mod serve;
+mod test;
+
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+
+/// Parses the command line, runs the command, and prints an error once, as one line.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = std::io::stdout().lock();
+    let outcome = match cli.command {
+        None => crate::serve::run(cli.serve).map(|()| check::OK),
+        Some(Command::Serve(arguments)) => crate::serve::run(*arguments).map(|()| check::OK),
+        Some(Command::Check(Check::Config(arguments))) => check::config(&arguments, &mut out),
+        Some(Command::Check(Check::Rules(arguments))) => check::rules(&arguments, &mut out),
+        Some(Command::Query(arguments)) => query::run(&arguments, &mut out),
+        Some(Command::Test(Test::Rules(arguments))) => test::rules(&arguments, &mut out),
+        Some(Command::Test(Test::Promql { files })) => test::promql(&files, &mut out),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("tidewatch: {error:#}");
+            ExitCode::from(check::FAILED)
+        }
+    }
+}
 
 /// A time-series and alert-evaluation engine: drop-in for Prometheus.
 #[derive(Debug, Parser)]

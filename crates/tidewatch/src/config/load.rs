@@ -305,7 +305,7 @@ mod tests {
         );
         refused(
             "scrape_configs:\n  - job_name: a\n    scrape_interval: 5 s\n",
-            "parsing YAML file p.yml: not a valid duration string: \"5 s\" (line 3, column 22)",
+            "parsing YAML file p.yml: unknown unit \" s\" in duration \"5 s\" (line 3, column 22)",
         );
     }
 

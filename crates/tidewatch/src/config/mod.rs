@@ -10,6 +10,7 @@
 mod discovery;
 mod http;
 mod load;
+mod print;
 mod prometheus;
 mod relabel;
 pub mod schema;
@@ -78,6 +79,13 @@ pub struct Warning {
     pub line: usize,
     /// The section's key: `dns_sd_configs`.
     pub section: String,
+}
+
+impl Config {
+    /// The main file's text as YAML, secrets replaced by `<secret>`.
+    pub fn masked_text(&self) -> String {
+        yaml::parse(&self.text).map_or_else(|_| String::new(), |tree| print::masked(&tree))
+    }
 }
 
 impl fmt::Display for Warning {

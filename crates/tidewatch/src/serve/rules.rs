@@ -128,10 +128,21 @@ fn step(context: &RuleContext, running: &Running) {
     let now_ms = context.env.clock.wall_ms();
     let Some(effects) = group.step(now_ms, &context.evaluator, &mut append) else { return };
     for failure in &effects.failures {
-        tracing::warn!(file = group.file(), group = group.name(), rule = failure.rule.name, "evaluating rule failed: {}", failure.message);
+        tracing::warn!(
+            file = group.file(),
+            group = group.name(),
+            rule = failure.rule.name,
+            "evaluating rule failed: {}",
+            failure.message
+        );
     }
     if let Some(gap) = &effects.gap {
-        tracing::warn!(file = group.file(), group = group.name(), missed = gap.evaluations, "evaluations were missed");
+        tracing::warn!(
+            file = group.file(),
+            group = group.name(),
+            missed = gap.evaluations,
+            "evaluations were missed"
+        );
     }
     context.alerting.record(group.file(), group.name(), &effects);
     running.status.store(Arc::new(group.status()));

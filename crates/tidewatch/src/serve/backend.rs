@@ -1,0 +1,195 @@
+//! The running program as its HTTP interface sees it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
+
+use arc_swap::ArcSwap;
+use tidewatch_env::Env;
+use tidewatch_model::{Labels, format_duration};
+use tidewatch_rules::GroupStatus;
+use tidewatch_scrape::{MetadataEntry, TargetsSnapshot};
+use tidewatch_server::{AlertmanagersView, Backend, BuildInfo, Pending, Phase, RuntimeInfo, TsdbStatus};
+use tidewatch_storage::Ticket;
+use tidewatch_tsdb::{Db, TopEntry};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::alerting::Alerting;
+use super::committer::Committer;
+use super::metrics;
+use super::rules::Rules;
+use crate::cli::serve::ServeArgs;
+use crate::config::Config;
+
+/// Asks the main loop to read the configuration again; the answer comes back through the sender.
+pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
+
+/// Handles to all parts, and what changes while the program runs.
+pub struct Running {
+    pub env: Env,
+    pub arguments: ServeArgs,
+    pub db: Arc<Db>,
+    pub committer: Arc<Committer>,
+    pub rules: Arc<Rules>,
+    pub alerting: Arc<Alerting>,
+    pub scrape: Arc<tidewatch_scrape::Scraper>,
+    pub config: ArcSwap<Config>,
+    pub reload: mpsc::Sender<ReloadRequest>,
+    pub quit: Notify,
+    pub started_ms: i64,
+    pub reloaded_ms: AtomicI64,
+    pub reload_succeeded: AtomicBool,
+    pub phase: AtomicPhase,
+    /// Conditions that a person should know of, beside the configuration's warnings.
+    pub notices: Vec<String>,
+}
+
+/// A [`Phase`] that threads share; how far a recovery is comes from the store.
+#[derive(Default)]
+pub struct AtomicPhase(AtomicU8);
+
+impl AtomicPhase {
+    const STARTING: u8 = 0;
+    const RECOVERING: u8 = 1;
+    const COMPLETE: u8 = 2;
+    const STOPPING: u8 = 3;
+
+    pub fn recovering(&self) {
+        self.0.store(Self::RECOVERING, Ordering::Release);
+    }
+
+    pub fn complete(&self) {
+        // A shutdown that has begun stays one.
+        let _ =
+            self.0.compare_exchange(Self::RECOVERING, Self::COMPLETE, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    pub fn stopping(&self) {
+        self.0.store(Self::STOPPING, Ordering::Release);
+    }
+}
+
+impl Backend for Running {
+    fn durable(&self, ticket: Ticket) -> Pending<'_, Result<(), String>> {
+        Box::pin(self.committer.durable(ticket))
+    }
+
+    fn phase(&self) -> Phase {
+        match self.phase.0.load(Ordering::Acquire) {
+            AtomicPhase::STARTING => Phase::Starting,
+            AtomicPhase::RECOVERING => Phase::Recovering { done: 0, total: 0 },
+            AtomicPhase::COMPLETE => Phase::Complete,
+            _ => Phase::Stopping,
+        }
+    }
+
+    fn reload(&self) -> Pending<'_, Result<(), String>> {
+        Box::pin(async {
+            let (sender, answer) = oneshot::channel();
+            let gone = |_| "the server is shutting down".to_owned();
+            self.reload.send(sender).await.map_err(|_| gone(()))?;
+            answer.await.map_err(|_| gone(()))?
+        })
+    }
+
+    fn quit(&self) {
+        self.quit.notify_one();
+    }
+
+    fn rule_groups(&self) -> Vec<GroupStatus> {
+        self.rules.status()
+    }
+
+    fn targets(&self) -> TargetsSnapshot {
+        self.scrape.targets()
+    }
+
+    fn metadata(&self) -> Vec<MetadataEntry> {
+        self.scrape.metadata()
+    }
+
+    fn alertmanagers(&self) -> AlertmanagersView {
+        self.alerting.alertmanagers()
+    }
+
+    fn config_yaml(&self) -> String {
+        self.config.load().masked_text()
+    }
+
+    fn flags(&self) -> Vec<(String, String)> {
+        self.arguments.flags()
+    }
+
+    fn build_info(&self) -> BuildInfo {
+        BuildInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            compiler: format!("rust {}", env!("CARGO_PKG_RUST_VERSION")),
+            ..BuildInfo::default()
+        }
+    }
+
+    fn runtime_info(&self) -> RuntimeInfo {
+        RuntimeInfo {
+            start_time_ms: self.started_ms,
+            working_directory: std::env::current_dir()
+                .map(|path| path.display().to_string())
+                .unwrap_or_default(),
+            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            reload_config_success: self.reload_succeeded.load(Ordering::Relaxed),
+            last_config_time_ms: self.reloaded_ms.load(Ordering::Relaxed),
+            corruption_count: self.db.status().damage.len() as u64,
+            thread_count: metrics::thread_count(),
+            cpu_count: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
+            memory_limit_bytes: metrics::memory_limit_bytes(),
+            storage_retention: self.retention_ms().map_or_else(|| "0s".to_owned(), format_duration),
+        }
+    }
+
+    fn tsdb_status(&self, limit: usize) -> TsdbStatus {
+        let status = self.db.status();
+        let top = self.db.cardinality(limit);
+        let list =
+            |entries: Vec<TopEntry>| entries.into_iter().map(|entry| (entry.name, entry.count)).collect();
+        TsdbStatus {
+            series_count: status.head.series,
+            chunk_count: status.head.chunks,
+            label_pair_count: status.head.label_pairs,
+            min_time_ms: status.head.min_time.unwrap_or(0),
+            max_time_ms: status.head.max_time.unwrap_or(0),
+            series_by_metric: list(top.series_by_metric),
+            values_by_label: list(top.values_by_label),
+            memory_by_label: list(top.bytes_by_label),
+            series_by_label_pair: list(top.series_by_pair),
+        }
+    }
+
+    fn external_labels(&self) -> Labels {
+        self.config.load().global.external_labels.clone()
+    }
+
+    fn metrics(&self) -> String {
+        metrics::render(self)
+    }
+
+    fn notices(&self) -> Vec<String> {
+        let config = self.config.load();
+        let status = self.db.status();
+        let damage =
+            status.damage.iter().map(|d| format!("{}: damaged at byte {}: {}", d.path, d.offset, d.reason));
+        let read_only = status.read_only.iter().map(|reason| format!("the store takes no writes: {reason}"));
+        let warnings = config.warnings.iter().map(ToString::to_string);
+        self.notices.iter().cloned().chain(read_only).chain(damage).chain(warnings).collect()
+    }
+}
+
+impl Running {
+    /// What the flag or else the configuration says; 15 days where neither does.
+    pub fn retention_ms(&self) -> Option<i64> {
+        retention_ms(&self.arguments, &self.config.load())
+    }
+}
+
+pub fn retention_ms(arguments: &ServeArgs, config: &Config) -> Option<i64> {
+    const DEFAULT_MS: i64 = 15 * 86_400_000;
+    let wanted = arguments.retention_ms.or(config.storage.retention_time_ms).unwrap_or(DEFAULT_MS);
+    (wanted > 0).then_some(wanted)
+}

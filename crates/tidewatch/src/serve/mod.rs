@@ -1,0 +1,287 @@
+//! The running server: every step of the cores gets its thread or task here.
+//!
+//! ```text
+//! configuration ─► store (ready) ─► sockets ─► recovery (complete) ─► rules
+//!                                     └► scrapes, notifications, storage jobs
+//! ```
+//!
+//! Invariants: a write is answered after its sync; a reload puts all of a configuration in force
+//! or nothing of it; at the end what was taken is committed before the process goes.
+
+mod alerting;
+mod backend;
+mod committer;
+mod jobs;
+mod metrics;
+mod records;
+mod reload;
+mod rules;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use arc_swap::ArcSwap;
+use tidewatch_env::Env;
+use tidewatch_journal::Journal;
+use tidewatch_model::{Batch, Limits};
+use tidewatch_promql::{Engine, EngineOptions};
+use tidewatch_scrape::{ScrapeOptions, Scraper, Sink, SinkOutcome};
+use tidewatch_server::{App, Server, ServerOptions, Service};
+use tidewatch_storage::Append;
+use tidewatch_tsdb::{Db, DbOptions};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::cli::serve::ServeArgs;
+use crate::evaluate::{self, LocalEvaluator};
+use alerting::Alerting;
+use backend::{AtomicPhase, Running, retention_ms};
+use committer::Committer;
+use rules::{RuleContext, Rules};
+
+/// How long open work may take at the end.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+
+/// Runs until a signal or `/-/quit`.
+pub fn run(arguments: ServeArgs) -> Result<()> {
+    crate::logging::start(arguments.log_level, arguments.log_format);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("tidewatch")
+        .build()
+        .context("start the runtime")?;
+    let outcome = runtime.block_on(serve(arguments));
+    runtime.shutdown_timeout(SHUTDOWN);
+    outcome
+}
+
+async fn serve(arguments: ServeArgs) -> Result<()> {
+    let env = Env::real().context("reach the operating system")?;
+    let started_ms = env.clock.wall_ms();
+    let config = reload::load(&arguments)?;
+    for warning in &config.config.warnings {
+        tracing::warn!("{warning}");
+    }
+    for flag in arguments.no_effect.given() {
+        tracing::warn!("--{flag} has no effect in this version");
+    }
+    let mut engine_options = EngineOptions {
+        lookback_ms: arguments.lookback_ms,
+        samples_max: arguments.query_max_samples,
+        ..EngineOptions::default()
+    };
+    let (parser, unknown) = evaluate::features(&arguments.enable_feature, &mut engine_options);
+    for name in unknown {
+        tracing::warn!("--enable-feature={name} is not known to this version");
+    }
+    let limits = limits(&arguments, &config.config);
+    let sockets = Server::bind(&arguments.listen).await?;
+    let db = Arc::new(open_store(&env, &arguments, &config.config, &limits)?);
+    let (committer, committer_thread) = Committer::start(db.clone()).context("start the committer")?;
+    let (journal, journal_state) = Journal::open(&env, &arguments.storage_path.join("journal"))?;
+    let alerting = Arc::new(Alerting::new(env.clone(), db.clone(), journal, &journal_state));
+    let engine = Arc::new(Engine::new(env.clone(), engine_options));
+    let (complete, completed) = watch::channel(false);
+    let rules = Arc::new(Rules::new(RuleContext {
+        env: env.clone(),
+        evaluator: LocalEvaluator {
+            env: env.clone(),
+            engine: engine.clone(),
+            store: db.clone(),
+            timeout_ms: arguments.query_timeout_ms,
+        },
+        append: committer.clone(),
+        alerting: alerting.clone(),
+        complete: completed,
+    }));
+    let scrape = Arc::new(Scraper::new(
+        env.clone(),
+        ScrapeOptions { limits: limits.clone(), ..ScrapeOptions::default() },
+    ));
+    let (reload_sender, mut reload_requests) = mpsc::channel(4);
+    let notices = notices(&arguments);
+    let running = Arc::new(Running {
+        env: env.clone(),
+        arguments: arguments.clone(),
+        db: db.clone(),
+        committer: committer.clone(),
+        rules: rules.clone(),
+        alerting: alerting.clone(),
+        scrape: scrape.clone(),
+        config: ArcSwap::from_pointee(config.config.clone()),
+        reload: reload_sender,
+        quit: Notify::new(),
+        started_ms,
+        reloaded_ms: AtomicI64::new(started_ms),
+        reload_succeeded: AtomicBool::new(true),
+        phase: AtomicPhase::default(),
+        notices,
+    });
+    let service = Service::new(App {
+        env: env.clone(),
+        select: db.clone(),
+        append: committer.clone(),
+        engine,
+        backend: running.clone(),
+        parser,
+        limits,
+        options: server_options(&arguments),
+    })?;
+    for address in sockets.addresses() {
+        let scheme = if service.uses_tls() { "https" } else { "http" };
+        tracing::info!("listening on {scheme}://{address}{}", server_options(&arguments).route_prefix);
+    }
+
+    running.phase.recovering();
+    let (stop, stopped) = watch::channel(false);
+    let http = tokio::spawn(sockets.serve(service.clone(), ended(stopped.clone())));
+    let recovery = tokio::task::spawn_blocking({
+        let (db, running) = (db.clone(), running.clone());
+        move || {
+            let outcome = db.recover();
+            if outcome.is_ok() {
+                running.phase.complete();
+                complete.send_replace(true);
+            }
+            outcome
+        }
+    });
+    reload::apply(&running, &service, config, Some(&journal_state)).await?;
+    let sink = Arc::new(StoreSink(committer.clone()));
+    let scraping = tokio::spawn(tidewatch_scrape::run(scrape, env, sink, ended(stopped.clone())));
+    let sending = tokio::spawn(alerting.clone().send_all());
+    let discovery = tokio::spawn(reload::watch_alertmanagers(running.clone(), stopped.clone()));
+    let jobs = tokio::spawn(jobs::run(running.clone(), stopped));
+
+    let outcome = until_the_end(&running, &service, &mut reload_requests, recovery).await;
+
+    tracing::info!("shutting down");
+    running.phase.stopping();
+    stop.send_replace(true);
+    db.stop_jobs();
+    rules.stop().await;
+    for task in [scraping, discovery, jobs, http] {
+        if tokio::time::timeout(SHUTDOWN, task).await.is_err() {
+            tracing::warn!("a task did not end in time");
+        }
+    }
+    sending.abort();
+    alerting.close();
+    let ended = tokio::task::spawn_blocking(move || committer_thread.stop()).await;
+    ended.context("end the committer")?;
+    tracing::info!("everything that was taken is on the disk; good bye");
+    outcome
+}
+
+/// Resolves when the value turns true.
+async fn ended(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is an end too.
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+/// Waits for a signal, a wish to quit, or a recovery that failed; reloads on the way.
+async fn until_the_end(
+    running: &Arc<Running>,
+    service: &Arc<Service>,
+    requests: &mut mpsc::Receiver<backend::ReloadRequest>,
+    recovery: tokio::task::JoinHandle<Result<(), tidewatch_tsdb::OpenError>>,
+) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut recovery = Some(recovery);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            () = running.quit.notified() => return Ok(()),
+            _ = hangup.recv() => {
+                // Its outcome is in the log.
+                let _ = reload::reload(running, service).await;
+            }
+            Some(answer) = requests.recv() => {
+                let outcome = reload::reload(running, service).await;
+                // The one who asked may have gone.
+                let _ = answer.send(outcome);
+            }
+            outcome = async { recovery.as_mut().expect("checked by the condition").await }, if recovery.is_some() => {
+                recovery = None;
+                outcome.context("recovery")??;
+                tracing::info!("the store is complete");
+            }
+        }
+    }
+}
+
+fn limits(arguments: &ServeArgs, config: &crate::config::Config) -> Limits {
+    let mut limits = Limits {
+        query_timeout_ms: arguments.query_timeout_ms.max(1).unsigned_abs(),
+        connections: arguments.max_connections,
+        ..Limits::default()
+    };
+    if let Some(window_ms) = config.storage.out_of_order_window_ms {
+        limits.out_of_order_window_ms = window_ms;
+    }
+    limits
+}
+
+fn open_store(
+    env: &Env,
+    arguments: &ServeArgs,
+    config: &crate::config::Config,
+    limits: &Limits,
+) -> Result<Db> {
+    let options = DbOptions {
+        limits: limits.clone(),
+        retention_ms: retention_ms(arguments, config),
+        ..DbOptions::new(arguments.storage_path.clone())
+    };
+    Ok(Db::open(env.clone(), options)?)
+}
+
+fn server_options(arguments: &ServeArgs) -> ServerOptions {
+    let external = arguments.external_url.trim_end_matches('/').to_owned();
+    let path =
+        external.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| rest[at..].to_owned()));
+    ServerOptions {
+        listen: arguments.listen.clone(),
+        web_config_file: arguments.web_config_file.clone(),
+        external_url: external,
+        route_prefix: arguments.route_prefix.clone().or(path).unwrap_or_else(|| "/".to_owned()),
+        cors_origin: arguments.cors_origin.clone(),
+        page_title: arguments.page_title.clone(),
+        enable_lifecycle: arguments.enable_lifecycle,
+        query_concurrency: arguments.query_concurrency(),
+        write_bytes_in_flight: 256 << 20,
+        query_log: false,
+    }
+}
+
+/// What a person should know of how the server was started.
+fn notices(arguments: &ServeArgs) -> Vec<String> {
+    let mut notices = Vec::new();
+    let open = arguments.listen.iter().find(|address| !address.ip().is_loopback());
+    if let (Some(address), None) = (open, &arguments.web_config_file) {
+        let notice =
+            format!("{address} is reachable by others and nobody has to log in: see --web.config.file");
+        tracing::warn!("{notice}");
+        notices.push(notice);
+    }
+    notices
+}
+
+/// Where scrapes go: into the store, by way of the committer.
+struct StoreSink(Arc<Committer>);
+
+impl Sink for StoreSink {
+    fn append(&self, batch: &Batch<'_>) -> SinkOutcome {
+        match self.0.append(batch) {
+            Ok(outcome) => {
+                SinkOutcome { accepted: outcome.accepted, refused: outcome.refused_count(), error: None }
+            }
+            Err(error) => SinkOutcome { accepted: 0, refused: 0, error: Some(error.to_string()) },
+        }
+    }
+}
