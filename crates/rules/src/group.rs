@@ -16,6 +16,13 @@ use crate::recording;
 use crate::status::{AlertStatus, AlertingStatus, GroupStatus, Health, RuleStatus};
 use crate::template::table_link;
 
+/// When a process slept for longer than this, what instant selectors find at its return says
+/// nothing: they look no further back.
+const LOOKBACK_MS: i64 = 5 * 60 * 1000;
+
+/// For how long, at least, new samples may come in after such a sleep before rules judge them.
+const RETURN_GRACE_MS: i64 = 60_000;
+
 /// What all groups of a server share.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -56,6 +63,10 @@ pub struct Group {
     rules: Vec<RunningRule>,
     /// The next evaluation.
     next_ms: i64,
+    /// Restored, and not stepped since.
+    returning: bool,
+    /// No evaluation before this time, after a long sleep.
+    hold_ms: i64,
     last_ms: Option<i64>,
     evaluation_ns: u64,
     missed: u64,
@@ -86,6 +97,8 @@ impl Group {
             settings,
             rules,
             next_ms: 0,
+            returning: false,
+            hold_ms: i64::MIN,
             last_ms: None,
             evaluation_ns: 0,
             missed: 0,
@@ -113,7 +126,7 @@ impl Group {
 
     /// When the group is to be evaluated next.
     pub fn next_due_ms(&self) -> i64 {
-        self.next_ms
+        self.next_ms.max(self.hold_ms)
     }
 
     /// The first time after `after_ms` at which the group is due.
@@ -130,11 +143,13 @@ impl Group {
     /// then, and their alerts would tell of the past.
     pub fn step(&mut self, now_ms: i64, evaluator: &dyn Evaluator, append: Append<'_>) -> Option<Effects> {
         let interval_ms = self.interval_ms();
+        self.hold_after_sleep(now_ms);
         if self.next_ms - now_ms > interval_ms {
             // The clock was set back: go on from where it is now.
             self.next_ms = self.slot_after(now_ms);
+            self.hold_ms = i64::MIN;
         }
-        if now_ms < self.next_ms {
+        if now_ms < self.next_due_ms() {
             return None;
         }
         let skipped = (now_ms - self.next_ms) / interval_ms;
@@ -149,6 +164,17 @@ impl Group {
         self.next_ms = at_ms + interval_ms;
         effects.gap = gap;
         Some(effects)
+    }
+
+    /// After a long sleep no sample is fresh: rules that judged at once would take every alert for
+    /// resolved. They wait until samples had the time to come in.
+    fn hold_after_sleep(&mut self, now_ms: i64) {
+        if !std::mem::take(&mut self.returning) {
+            return;
+        }
+        if self.last_ms.is_some_and(|last_ms| now_ms - last_ms > LOOKBACK_MS) {
+            self.hold_ms = now_ms + self.interval_ms().max(RETURN_GRACE_MS);
+        }
     }
 
     /// Evaluates the group as of `at_ms`, due or not.
@@ -200,6 +226,7 @@ impl Group {
         if let Some(last_ms) = last_ms {
             self.last_ms = Some(last_ms);
             self.next_ms = self.slot_after(last_ms);
+            self.returning = true;
         }
         let mut forgotten = Vec::new();
         for (id, instance) in alerts {
@@ -240,6 +267,7 @@ impl Group {
         {
             self.next_ms = old.next_ms;
         }
+        (self.returning, self.hold_ms) = (old.returning, old.hold_ms);
         let mut forgotten = Vec::new();
         for (index, rule) in old.rules.into_iter().enumerate() {
             match heirs.get_mut(&rule.key()).and_then(Vec::pop) {

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap};
 use granit_parser::{Event, Parser, ScalarStyle, Span};
 
 /// Nodes that one reading may visit; a file of 10,000 rules has about 200,000.
-const VISITS_MAX: usize = 4_000_000;
+const VISITS_MAX: usize = 1_000_000;
 
 /// A mistake and its place; lines and columns start at 1.
 #[derive(Debug, Clone, PartialEq, Eq)]

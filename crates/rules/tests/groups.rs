@@ -344,6 +344,22 @@ fn after_a_restart_an_alert_goes_on_as_if_the_process_had_slept() {
 }
 
 #[test]
+fn after_a_long_sleep_rules_wait_for_fresh_samples() {
+    let nothing = Scripted::new("");
+    let mut append = |_: &[RuleSample]| Ok(());
+    let mut before = groups(DOWN, &settings());
+    run(&mut before, &Scripted::new(r#"down{job="a"} 1 1 1 1"#), &[0, 30, 60, 90], false);
+    let mut after = groups(DOWN, &settings()).remove(0);
+    after.restore(Some(90_000), kept(&before));
+    assert!(after.step(1_000_000, &nothing, &mut append).is_none());
+    assert_eq!(after.next_due_ms(), 1_060_000);
+    assert!(after.step(1_059_999, &nothing, &mut append).is_none());
+    let effects = after.step(1_060_000, &nothing, &mut append).expect("it is due");
+    assert!(effects.gap.is_some_and(|gap| gap.from_ms > 90_000 && gap.from_ms <= 120_000));
+    assert_eq!(effects.changes[0].kind, ChangeKind::Resolved);
+}
+
+#[test]
 fn alerts_of_rules_that_are_gone_at_the_restart_are_forgotten() {
     let mut before = groups(DOWN, &settings());
     run(&mut before, &Scripted::new(r#"down{job="a"} 1"#), &[0], false);

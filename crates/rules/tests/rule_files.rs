@@ -140,3 +140,58 @@ fn rules_take_the_labels_of_their_group() {
     let labels: Vec<_> = file.groups[0].rules[0].labels.iter().collect();
     assert_eq!(format!("{labels:?}"), r#"[("team", "x"), ("tier", "2")]"#);
 }
+
+mod bounds {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LINES: [&str; 24] = [
+        "groups:",
+        "- name: a",
+        "  - name: b",
+        "  rules:",
+        "    - alert: A",
+        "    - record: r",
+        "      expr: up",
+        "      expr: |",
+        "        sum(",
+        "      for: 5m",
+        "      labels:",
+        "        x: \"{{ $labels.y }}\"",
+        "      <<: *a",
+        "    - &a",
+        "      alert: B",
+        "*a",
+        "---",
+        "  interval: 1m",
+        "  limit: x",
+        "[",
+        "{a: b}",
+        "? x",
+        "\t",
+        "      annotations: {t: '{{ .Value'}",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn no_text_makes_a_rule_file_panic(lines in prop::collection::vec(prop::sample::select(&LINES[..]), 0..16)) {
+            let _ = load(&lines.join("\n"), &LoadOptions::default());
+        }
+    }
+
+    #[test]
+    fn aliases_of_aliases_are_refused_before_they_cost_anything() {
+        let mut text = String::from("a: &a [x, x, x, x, x, x, x, x, x]\n");
+        for (from, to) in "abcdefg".chars().zip("bcdefgh".chars()) {
+            text.push_str(&format!("{to}: &{to} [*{from}, *{from}, *{from}, *{from}, *{from}]\n"));
+        }
+        text.push_str("groups: *h\n");
+        assert!(load(&text, &LoadOptions::default()).contains("field b not found in a rule file"));
+        let rules = "- {record: r, expr: up}\n".repeat(3_000).replace("- ", "    - ");
+        let groups = "- {name: n, rules: *r}\n".repeat(3_000);
+        let text = format!("groups:\n- name: a\n  rules: &r\n{rules}{groups}");
+        assert!(load(&text, &LoadOptions::default()).contains("excessive aliasing"));
+    }
+}

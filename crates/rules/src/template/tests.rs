@@ -117,3 +117,111 @@ fn texts_come_out_as_from_go() {
     }
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.len(), failures.join("\n"));
 }
+
+mod bounds {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Pieces of which most texts are nearly templates.
+    const PIECES: [&str; 56] = [
+        "{{",
+        "}}",
+        "{{- ",
+        " -}}",
+        "{{ if ",
+        "{{ else }}",
+        "{{ else if ",
+        "{{ end }}",
+        "{{ range ",
+        "{{ with ",
+        "{{ define \"t\" }}",
+        "{{ template \"t\" . }}",
+        "{{ block \"b\" . }}",
+        "{{ break }}",
+        "{{ continue }}",
+        "/*",
+        "*/",
+        " ",
+        "\n",
+        "text",
+        ".",
+        ".Labels",
+        ".Value",
+        ".x",
+        "$",
+        "$x",
+        " := ",
+        " = ",
+        ", ",
+        "|",
+        "(",
+        ")",
+        "1",
+        "-0x1F",
+        "1e300",
+        "'a'",
+        "\"s\"",
+        "\"%[2]*.[1]*f %v\"",
+        "`r`",
+        "true",
+        "nil",
+        "printf ",
+        "print ",
+        "index ",
+        "slice ",
+        "len ",
+        "eq ",
+        "and ",
+        "humanize ",
+        "query ",
+        "first ",
+        "toTime ",
+        ".Format ",
+        "args ",
+        "reReplaceAll ",
+        "é\u{a0}",
+    ];
+
+    fn expanded(text: &str) -> Result<String, String> {
+        run(text, &go_data(), &Json::Null, &Options::default())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn no_text_makes_a_template_panic(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..24)) {
+            let _ = expanded(&pieces.concat());
+        }
+
+        #[test]
+        fn floats_print_so_that_they_read_back(value in any::<f64>()) {
+            let text = super::super::format_float(value, 'g', None);
+            let back: f64 = text.parse().expect("it is a number");
+            prop_assert!(back == value || value.is_nan() && back.is_nan(), "{value} printed as {text}");
+        }
+    }
+
+    #[track_caller]
+    fn refused(text: &str, part: &str) {
+        let message = expanded(text).expect_err("it is to be refused");
+        assert!(message.contains(part), "{message}");
+    }
+
+    #[test]
+    fn nesting_loops_calls_and_text_are_bounded() {
+        refused(&"{{ if 1 }}".repeat(100_000), "max expression depth exceeded");
+        refused(&format!("{{{{ {} }}}}", "(".repeat(100_000)), "max expression depth exceeded");
+        refused("{{ range 1000000000 }}{{ end }}", "too many steps");
+        refused("{{ range 9223372036854775807 }}x{{ end }}", "too many steps");
+        refused(
+            "{{ define \"t\" }}{{ template \"t\" }}{{ end }}{{ template \"t\" }}",
+            "maximum template depth",
+        );
+        let doubling = "{{ $x := \"0123456789\" }}{{ range 64 }}{{ $x = printf \"%s%s\" $x $x }}{{ end }}";
+        refused(doubling, "too much text");
+        refused("{{ range 100000 }}{{ printf \"%099999d\" 1 }}{{ end }}", "too much text");
+        let chain = format!("{{{{ if 0 }}}}{}{{{{ end }}}}", "{{ else if 0 }}".repeat(10_000));
+        assert_eq!(expanded(&chain), Ok(String::new()));
+    }
+}
