@@ -10,14 +10,16 @@ use tidewatch_storage::{
 };
 use tidewatch_wal::{OpenReport, WalOptions};
 
+use crate::blocks::Blocks;
 use crate::deferred::Deferred;
 use crate::directory::Directory;
 use crate::durable::DurableLog;
 use crate::head::append::{FrameLog, Terms};
 use crate::head::{Head, SHARDS};
+use crate::jobs::JobState;
 use crate::options::{DbOptions, OpenError};
 use crate::recover;
-use crate::select::DbSelection;
+use crate::select::{DbSelection, damaged, overlaps};
 use crate::status::{Cardinality, Counters, DbStatus};
 
 /// A database of series.
@@ -35,6 +37,12 @@ pub struct Db {
     pub(crate) head: Head,
     /// Files and log; `None` in memory.
     pub(crate) files: Option<Files>,
+    pub(crate) blocks: Blocks,
+    /// What the jobs remember.
+    pub(crate) jobs: Mutex<JobState>,
+    /// Held by the job that runs.
+    pub(crate) running: Mutex<()>,
+    pub(crate) stopping: AtomicBool,
     complete: AtomicBool,
     /// Batches that came while recovery was running; `None` once it is over.
     deferred: Mutex<Option<Deferred>>,
@@ -61,6 +69,10 @@ pub(crate) struct AtomicCounters {
     unsupported: AtomicU64,
     replayed: AtomicU64,
     set_aside: AtomicU64,
+    pub(crate) series_removed: AtomicU64,
+    pub(crate) cuts: AtomicU64,
+    pub(crate) compactions: AtomicU64,
+    pub(crate) blocks_retired: AtomicU64,
 }
 
 /// The log of a database in memory.
@@ -90,6 +102,10 @@ impl Db {
     fn new(env: Env, options: DbOptions, files: Option<Files>) -> Db {
         Db {
             head: Head::new(env.entropy.next_u64()),
+            blocks: Blocks::default(),
+            jobs: Mutex::default(),
+            running: Mutex::default(),
+            stopping: AtomicBool::new(false),
             complete: AtomicBool::new(files.is_none()),
             deferred: Mutex::new(files.as_ref().map(|_| Deferred::default())),
             counters: AtomicCounters::default(),
@@ -103,11 +119,13 @@ impl Db {
     /// logged at once and applied at the end.
     pub fn recover(&self) -> Result<(), OpenError> {
         let Some(files) = self.files.as_ref().filter(|_| !self.is_complete()) else { return Ok(()) };
+        self.blocks.load(&self.env, &files.directory)?;
         files.directory.renew_segment(&files.opened.segments)?;
         let from = [tidewatch_wal::Position::START; SHARDS];
         let until = files.opened.first_segment;
         let recovered = recover::replay(&self.env, &files.directory, &self.head, &from, until)
             .map_err(|error| OpenError::Log(error.to_string()))?;
+        self.head.truncate();
         self.counters.replayed.fetch_add(recovered.samples, Ordering::Relaxed);
         self.counters.set_aside.fetch_add(recovered.samples_set_aside, Ordering::Relaxed);
         for body in &recovered.deferred {
@@ -156,6 +174,7 @@ impl Db {
         let mut status = DbStatus {
             complete: self.is_complete(),
             head: self.head.status(),
+            blocks: self.blocks.status(),
             counters: self.counters.load(),
             ..DbStatus::default()
         };
@@ -252,6 +271,10 @@ impl AtomicCounters {
             refused_unsupported: load(&self.unsupported),
             samples_replayed: load(&self.replayed),
             samples_set_aside: load(&self.set_aside),
+            series_removed: load(&self.series_removed),
+            cuts: load(&self.cuts),
+            compactions: load(&self.compactions),
+            blocks_retired: load(&self.blocks_retired),
             ..Counters::default()
         }
     }
@@ -260,7 +283,10 @@ impl AtomicCounters {
 impl Select for Db {
     fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Box<dyn Selection>, SelectError> {
         self.check_complete()?;
-        Ok(Box::new(DbSelection::new(self.head.snapshot(matchers, range))))
+        // The head first: what a cut takes from it meanwhile is in the list that is taken next.
+        let head = self.head.snapshot(matchers, range);
+        let selection = DbSelection::new(head, &self.blocks.list(), matchers, range);
+        Ok(Box::new(selection.map_err(damaged)?))
     }
 
     fn label_names(
@@ -270,9 +296,11 @@ impl Select for Db {
         limit: usize,
     ) -> Result<Vec<String>, SelectError> {
         self.check_complete()?;
-        let mut names = self.head.label_names(matchers, range);
-        names.truncate(limit);
-        Ok(names)
+        let mut lists = vec![self.head.label_names(matchers, range)];
+        for block in self.blocks.list().iter().filter(|block| overlaps(block, range)) {
+            lists.push(block.label_names(matchers, limit).map_err(damaged)?);
+        }
+        Ok(union(lists, limit))
     }
 
     fn label_values(
@@ -283,8 +311,19 @@ impl Select for Db {
         limit: usize,
     ) -> Result<Vec<String>, SelectError> {
         self.check_complete()?;
-        let mut values = self.head.label_values(name, matchers, range);
-        values.truncate(limit);
-        Ok(values)
+        let mut lists = vec![self.head.label_values(name, matchers, range)];
+        for block in self.blocks.list().iter().filter(|block| overlaps(block, range)) {
+            lists.push(block.label_values(name, matchers, limit).map_err(damaged)?);
+        }
+        Ok(union(lists, limit))
     }
+}
+
+/// The smallest `limit` texts of all lists, each once.
+fn union(lists: Vec<Vec<String>>, limit: usize) -> Vec<String> {
+    let mut all: Vec<String> = lists.into_iter().flatten().collect();
+    all.sort_unstable();
+    all.dedup();
+    all.truncate(limit);
+    all
 }

@@ -17,13 +17,16 @@
 #![forbid(unsafe_code)]
 
 pub mod block;
+mod blocks;
 pub mod compact;
+mod cut;
 mod db;
 mod deferred;
 mod directory;
 mod durable;
 mod head;
 pub mod index;
+mod jobs;
 mod log;
 mod options;
 mod recover;
@@ -32,5 +35,6 @@ mod status;
 mod wire;
 
 pub use db::Db;
+pub use jobs::{Job, JobError};
 pub use options::{BLOCK_MS, DbOptions, OpenError};
 pub use status::{BlockStatus, Cardinality, Counters, Damage, DbStatus, HeadStatus, Memory, TopEntry};

@@ -28,7 +28,9 @@
 //!                         pair in this frame (varints)
 //! ```
 //!
-//! A cut: `floor i64`, samples that were logged before it and lie below it are in blocks.
+//! The beginning of a cut, logged for each shard among its samples: `shard u8`, `bar i64`. What
+//! the shard had before the bar at this point is the cut's; what comes later is not. The end of
+//! a cut: `floor i64`. What is the cut's is in durable blocks.
 //!
 //! A deferred batch, taken while recovery was still running: how many series (varint), of each
 //! the canonical label bytes (length varint, bytes), how many samples (varint), and each
@@ -39,6 +41,7 @@
 
 use tidewatch_model::{Labels, Sample};
 
+use crate::head::SHARDS;
 use crate::head::registry::{PairId, Pairs, SeriesId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,14 +49,16 @@ use crate::head::registry::{PairId, Pairs, SeriesId};
 pub(crate) enum FrameKind {
     Floats = 1,
     Definitions = 2,
-    Cut = 3,
-    Deferred = 4,
+    CutBegin = 3,
+    CutEnd = 4,
+    Deferred = 5,
     // 16 histograms, 17 float histograms, 18 start timestamps, 19 metadata, 20 exemplars
 }
 
 impl FrameKind {
     fn of(byte: u8) -> Option<FrameKind> {
-        let all = [FrameKind::Floats, FrameKind::Definitions, FrameKind::Cut, FrameKind::Deferred];
+        use FrameKind::{CutBegin, CutEnd, Deferred, Definitions, Floats};
+        let all = [Floats, Definitions, CutBegin, CutEnd, Deferred];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
@@ -181,9 +186,15 @@ pub(crate) fn write_definitions<'a>(
     }
 }
 
-pub(crate) fn write_cut(floor: i64, out: &mut Vec<u8>) {
+pub(crate) fn write_cut_begin(shard: u8, bar: i64, out: &mut Vec<u8>) {
     out.clear();
-    out.extend_from_slice(&[FrameKind::Cut as u8, 0]);
+    out.extend_from_slice(&[FrameKind::CutBegin as u8, 0, shard]);
+    out.extend_from_slice(&bar.to_le_bytes());
+}
+
+pub(crate) fn write_cut_end(floor: i64, out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&[FrameKind::CutEnd as u8, 0]);
     out.extend_from_slice(&floor.to_le_bytes());
 }
 
@@ -209,7 +220,8 @@ pub(crate) fn write_deferred(series: &[(Labels, Vec<Sample>)], out: &mut Vec<u8>
 pub(crate) enum Frame<'a> {
     Floats(Floats<'a>),
     Definitions(Definitions<'a>),
-    Cut { floor: i64 },
+    CutBegin { shard: usize, bar: i64 },
+    CutEnd { floor: i64 },
     Deferred(Reader<'a>),
 }
 
@@ -243,7 +255,14 @@ pub(crate) fn read_frame(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     Ok(match kind {
         FrameKind::Floats => Frame::Floats(read_floats(reader)?),
         FrameKind::Definitions => Frame::Definitions(read_definitions(reader)?),
-        FrameKind::Cut => Frame::Cut { floor: i64::from_le_bytes(reader.array()?) },
+        FrameKind::CutBegin => {
+            let shard = usize::from(reader.byte()?);
+            if shard >= SHARDS {
+                return Err(FrameError::Malformed);
+            }
+            Frame::CutBegin { shard, bar: i64::from_le_bytes(reader.array()?) }
+        }
+        FrameKind::CutEnd => Frame::CutEnd { floor: i64::from_le_bytes(reader.array()?) },
         FrameKind::Deferred => Frame::Deferred(reader),
     })
 }

@@ -90,7 +90,12 @@ pub(crate) fn replay(
                     queues[shard].frames.push((frame.position, frame.bytes.clone()));
                 }
             }
-            Ok(Frame::Cut { .. }) => {
+            Ok(Frame::CutBegin { shard, .. }) => {
+                if frame.position >= from[shard] {
+                    queues[shard].frames.push((frame.position, frame.bytes.clone()));
+                }
+            }
+            Ok(Frame::CutEnd { .. }) => {
                 for (queue, from) in queues.iter_mut().zip(from) {
                     if frame.position >= *from {
                         queue.frames.push((frame.position, frame.bytes.clone()));
@@ -192,7 +197,8 @@ fn replay_frame(
                 result.samples += 1;
             }
         }),
-        Frame::Cut { floor } => shard.cut_before(floor),
+        Frame::CutBegin { bar, .. } => shard.begin_cut(bar),
+        Frame::CutEnd { floor } => shard.end_cut(floor),
         Frame::Definitions(_) | Frame::Deferred(_) => unreachable!("not queued for a shard"),
     }
 }

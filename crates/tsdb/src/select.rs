@@ -6,51 +6,186 @@
 //! stored first stays: blocks before the head, older blocks before newer ones.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tidewatch_model::{Labels, Sample};
+use tidewatch_model::{Labels, Matcher, Sample};
 use tidewatch_storage::{
     ClockId, Latest, Run, RunValues, Scratch, SelectError, Selection, Statistics, TimeRange,
 };
 
+use crate::block::{Block, BlockError, Cursor};
 use crate::head::read::{HeadSnapshot, RunView};
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct DbSelection {
     head: HeadSnapshot,
+    /// Those that overlap the selector's range, by time.
+    blocks: Vec<Arc<Block>>,
+    series: Vec<Entry>,
+    /// Where the series of the entries stand in blocks.
+    parts: Vec<Part>,
     samples: AtomicU64,
     bytes: AtomicU64,
 }
 
+/// One series.
+#[derive(Debug)]
+struct Entry {
+    labels: Labels,
+    /// Its number in the head's snapshot.
+    head: Option<u32>,
+    /// Its places in blocks, by the blocks' times.
+    parts: Range<u32>,
+    /// Whether its places follow one another in time, in the order in which they stand here.
+    apart: bool,
+}
+
+/// A series in a block.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    block: u32,
+    series: u32,
+}
+
+/// Clock ids of the head have this bit, those of blocks do not.
+const HEAD_CLOCK: u64 = 1 << 63;
+
 type Visit<'a> = dyn FnMut(usize, Run<'_>) -> ControlFlow<()> + 'a;
 
+pub(crate) fn damaged(error: BlockError) -> SelectError {
+    SelectError::Damaged(error.to_string())
+}
+
+/// Whether a block may have samples within a range.
+pub(crate) fn overlaps(block: &Block, range: TimeRange) -> bool {
+    block.meta().min_ms <= range.end && block.meta().max_ms >= range.start
+}
+
 impl DbSelection {
-    pub(crate) fn new(head: HeadSnapshot) -> DbSelection {
-        DbSelection { head, samples: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+    pub(crate) fn new(
+        head: HeadSnapshot,
+        blocks: &[Arc<Block>],
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<DbSelection, BlockError> {
+        let mut blocks: Vec<Arc<Block>> =
+            blocks.iter().filter(|block| overlaps(block, range)).cloned().collect();
+        blocks.sort_by_key(|block| block.meta().min_ms);
+        let mut found: Vec<(Labels, Option<Part>, u32)> = Vec::with_capacity(head.series.len());
+        for (at, block) in blocks.iter().enumerate() {
+            let mut cursor = Cursor::default();
+            for series in &block.select(matchers)? {
+                found.push((block.labels(&mut cursor, series)?, Some(Part { block: at as u32, series }), 0));
+            }
+        }
+        found.extend(
+            head.series.iter().enumerate().map(|(at, series)| (series.labels.clone(), None, at as u32)),
+        );
+        // Stable, so the places of a series stay in order; and fast on lists that are sorted already.
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut selection = DbSelection {
+            head,
+            blocks,
+            series: Vec::with_capacity(found.len()),
+            parts: Vec::new(),
+            samples: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        };
+        found.into_iter().for_each(|(labels, part, in_head)| selection.add(labels, part, in_head));
+        for at in 0..selection.series.len() {
+            selection.series[at].apart = selection.is_apart(&selection.series[at]);
+        }
+        Ok(selection)
+    }
+
+    /// A selection of the head's samples alone.
+    pub(crate) fn of_head(head: HeadSnapshot) -> DbSelection {
+        let nothing = TimeRange { start: 0, end: 0 };
+        DbSelection::new(head, &[], &[], nothing).expect("no block, so none is damaged")
+    }
+
+    fn add(&mut self, labels: Labels, part: Option<Part>, in_head: u32) {
+        if self.series.last().is_none_or(|last| last.labels != labels) {
+            let start = self.parts.len() as u32;
+            self.series.push(Entry { labels, head: None, parts: start..start, apart: true });
+        }
+        let entry = self.series.last_mut().expect("pushed above");
+        match part {
+            Some(part) => {
+                self.parts.push(part);
+                entry.parts.end += 1;
+            }
+            None => entry.head = Some(in_head),
+        }
+    }
+
+    fn parts(&self, entry: &Entry) -> &[Part] {
+        &self.parts[entry.parts.start as usize..entry.parts.end as usize]
+    }
+
+    /// The places in the order in which they were stored, which decides among samples of one time.
+    fn parts_as_stored(&self, entry: &Entry) -> Vec<Part> {
+        let mut parts = self.parts(entry).to_vec();
+        parts.sort_by_key(|part| self.blocks[part.block as usize].meta().id);
+        parts
+    }
+
+    fn is_apart(&self, entry: &Entry) -> bool {
+        let mut newest = None;
+        for part in self.parts(entry) {
+            let meta = self.blocks[part.block as usize].meta();
+            if newest.is_some_and(|newest| meta.min_ms <= newest) {
+                return false;
+            }
+            newest = Some(meta.max_ms);
+        }
+        let Some(head) = entry.head else { return true };
+        let head = head as usize;
+        let oldest = self.head.runs(head).next().and_then(|run| run.timestamps().first().copied());
+        self.head.late(head).is_empty()
+            && newest.is_none_or(|newest| oldest.is_none_or(|oldest| newest < oldest))
     }
 
     fn scan_series(
         &self,
         series: usize,
         range: TimeRange,
-        scratch: &mut Scratch,
+        worker: &mut Worker<'_>,
         visit: &mut Visit<'_>,
     ) -> Result<ControlFlow<()>, SelectError> {
-        let late = within(self.head.late(series), range);
-        if !late.is_empty() {
-            return self.scan_merged(series, late, range, scratch, visit);
+        let entry = &self.series[series];
+        if !entry.apart {
+            return self.scan_merged(series, range, worker, visit);
         }
-        for run in self.head.runs(series) {
+        for part in self.parts(entry) {
+            let (block, cursor) =
+                (&self.blocks[part.block as usize], &mut worker.cursors[part.block as usize]);
+            let mut counted = |run: Run<'_>| {
+                self.samples.fetch_add(run.timestamps.len() as u64, Ordering::Relaxed);
+                visit(series, run)
+            };
+            let flow =
+                block.scan(cursor, part.series, range, worker.scratch, &mut counted).map_err(damaged)?;
+            if flow.is_break() {
+                return Ok(flow);
+            }
+        }
+        for run in entry.head.into_iter().flat_map(|head| self.head.runs(head as usize)) {
             let rows = rows_within(run.timestamps(), range);
             if rows.is_empty() {
                 continue;
             }
-            scratch.values.clear();
-            self.decode(&run, &mut scratch.values)?;
-            let values = RunValues::Floats(&scratch.values[rows.clone()]);
-            let clock = Some(ClockId(run.clock(&rows)));
-            let run = Run { clock, timestamps: &run.timestamps()[rows], values, starts: None };
+            let values = &mut worker.scratch.values;
+            values.clear();
+            self.decode(&run, values)?;
+            let run = Run {
+                clock: Some(ClockId(HEAD_CLOCK | run.clock(&rows))),
+                timestamps: &run.timestamps()[rows.clone()],
+                values: RunValues::Floats(&values[rows]),
+                starts: None,
+            };
             if visit(series, run).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -62,27 +197,47 @@ impl DbSelection {
     fn scan_merged(
         &self,
         series: usize,
-        late: &[Sample],
         range: TimeRange,
-        scratch: &mut Scratch,
+        worker: &mut Worker<'_>,
         visit: &mut Visit<'_>,
     ) -> Result<ControlFlow<()>, SelectError> {
-        scratch.timestamps.clear();
-        scratch.values.clear();
-        for run in self.head.runs(series) {
-            self.decode(&run, &mut scratch.values)?;
-            scratch.timestamps.extend_from_slice(run.timestamps());
+        let merged = self.merge_series(series, range, worker)?;
+        if merged.times.is_empty() {
+            return Ok(ControlFlow::Continue(()));
         }
-        let rows = rows_within(&scratch.timestamps, range);
-        let (timestamps, values) = (&scratch.timestamps[rows.clone()], &scratch.values[rows]);
-        let (late_times, late_values): (Vec<i64>, Vec<f64>) =
-            late.iter().map(|sample| (sample.timestamp, sample.value)).unzip();
-        let (out_times, out_values) = (&mut scratch.merged_timestamps, &mut scratch.merged_values);
-        out_times.clear();
-        out_values.clear();
-        merge((timestamps, values), (&late_times, &late_values), out_times, out_values);
-        let values = RunValues::Floats(out_values);
-        Ok(visit(series, Run { clock: None, timestamps: out_times, values, starts: None }))
+        let values = RunValues::Floats(&merged.values);
+        Ok(visit(series, Run { clock: None, timestamps: &merged.times, values, starts: None }))
+    }
+
+    fn merge_series(
+        &self,
+        series: usize,
+        range: TimeRange,
+        worker: &mut Worker<'_>,
+    ) -> Result<Columns, SelectError> {
+        let entry = &self.series[series];
+        let mut merged = Columns::default();
+        for part in self.parts_as_stored(entry) {
+            let (block, cursor) =
+                (&self.blocks[part.block as usize], &mut worker.cursors[part.block as usize]);
+            let mut columns = Columns::default();
+            let mut collect = |run: Run<'_>| {
+                columns.push(&run);
+                ControlFlow::Continue(())
+            };
+            let _ = block.scan(cursor, part.series, range, worker.scratch, &mut collect).map_err(damaged)?;
+            self.samples.fetch_add(columns.times.len() as u64, Ordering::Relaxed);
+            merged = merged.merge(columns);
+        }
+        let Some(head) = entry.head else { return Ok(merged) };
+        let mut columns = Columns::default();
+        for run in self.head.runs(head as usize) {
+            self.decode(&run, &mut columns.values)?;
+            columns.times.extend_from_slice(run.timestamps());
+        }
+        let late = within(self.head.late(head as usize), range);
+        let (times, values) = late.iter().map(|sample| (sample.timestamp, sample.value)).unzip();
+        Ok(merged.merge(columns.within(range)).merge(Columns { times, values }))
     }
 
     fn decode(&self, run: &RunView<'_>, out: &mut Vec<f64>) -> Result<(), SelectError> {
@@ -95,6 +250,48 @@ impl DbSelection {
 
     /// The newest sample of a series with `after < timestamp <= at`.
     fn newest(
+        &self,
+        series: usize,
+        after: i64,
+        at: i64,
+        worker: &mut Worker<'_>,
+    ) -> Result<Option<Sample>, SelectError> {
+        let entry = &self.series[series];
+        let mut newest = match entry.head {
+            Some(head) => self.newest_in_head(head as usize, after, at, worker.scratch)?,
+            None => None,
+        };
+        if entry.apart {
+            // Places follow one another, so the first that has a sample has the newest.
+            for part in self.parts(entry).iter().rev() {
+                if newest.is_some() {
+                    break;
+                }
+                newest = self.newest_in_block(*part, after, at, worker)?;
+            }
+            return Ok(newest);
+        }
+        for part in self.parts_as_stored(entry).into_iter().rev() {
+            let found = self.newest_in_block(part, after, at, worker)?;
+            if found.is_some_and(|found| newest.is_none_or(|newest| found.timestamp >= newest.timestamp)) {
+                newest = found;
+            }
+        }
+        Ok(newest)
+    }
+
+    fn newest_in_block(
+        &self,
+        part: Part,
+        after: i64,
+        at: i64,
+        worker: &mut Worker<'_>,
+    ) -> Result<Option<Sample>, SelectError> {
+        let (block, cursor) = (&self.blocks[part.block as usize], &mut worker.cursors[part.block as usize]);
+        block.latest(cursor, part.series, after, at, worker.scratch).map_err(damaged)
+    }
+
+    fn newest_in_head(
         &self,
         series: usize,
         after: i64,
@@ -123,15 +320,26 @@ impl DbSelection {
         }
         Ok(late)
     }
+
+    fn worker<'a>(&self, scratch: &'a mut Scratch) -> Worker<'a> {
+        Worker { scratch, cursors: self.blocks.iter().map(|_| Cursor::default()).collect() }
+    }
+}
+
+/// What one scan works with.
+struct Worker<'a> {
+    scratch: &'a mut Scratch,
+    /// One for each block.
+    cursors: Vec<Cursor>,
 }
 
 impl Selection for DbSelection {
     fn len(&self) -> usize {
-        self.head.series.len()
+        self.series.len()
     }
 
     fn labels(&self, series: usize) -> &Labels {
-        &self.head.series[series].labels
+        &self.series[series].labels
     }
 
     fn scan(
@@ -141,8 +349,9 @@ impl Selection for DbSelection {
         scratch: &mut Scratch,
         visit: &mut Visit<'_>,
     ) -> Result<(), SelectError> {
+        let mut worker = self.worker(scratch);
         for at in series {
-            if self.scan_series(at, range, scratch, visit)?.is_break() {
+            if self.scan_series(at, range, &mut worker, visit)?.is_break() {
                 break;
             }
         }
@@ -157,8 +366,9 @@ impl Selection for DbSelection {
         scratch: &mut Scratch,
         visit: &mut dyn FnMut(usize, Latest),
     ) -> Result<(), SelectError> {
+        let mut worker = self.worker(scratch);
         for one in series {
-            if let Some(Sample { timestamp, value }) = self.newest(one, after, at, scratch)? {
+            if let Some(Sample { timestamp, value }) = self.newest(one, after, at, &mut worker)? {
                 visit(one, Latest::Float { timestamp, value });
             }
         }
@@ -174,6 +384,54 @@ impl Selection for DbSelection {
     }
 }
 
+/// Two columns of one length, ascending in time.
+#[derive(Debug, Default)]
+struct Columns {
+    times: Vec<i64>,
+    values: Vec<f64>,
+}
+
+impl Columns {
+    fn push(&mut self, run: &Run<'_>) {
+        let RunValues::Floats(values) = run.values else { unreachable!("blocks hold floats") };
+        self.times.extend_from_slice(run.timestamps);
+        self.values.extend_from_slice(values);
+    }
+
+    fn within(mut self, range: TimeRange) -> Columns {
+        let rows = rows_within(&self.times, range);
+        self.times.truncate(rows.end);
+        self.values.truncate(rows.end);
+        self.times.drain(..rows.start);
+        self.values.drain(..rows.start);
+        self
+    }
+
+    /// Both in one; at equal times the sample of `self` stays.
+    fn merge(self, other: Columns) -> Columns {
+        if self.times.is_empty() || other.times.is_empty() {
+            return if self.times.is_empty() { other } else { self };
+        }
+        let room = self.times.len() + other.times.len();
+        let mut merged = Columns { times: Vec::with_capacity(room), values: Vec::with_capacity(room) };
+        let (mut a, mut b) = (0, 0);
+        while a < self.times.len() || b < other.times.len() {
+            let from_self = match (self.times.get(a), other.times.get(b)) {
+                (Some(left), Some(right)) => {
+                    b += usize::from(left == right);
+                    left <= right
+                }
+                (left, _) => left.is_some(),
+            };
+            let (columns, at) = if from_self { (&self, &mut a) } else { (&other, &mut b) };
+            merged.times.push(columns.times[*at]);
+            merged.values.push(columns.values[*at]);
+            *at += 1;
+        }
+        merged
+    }
+}
+
 fn rows_within(timestamps: &[i64], range: TimeRange) -> Range<usize> {
     let start = timestamps.partition_point(|t| *t < range.start);
     let end = timestamps.partition_point(|t| *t <= range.end);
@@ -184,22 +442,4 @@ fn within(samples: &[Sample], range: TimeRange) -> &[Sample] {
     let start = samples.partition_point(|sample| sample.timestamp < range.start);
     let end = samples.partition_point(|sample| sample.timestamp <= range.end);
     &samples[start..end.max(start)]
-}
-
-/// Merges two ascending columns; at equal times the first one's sample stays.
-fn merge(first: (&[i64], &[f64]), second: (&[i64], &[f64]), times: &mut Vec<i64>, values: &mut Vec<f64>) {
-    let (mut a, mut b) = (0, 0);
-    while a < first.0.len() || b < second.0.len() {
-        let from_first = match (first.0.get(a), second.0.get(b)) {
-            (Some(left), Some(right)) => {
-                b += usize::from(left == right);
-                left <= right
-            }
-            (left, _) => left.is_some(),
-        };
-        let (column, at) = if from_first { (first, &mut a) } else { (second, &mut b) };
-        times.push(column.0[*at]);
-        values.push(column.1[*at]);
-        *at += 1;
-    }
 }

@@ -1,6 +1,7 @@
 //! A fixed workload on the simulated disk, with the n-th change of the disk failing, for every n:
 //! what was acknowledged is read, what is read was sent, and the database always opens again.
 
+mod ledger;
 mod support;
 
 use tidewatch_env::Env;
@@ -8,7 +9,8 @@ use tidewatch_env::sim::{Failure, Simulation};
 use tidewatch_model::{Labels, Sample};
 use tidewatch_tsdb::{Db, DbOptions};
 
-use support::{Ledger, contents};
+use ledger::Ledger;
+use support::contents;
 
 fn series(name: &str, i: usize) -> Labels {
     Labels::from_pairs([("__name__", name), ("i", &i.to_string())])
@@ -20,11 +22,22 @@ fn open(simulation: &Simulation) -> Option<Db> {
     Some(db)
 }
 
-/// Some scrapes of some series, now and then a new one, a late sample and a repeat.
+/// Some scrapes of some series, now and then a new one, and late samples.
 fn ingest(db: &Db, simulation: &Simulation, ledger: &mut Ledger, first: usize, steps: usize) {
+    ingest_every(db, simulation, ledger, first, steps, 15_000);
+}
+
+fn ingest_every(
+    db: &Db,
+    simulation: &Simulation,
+    ledger: &mut Ledger,
+    first: usize,
+    steps: usize,
+    step_ms: u64,
+) {
     let start = simulation.clock_ms();
     for step in first..first + steps {
-        let timestamp = start + (step - first) as i64 * 15_000;
+        let timestamp = start + (step - first) as i64 * step_ms as i64;
         let known: Vec<Labels> = (0..5 + step / 3).map(|i| series("known", i)).collect();
         let sample = |i: usize, timestamp| Sample { timestamp, value: (i * step) as f64 * 0.5 };
         let mut samples: Vec<(&Labels, Sample)> =
@@ -36,7 +49,7 @@ fn ingest(db: &Db, simulation: &Simulation, ledger: &mut Ledger, first: usize, s
         if step % 2 == 0 {
             ledger.commit(db);
         }
-        simulation.clock.advance_ms(15_000);
+        simulation.clock.advance_ms(step_ms);
     }
     ledger.commit(db);
 }
@@ -52,16 +65,28 @@ impl ClockOf for Simulation {
     }
 }
 
-/// The workload; each part goes on as far as the disk lets it.
+/// Does every job that is due, as far as the disk lets it.
+fn run_jobs(db: &Db, simulation: &Simulation) {
+    while let Some(job) = db.next_job(simulation.clock_ms()) {
+        if db.run(job).is_err() {
+            break;
+        }
+    }
+}
+
+const MINUTES_20: u64 = 20 * 60 * 1000;
+
+/// The workload: append, seal, cut, merge, retention, restart; each part goes on as far as the
+/// disk lets it.
 fn work(simulation: &Simulation, ledger: &mut Ledger) {
-    if let Some(db) = open(simulation) {
-        ingest(&db, simulation, ledger, 0, 6);
+    for round in 0..4 {
+        if let Some(db) = open(simulation) {
+            ingest_every(&db, simulation, ledger, round * 10, 10, MINUTES_20);
+            run_jobs(&db, simulation);
+            ledger.commit(&db);
+        }
+        ledger.restart();
     }
-    ledger.restart();
-    if let Some(db) = open(simulation) {
-        ingest(&db, simulation, ledger, 6, 6);
-    }
-    ledger.restart();
 }
 
 #[test]
@@ -75,7 +100,10 @@ fn no_failing_change_of_the_disk_loses_or_invents_a_sample() {
             work(&simulation, &mut ledger);
             if !simulation.disk.fired() {
                 assert!(n > 10, "the workload changes the disk");
-                assert!(ledger.acknowledged() > 80, "without a failure all is acknowledged");
+                assert!(ledger.acknowledged() > 400, "without a failure all is acknowledged");
+                simulation.disk.crash(0);
+                let db = open(&simulation).expect("opens");
+                assert!(db.status().blocks.len() > 1, "the workload cuts");
                 break;
             }
             for fate in [0, 1, seed + 2] {

@@ -22,6 +22,8 @@ pub(crate) mod registry;
 pub(crate) mod sealed;
 pub(crate) mod shard;
 
+use std::collections::BTreeSet;
+
 use parking_lot::{Mutex, RwLock};
 use tidewatch_model::METRIC_NAME;
 
@@ -74,20 +76,36 @@ impl Head {
         (oldest <= newest).then_some((oldest, newest))
     }
 
-    /// Drops what lies before `floor`, which blocks have now, and the series that had only that.
-    /// Returns how many series went.
-    pub(crate) fn truncate(&self, floor: i64) -> usize {
-        let mut directory = self.directory.write();
-        let mut of_shard: [Vec<SeriesId>; SHARDS] = Default::default();
-        for id in directory.registry.ids() {
-            of_shard[Shard::of(id)].push(id);
-        }
+    /// Before this time samples are in blocks.
+    pub(crate) fn floor(&self) -> i64 {
+        self.shards[0].lock().floor
+    }
+
+    /// Gives back the memory of what is in blocks now, and removes the series that had only
+    /// that. Returns how many series went.
+    pub(crate) fn truncate(&self) -> usize {
         let mut gone = Vec::new();
-        for (shard, ids) in self.shards.iter().zip(of_shard) {
-            shard.lock().truncate(floor, ids.into_iter(), &mut gone);
+        {
+            let directory = self.directory.read();
+            for (shard, ids) in self.shards.iter().zip(directory.ids_of_shards()) {
+                shard.lock().truncate(ids.into_iter(), &mut gone);
+            }
         }
+        let mut directory = self.directory.write();
+        // Requests hold the directory while they write: what is empty now stays so.
+        gone.retain(|id| {
+            directory.registry.is_alive(*id) && self.shards[Shard::of(*id)].lock().is_empty_series(*id)
+        });
         directory.remove(&gone);
         gone.len()
+    }
+
+    /// Gives the numbers of the stretches of `length_ms` before `until` in which there are samples.
+    pub(crate) fn windows_before(&self, until: i64, length_ms: i64, windows: &mut BTreeSet<i64>) {
+        let of_shards = self.directory.read().ids_of_shards();
+        for (shard, ids) in self.shards.iter().zip(of_shards) {
+            shard.lock().windows_before(until, length_ms, ids.into_iter(), windows);
+        }
     }
 
     pub(crate) fn status(&self) -> HeadStatus {
@@ -164,6 +182,13 @@ impl Directory {
     pub(crate) fn insert_postings(&mut self, id: SeriesId) {
         let pairs = self.registry.labels(id).iter().map(|pair| pair.0);
         self.postings.insert(id.0, pairs, &self.registry);
+    }
+
+    /// Ids of living series, ascending, for each shard.
+    fn ids_of_shards(&self) -> [Vec<SeriesId>; SHARDS] {
+        let mut of_shards: [Vec<SeriesId>; SHARDS] = Default::default();
+        self.registry.ids().for_each(|id| of_shards[Shard::of(id)].push(id));
+        of_shards
     }
 
     pub(crate) fn index(&self) -> MemIndex<'_> {

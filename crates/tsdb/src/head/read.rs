@@ -80,10 +80,27 @@ impl Head {
     /// Copies what a selector needs: the series that satisfy `matchers` and have samples in `range`.
     pub(crate) fn snapshot(&self, matchers: &[Matcher], range: TimeRange) -> HeadSnapshot {
         let directory = self.directory.read();
+        let ids = directory.matching(matchers);
+        self.snapshot_of(&directory, ids.iter().map(SeriesId), range, |shard, id| {
+            shard.late.get(&id).map_or(&[], Vec::as_slice)
+        })
+    }
+
+    /// Copies the part that the cut under way has of some series.
+    pub(crate) fn cut_snapshot(&self, ids: &[SeriesId], range: TimeRange) -> HeadSnapshot {
+        let directory = self.directory.read();
+        self.snapshot_of(&directory, ids.iter().copied(), range, Shard::cutting)
+    }
+
+    fn snapshot_of(
+        &self,
+        directory: &Directory,
+        ids: impl Iterator<Item = SeriesId>,
+        range: TimeRange,
+        late_of: impl for<'a> Fn(&'a Shard, SeriesId) -> &'a [Sample],
+    ) -> HeadSnapshot {
         let mut of_shard: [Vec<SeriesId>; SHARDS] = Default::default();
-        for id in &directory.matching(matchers) {
-            of_shard[Shard::of(SeriesId(id))].push(SeriesId(id));
-        }
+        ids.for_each(|id| of_shard[Shard::of(id)].push(id));
         let mut snapshot = HeadSnapshot::default();
         let mut found = Vec::new();
         for (shard, ids) in self.shards.iter().zip(of_shard).filter(|(_, ids)| !ids.is_empty()) {
@@ -92,22 +109,29 @@ impl Head {
             for id in ids {
                 let Some(open) = shard.get(id) else { continue };
                 let runs = snapshot.copy_runs(&shard, open, range, &mut clocks);
-                let late = snapshot.copy_late(&shard, id, open, range);
+                let late = if open.has_late { late_of(&shard, id) } else { &[] };
+                let late = snapshot.copy_late(late, range);
                 if !runs.is_empty() || !late.is_empty() {
                     found.push(Found { id, runs, late });
                 }
             }
         }
         found.sort_unstable_by(|a, b| compare(&directory.registry, a.id, b.id));
-        snapshot.series = found
-            .into_iter()
-            .map(|Found { id, runs, late }| SnapshotSeries {
-                labels: directory.registry.to_labels(id),
-                runs,
-                late,
-            })
-            .collect();
+        let series = |Found { id, runs, late }| SnapshotSeries {
+            labels: directory.registry.to_labels(id),
+            runs,
+            late,
+        };
+        snapshot.series = found.into_iter().map(series).collect();
         snapshot
+    }
+
+    /// All series in the order of their labels.
+    pub(crate) fn ids_by_labels(&self) -> Vec<SeriesId> {
+        let directory = self.directory.read();
+        let mut ids: Vec<SeriesId> = directory.registry.ids().collect();
+        ids.sort_unstable_by(|a, b| compare(&directory.registry, *a, *b));
+        ids
     }
 
     /// Names of labels on series that satisfy `matchers` and have samples in `range`, sorted.
@@ -191,7 +215,7 @@ impl Shard {
     }
 
     /// Visits the runs of a series that overlap a range, newest first.
-    fn for_each_run(&self, open: &Open, range: TimeRange, mut visit: impl FnMut(RunPlace)) {
+    pub(super) fn for_each_run(&self, open: &Open, range: TimeRange, mut visit: impl FnMut(RunPlace)) {
         let start = range.start.max(self.floor);
         let mut place =
             RunPlace { clock: open.clock, first_row: open.first_row, count: open.count, chunk: NONE };
@@ -219,10 +243,10 @@ impl Shard {
 
 /// Where a run stands in its shard; `chunk` is [`NONE`] for the open one.
 #[derive(Debug, Clone, Copy)]
-struct RunPlace {
-    clock: u32,
-    first_row: u8,
-    count: u8,
+pub(super) struct RunPlace {
+    pub(super) clock: u32,
+    pub(super) first_row: u8,
+    pub(super) count: u8,
     chunk: u32,
 }
 
@@ -271,12 +295,9 @@ impl HeadSnapshot {
         self.clocks.len() as u32 - 1
     }
 
-    fn copy_late(&mut self, shard: &Shard, id: SeriesId, open: &Open, range: TimeRange) -> Range<u32> {
+    fn copy_late(&mut self, late: &[Sample], range: TimeRange) -> Range<u32> {
         let start = self.late.len() as u32;
-        if open.has_late {
-            let late = shard.late.get(&id).into_iter().flatten();
-            self.late.extend(late.filter(|sample| contains(range, sample.timestamp)));
-        }
+        self.late.extend(late.iter().filter(|sample| contains(range, sample.timestamp)));
         start..self.late.len() as u32
     }
 

@@ -12,10 +12,12 @@
 //! among the series' runs. What lies below the floor is in blocks, and not read here, except
 //! for late samples, which are removed the moment a block has them.
 
+use std::collections::BTreeSet;
+
 use hashbrown::HashMap;
 use tidewatch_chunk::Encoder;
 use tidewatch_model::Sample;
-use tidewatch_storage::Refusal;
+use tidewatch_storage::{Refusal, TimeRange};
 
 use super::cells::{Cells, NONE, Tail, decode_tokens};
 use super::clock::{Clocks, ROWS_MAX};
@@ -57,8 +59,12 @@ pub(crate) struct Shard {
     pub(crate) clocks: Clocks,
     pub(crate) sealed: Sealed,
     pub(crate) late: HashMap<SeriesId, Vec<Sample>>,
-    /// Samples before this time are in blocks.
+    /// Samples of runs before this time are in blocks.
     pub(crate) floor: i64,
+    /// Samples before this time are taken as late ones: a cut has the others, or will.
+    bar: i64,
+    /// Late samples that are part of the cut under way.
+    cutting: HashMap<SeriesId, Vec<Sample>>,
     /// Times of the samples taken since the shard began; `i64::MAX` and `MIN` before the first.
     pub(crate) oldest: i64,
     pub(crate) newest: i64,
@@ -94,6 +100,8 @@ impl Default for Shard {
             sealed: Sealed::default(),
             late: HashMap::new(),
             floor: i64::MIN,
+            bar: i64::MIN,
+            cutting: HashMap::new(),
             oldest: i64::MAX,
             newest: i64::MIN,
             samples: 0,
@@ -128,7 +136,7 @@ impl Shard {
     pub(crate) fn take(&mut self, id: SeriesId, sample: Sample, window_ms: i64) -> Verdict {
         let open = open_of(&mut self.pages, id);
         if open.clock == NONE
-            || sample.timestamp < self.floor
+            || sample.timestamp < self.bar
             || !self.clocks.take(open.clock, open.first_row, open.count, sample.timestamp)
         {
             return self.take_apart(id, sample, window_ms);
@@ -151,7 +159,7 @@ impl Shard {
     fn take_apart(&mut self, id: SeriesId, sample: Sample, window_ms: i64) -> Verdict {
         let open = *self.open_mut(id);
         let newest = self.newest_of(&open);
-        if sample.timestamp < self.floor || newest.is_some_and(|newest| sample.timestamp <= newest) {
+        if sample.timestamp < self.bar || newest.is_some_and(|newest| sample.timestamp <= newest) {
             return self.take_late(id, sample, window_ms);
         }
         if open.clock == NONE {
@@ -278,35 +286,78 @@ impl Shard {
         None
     }
 
-    /// Blocks have what lies before `floor` and is here now, late samples included; they are
-    /// not read here any more. [`Shard::truncate`] gives their memory back.
-    pub(crate) fn cut_before(&mut self, floor: i64) {
-        self.floor = self.floor.max(floor);
-        let ids: Vec<SeriesId> = self.late.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.drop_late(id, floor));
+    /// A cut begins: what lies before `bar` now is its part, and does not change any more.
+    pub(crate) fn begin_cut(&mut self, bar: i64) {
+        self.bar = self.bar.max(bar);
+        self.cutting.clear();
+        for (id, late) in &self.late {
+            let part: Vec<Sample> = late.iter().copied().filter(|sample| sample.timestamp < bar).collect();
+            if !part.is_empty() {
+                self.cutting.insert(*id, part);
+            }
+        }
     }
 
-    /// Drops what lies before `floor` as far as whole runs go: blocks have it now. Gives the
-    /// series of `ids` that hold nothing any more to `gone`.
-    pub(crate) fn truncate(
-        &mut self,
-        floor: i64,
-        ids: impl Iterator<Item = SeriesId>,
-        gone: &mut Vec<SeriesId>,
-    ) {
+    /// A cut has ended: blocks have what was its part, and it is not read here any more.
+    /// [`Shard::truncate`] gives its memory back.
+    pub(crate) fn end_cut(&mut self, floor: i64) {
         self.floor = self.floor.max(floor);
+        self.bar = self.bar.max(floor);
+        for (id, part) in std::mem::take(&mut self.cutting) {
+            self.drop_late(id, &part);
+        }
+    }
+
+    /// Late samples of a series that are part of the cut under way.
+    pub(crate) fn cutting(&self, id: SeriesId) -> &[Sample] {
+        self.cutting.get(&id).map_or(&[], Vec::as_slice)
+    }
+
+    /// Gives the numbers of the stretches of `length_ms` before `until` in which there are samples.
+    pub(crate) fn windows_before(
+        &self,
+        until: i64,
+        length_ms: i64,
+        ids: impl Iterator<Item = SeriesId>,
+        windows: &mut BTreeSet<i64>,
+    ) {
+        let range = TimeRange { start: i64::MIN, end: until - 1 };
+        let window = |timestamp: i64| timestamp.div_euclid(length_ms);
         for id in ids {
-            let Some(open) = self.get(id).copied() else {
-                gone.push(id);
-                continue;
-            };
-            let open = self.truncate_runs(open, floor);
-            *self.open_mut(id) = open;
-            if open.clock == NONE && !open.has_late {
+            let Some(open) = self.get(id) else { continue };
+            self.for_each_run(open, range, |place| {
+                let rows = self.clocks.rows(place.clock, place.first_row, place.count);
+                let rows =
+                    &rows[rows.partition_point(|t| *t < self.floor)..rows.partition_point(|t| *t < until)];
+                if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
+                    windows.insert(window(*first));
+                    if window(*first) != window(*last) {
+                        windows.extend(rows.iter().map(|t| window(*t)));
+                    }
+                }
+            });
+        }
+        windows.extend(self.cutting.values().flatten().map(|sample| window(sample.timestamp)));
+    }
+
+    /// Gives back the memory of runs that lie before the floor as a whole. Gives the series of
+    /// `ids` that hold nothing any more to `gone`.
+    pub(crate) fn truncate(&mut self, ids: impl Iterator<Item = SeriesId>, gone: &mut Vec<SeriesId>) {
+        for id in ids {
+            if let Some(open) = self.get(id).copied() {
+                *self.open_mut(id) = self.truncate_runs(open, self.floor);
+            }
+            if self.is_empty_series(id) {
                 gone.push(id);
             }
         }
-        self.oldest = self.oldest.max(floor);
+        let late = self.late.values().filter_map(|late| late.first()).map(|sample| sample.timestamp).min();
+        self.oldest = self.oldest.max(self.floor).min(late.unwrap_or(i64::MAX));
+    }
+
+    /// Whether the shard holds no sample of a series.
+    pub(crate) fn is_empty_series(&self, id: SeriesId) -> bool {
+        self.get(id).is_none_or(|open| open.clock == NONE && !open.has_late)
     }
 
     fn truncate_runs(&mut self, mut open: Open, floor: i64) -> Open {
@@ -340,11 +391,11 @@ impl Shard {
         open
     }
 
-    /// Removes late samples of a series that a block has now: those before `until`.
-    pub(crate) fn drop_late(&mut self, id: SeriesId, until: i64) {
+    /// Removes late samples of a series that a block has now.
+    fn drop_late(&mut self, id: SeriesId, part: &[Sample]) {
         let Some(late) = self.late.get_mut(&id) else { return };
         let before = late.len();
-        late.retain(|sample| sample.timestamp >= until);
+        late.retain(|sample| part.binary_search_by_key(&sample.timestamp, |p| p.timestamp).is_err());
         self.samples -= (before - late.len()) as u64;
         if late.is_empty() {
             self.late.remove(&id);

@@ -1,0 +1,108 @@
+//! Cutting: what the head has before a time moves to blocks.
+//!
+//! ```text
+//!  begin   each shard: a bar at the time, logged; what lies before it does not change any more
+//!  write   one block for each stretch of two hours, durable
+//!  end     logged; blocks visible; floor of the shards at the time; memory given back
+//! ```
+//!
+//! A sample that comes after the beginning and lies before the bar goes to the late samples and
+//! is not part of the cut. A crash before the end leaves the head as it was, maybe with a block
+//! that has the same samples: read once, and cut again later.
+//!
+//! Not here: when to cut (`jobs`).
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
+
+use tidewatch_storage::{RunValues, Scratch, Selection, TimeRange};
+
+use crate::block::{Block, BlockError, Writer, WriterOptions, block_path};
+use crate::db::{Db, Files};
+use crate::head::append::FrameLog;
+use crate::head::registry::SeriesId;
+use crate::jobs::{JobError, SLICE_SERIES};
+use crate::log::{write_cut_begin, write_cut_end};
+use crate::options::BLOCK_MS;
+use crate::select::DbSelection;
+
+impl Db {
+    pub(crate) fn cut(&self, files: &Files, until_ms: i64) -> Result<(), JobError> {
+        let mut frame = Vec::new();
+        let mut windows = BTreeSet::new();
+        for (at, shard) in self.head.shards.iter().enumerate() {
+            let mut shard = shard.lock();
+            write_cut_begin(at as u8, until_ms, &mut frame);
+            files.log.append(&frame)?;
+            shard.begin_cut(until_ms);
+        }
+        self.head.windows_before(until_ms, BLOCK_MS, &mut windows);
+        let ids = self.head.ids_by_labels();
+        let mut blocks = Vec::new();
+        for window in windows {
+            let start_ms = window * BLOCK_MS;
+            blocks.extend(self.write_block(files, &ids, start_ms, start_ms + BLOCK_MS)?);
+        }
+        write_cut_end(until_ms, &mut frame);
+        files.log.append(&frame)?;
+        // A reader looks at the head first: it finds the samples there or, after this, in a block.
+        self.blocks.replace(&[], blocks);
+        for shard in &self.head.shards {
+            shard.lock().end_cut(until_ms);
+        }
+        let gone = self.head.truncate();
+        self.counters.series_removed.fetch_add(gone as u64, Ordering::Relaxed);
+        self.counters.cuts.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes the block of one stretch; none where no series has a sample there.
+    fn write_block(
+        &self,
+        files: &Files,
+        ids: &[SeriesId],
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Result<Option<Block>, JobError> {
+        let dir = files.directory.blocks();
+        let id = self.blocks.take_id();
+        let options = WriterOptions { id, start_ms, end_ms, level: 0, parents: Vec::new() };
+        let mut writer = Writer::create(&self.env, &dir, options)?;
+        let range = TimeRange { start: start_ms, end: end_ms - 1 };
+        let mut scratch = Scratch::default();
+        for slice in ids.chunks(SLICE_SERIES) {
+            if self.is_stopping() {
+                return Err(JobError::Stopped);
+            }
+            write_slice(
+                &mut writer,
+                &DbSelection::of_head(self.head.cut_snapshot(slice, range)),
+                range,
+                &mut scratch,
+            )?;
+        }
+        let meta = writer.finish()?;
+        Ok(meta.map(|meta| Block::open(&self.env, &block_path(&dir, meta.id))).transpose()?)
+    }
+}
+
+fn write_slice(
+    writer: &mut Writer,
+    selection: &DbSelection,
+    range: TimeRange,
+    scratch: &mut Scratch,
+) -> Result<(), JobError> {
+    let mut written: Result<(), BlockError> = Ok(());
+    let mut current = None;
+    selection.scan(0..selection.len(), range, scratch, &mut |series, run| {
+        let RunValues::Floats(values) = run.values else { unreachable!("the head holds floats") };
+        written = match current.replace(series) {
+            Some(before) if before == series => Ok(()),
+            _ => writer.series(selection.labels(series)),
+        }
+        .and_then(|()| writer.floats(run.timestamps, values));
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(written?)
+}
