@@ -51,6 +51,9 @@ pub struct QueryContext {
     pub lookback_ms: Option<i64>,
     /// Counts samples for each step too (`stats=all`).
     pub per_step_statistics: bool,
+    /// The query's text, which turns the places of annotations into lines and columns. Without
+    /// it they are columns of one line.
+    pub query: Option<Arc<str>>,
 }
 
 impl QueryContext {
@@ -62,6 +65,7 @@ impl QueryContext {
             memory_bytes: tidewatch_model::Limits::default().query_memory_bytes as u64,
             lookback_ms: None,
             per_step_statistics: false,
+            query: None,
         }
     }
 }

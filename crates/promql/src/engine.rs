@@ -1,10 +1,21 @@
 //! The engine: the door through which queries come.
 
+use std::sync::Arc;
+
 use tidewatch_env::Env;
-use tidewatch_parser::Expr;
+use tidewatch_model::{InstantSample, RangeSeries, SampleValue, Value};
+use tidewatch_parser::{Expr, ValueType};
 use tidewatch_storage::Select;
 
-use crate::context::{Answer, EngineOptions, QueryContext, QueryError};
+use crate::context::{Answer, EngineOptions, QueryContext, QueryError, QueryStatistics};
+use crate::eval::{Evaluator, Output, Tally, without_metadata};
+use crate::frame::{Frame, same_labels_error};
+use crate::grid::Grid;
+use crate::guard::Guard;
+use crate::matrix;
+use crate::notes::Notes;
+use crate::plan::{self, Kind, Node};
+use crate::row::{Cell, RowRef, set_steps};
 
 /// Evaluates expressions. Holds no state between queries.
 #[derive(Clone)]
@@ -30,7 +41,7 @@ impl Engine {
         at: i64,
         context: &QueryContext,
     ) -> Result<Answer, QueryError> {
-        self.evaluate(store, expr, at, at, 0, context)
+        self.evaluate(store, expr, Grid::single(at), 0, context)
     }
 
     /// Evaluates `expr` at `start`, `start + step`, … up to and including `end`.
@@ -43,19 +54,149 @@ impl Engine {
         step: i64,
         context: &QueryContext,
     ) -> Result<Answer, QueryError> {
-        self.evaluate(store, expr, start, end, step, context)
+        if !matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector) {
+            return Err(QueryError::Execution(format!(
+                "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
+                expr.value_type().documented()
+            )));
+        }
+        if end < start {
+            return Err(QueryError::Execution("end timestamp must not be before start time".to_owned()));
+        }
+        if step <= 0 {
+            return Err(QueryError::Execution(
+                "zero or negative query resolution step widths are not accepted. Try a positive integer"
+                    .to_owned(),
+            ));
+        }
+        self.evaluate(store, expr, Grid::new(start, end, step), step, context)
     }
 
     fn evaluate(
         &self,
-        _store: &dyn Select,
-        _expr: &Expr,
-        _start: i64,
-        _end: i64,
-        _step: i64,
-        _context: &QueryContext,
+        store: &dyn Select,
+        expr: &Expr,
+        grid: Grid,
+        step: i64,
+        context: &QueryContext,
     ) -> Result<Answer, QueryError> {
-        let _ = &self.env;
-        Err(QueryError::Execution("the evaluator is being written".to_owned()))
+        let node = plan::build(expr, grid, step, &self.options)?;
+        let guard = Guard::new(Arc::clone(&self.env.clock), context.clone(), self.options.samples_max);
+        let mut evaluator = Evaluator {
+            store,
+            parallel: &*self.env.parallel,
+            options: &self.options,
+            lookback: context.lookback_ms.unwrap_or(self.options.lookback_ms),
+            guard,
+            notes: Notes::default(),
+            tally: Tally::sized(grid.count, context.per_step_statistics),
+            selections: Vec::new(),
+        };
+        let value = self.value(&mut evaluator, &node, grid, step)?;
+        let statistics = statistics(&evaluator, grid);
+        let annotations = evaluator.notes.into_annotations(context.query.as_deref());
+        Ok(Answer { value, annotations, statistics })
     }
+
+    fn value(
+        &self,
+        evaluator: &mut Evaluator<'_>,
+        node: &Node,
+        grid: Grid,
+        step: i64,
+    ) -> Result<Value, QueryError> {
+        if let Kind::Matrix(plan) = &node.kind {
+            return matrix::eval(evaluator, plan, grid).map(Value::Matrix);
+        }
+        let output = evaluator.eval(node, grid)?;
+        let time = grid.start;
+        match (output, step) {
+            (Output::Scalar(values), 0) => Ok(Value::Scalar { timestamp: time, value: values[0] }),
+            (Output::Scalar(values), _) => {
+                let floats = grid.times().zip(values).collect();
+                Ok(Value::Matrix(vec![RangeSeries { floats, ..RangeSeries::default() }]))
+            }
+            (Output::Text(value), _) => Ok(Value::String { timestamp: time, value }),
+            (Output::Rows(frame), 0) => {
+                let frame = drop_names(evaluator, frame)?;
+                Ok(Value::Vector(instant_samples(&frame, time)))
+            }
+            (Output::Rows(frame), _) => {
+                let frame = drop_names(evaluator, frame)?;
+                Ok(Value::Matrix(range_series(&frame, grid)))
+            }
+        }
+    }
+}
+
+/// Drops the names that were only marked so far, and refuses rows with equal labels.
+fn drop_names(evaluator: &Evaluator<'_>, frame: Frame) -> Result<Frame, QueryError> {
+    let frame = if evaluator.options.delayed_name_removal {
+        frame.rename(&evaluator.guard, |name| {
+            let mut name = name.clone();
+            if name.drop {
+                name.labels = without_metadata(&name.labels);
+            }
+            name
+        })?
+    } else {
+        frame
+    };
+    if frame.has_equal_labels() {
+        return Err(same_labels_error());
+    }
+    Ok(frame)
+}
+
+fn sample_value(cell: Cell<'_>) -> SampleValue {
+    match cell {
+        Cell::Float(value) => SampleValue::Float(value),
+        Cell::Histogram(histogram) => SampleValue::Histogram(Arc::clone(histogram)),
+    }
+}
+
+fn instant_samples(frame: &Frame, timestamp: i64) -> Vec<InstantSample> {
+    let samples = frame.rows().filter_map(|(name, row)| {
+        let value = sample_value(row.get(0)?);
+        Some(InstantSample { labels: name.labels.clone(), timestamp, value })
+    });
+    samples.collect()
+}
+
+/// Rows with any sample, sorted by labels.
+fn range_series(frame: &Frame, grid: Grid) -> Vec<RangeSeries> {
+    let rows = frame.rows().filter(|(_, row)| !row.is_empty());
+    let mut series: Vec<RangeSeries> = rows
+        .map(|(name, row)| RangeSeries { labels: name.labels.clone(), ..samples_of(row, grid) })
+        .collect();
+    series.sort_by(|a, b| a.labels.cmp(&b.labels));
+    series
+}
+
+fn samples_of(row: RowRef<'_>, grid: Grid) -> RangeSeries {
+    let mut series = RangeSeries::default();
+    for step in set_steps(row.present) {
+        match row.get(step).expect("the bit is set") {
+            Cell::Float(value) => series.floats.push((grid.time(step), value)),
+            Cell::Histogram(histogram) => series.histograms.push((grid.time(step), Arc::clone(histogram))),
+        }
+    }
+    series
+}
+
+fn statistics(evaluator: &Evaluator<'_>, grid: Grid) -> QueryStatistics {
+    let mut statistics = QueryStatistics {
+        samples_total: evaluator.tally.total,
+        samples_peak: evaluator.guard.samples_peak().max(evaluator.tally.total.min(1)),
+        samples_per_step: grid.times().zip(evaluator.tally.per_step.iter().copied()).collect(),
+        bytes_peak: evaluator.guard.bytes_peak(),
+        ..QueryStatistics::default()
+    };
+    for resolved in &evaluator.selections {
+        let read = resolved.selection.statistics();
+        statistics.series += resolved.selection.len() as u64;
+        statistics.samples_read += read.samples;
+        statistics.bytes_read += read.bytes;
+    }
+    statistics
 }

@@ -1,0 +1,356 @@
+//! Arithmetic and comparison between vectors.
+//!
+//! Matching is by series and not by step: signatures, result labels and the pairs of rows are
+//! found once, and then each pair is computed over its columns. What may change with the step is
+//! which rows of a signature are present; two at once on a side that must have one are an error.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use tidewatch_model::Labels;
+use tidewatch_parser::{BinaryOp, Cardinality, PosRange, VectorMatching};
+
+use super::changes_meaning;
+use super::element::{Outcome, compute};
+use super::matching::{Matched, Signer};
+use crate::context::QueryError;
+use crate::eval::{Evaluator, is_metadata};
+use crate::frame::{Frame, Name, merge_row};
+use crate::grid::Grid;
+use crate::notes::Notes;
+use crate::plan::Binary;
+use crate::row::{Cell, Row, RowRef, bit, clear_bit, words};
+
+pub(super) fn eval(
+    evaluator: &mut Evaluator<'_>,
+    pos: PosRange,
+    plan: &Binary,
+    grid: Grid,
+) -> Result<Frame, QueryError> {
+    let lhs = evaluator.rows(&plan.lhs, grid)?;
+    let rhs = evaluator.rows(&plan.rhs, grid)?;
+    let matching = plan.matching.clone().unwrap_or_default();
+    // The "one" side is on the right from here on.
+    let swapped = matching.cardinality == Cardinality::OneToMany;
+    let (many, one) = if swapped { (&rhs, &lhs) } else { (&lhs, &rhs) };
+    let signer = Signer::new(&matching);
+    let matched = Matched::new(&signer, many, one);
+    let (fill_many, fill_one) = match swapped {
+        true => (matching.fill.rhs, matching.fill.lhs),
+        false => (matching.fill.lhs, matching.fill.rhs),
+    };
+    let mut join = Join {
+        plan,
+        matching: &matching,
+        swapped,
+        pos,
+        many,
+        one,
+        matched: &matched,
+        fill_many,
+        fill_one,
+        steps: grid.count,
+        delayed: evaluator.options.delayed_name_removal,
+        rows: Vec::new(),
+        place: HashMap::new(),
+        notes: std::mem::take(&mut evaluator.notes),
+    };
+    let joined = join.run(evaluator);
+    evaluator.notes = std::mem::take(&mut join.notes);
+    joined?;
+    let mut frame = Frame::new(grid.count);
+    for result in join.rows {
+        if !result.row.is_empty() {
+            frame.push(result.name, result.row.as_ref(), &evaluator.guard)?;
+        }
+    }
+    Ok(frame)
+}
+
+struct Join<'a> {
+    plan: &'a Binary,
+    matching: &'a VectorMatching,
+    swapped: bool,
+    pos: PosRange,
+    many: &'a Frame,
+    one: &'a Frame,
+    matched: &'a Matched,
+    /// Stand in for a missing element of either side.
+    fill_many: Option<f64>,
+    fill_one: Option<f64>,
+    steps: usize,
+    delayed: bool,
+    rows: Vec<ResultRow>,
+    place: HashMap<Labels, usize>,
+    notes: Notes,
+}
+
+/// A row of the result.
+struct ResultRow {
+    name: Name,
+    row: Row,
+    /// Steps at which a pair was computed, whether it passed or not.
+    taken: Vec<u64>,
+    signature: usize,
+}
+
+impl Join<'_> {
+    fn run(&mut self, evaluator: &Evaluator<'_>) -> Result<(), QueryError> {
+        let one_to_one = self.matching.cardinality == Cardinality::OneToOne;
+        for signature in 0..self.matched.signatures.len() {
+            evaluator.guard.check()?;
+            let ones = &self.matched.right_rows[signature];
+            let manys = &self.matched.left_rows[signature];
+            self.refuse_duplicates(signature, ones)?;
+            if one_to_one {
+                self.refuse_many(ones, manys)?;
+            }
+            let mut met = vec![0u64; words(self.steps)];
+            for &many in manys {
+                let row = self.many.row(many);
+                met.iter_mut().zip(row.present).for_each(|(met, present)| *met |= present);
+                self.join_many(signature, many, ones)?;
+            }
+            if let Some(fill) = self.fill_many {
+                for &one in ones {
+                    self.fill_lonely(signature, one, &met, fill)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Two rows of the "one" side with one signature must not meet at a step at which they would
+    /// be used: when the other vector is empty there, nothing is looked at.
+    fn refuse_duplicates(&self, signature: usize, ones: &[usize]) -> Result<(), QueryError> {
+        if ones.len() < 2 {
+            return Ok(());
+        }
+        let mut seen: Vec<Option<usize>> = vec![None; self.steps];
+        for &one in ones {
+            for step in crate::row::set_steps(self.one.row(one).present) {
+                let Some(other) = seen[step].replace(one) else { continue };
+                if !self.looks(step) {
+                    continue;
+                }
+                let side = if self.swapped { "left" } else { "right" };
+                let group = &self.matched.signatures[signature];
+                let labels = |row: usize| &self.one.names[row].labels;
+                return Err(QueryError::Execution(format!(
+                    "found duplicate series for the match group {group} on the {side} hand-side of the operation: [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
+                    labels(one),
+                    labels(other)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the operation looks at its elements at a step: not when one side has none at all
+    /// and nothing stands in for it.
+    fn looks(&self, step: usize) -> bool {
+        let fills = self.fill_many.is_some() || self.fill_one.is_some();
+        fills || self.many.rows().any(|(_, row)| bit(row.present, step))
+    }
+
+    /// Of two rows on the left with one signature, one at most may find a partner at a step.
+    fn refuse_many(&self, ones: &[usize], manys: &[usize]) -> Result<(), QueryError> {
+        if manys.len() < 2 {
+            return Ok(());
+        }
+        let mut partner = vec![0u64; words(self.steps)];
+        for &one in ones {
+            partner.iter_mut().zip(self.one.row(one).present).for_each(|(a, b)| *a |= b);
+        }
+        if self.fill_one.is_some() {
+            partner.fill(u64::MAX);
+        }
+        let mut seen = vec![0u64; words(self.steps)];
+        for &many in manys {
+            for (i, present) in self.many.row(many).present.iter().enumerate() {
+                let used = present & partner[i];
+                if seen[i] & used != 0 {
+                    return Err(QueryError::Execution(
+                        "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
+                            .to_owned(),
+                    ));
+                }
+                seen[i] |= used;
+            }
+        }
+        Ok(())
+    }
+
+    fn join_many(&mut self, signature: usize, many: usize, ones: &[usize]) -> Result<(), QueryError> {
+        let (many_frame, one_frame) = (self.many, self.one);
+        let row = many_frame.row(many);
+        let mut alone: Vec<u64> = row.present.to_vec();
+        for &one in ones {
+            let partner = one_frame.row(one);
+            alone.iter_mut().zip(partner.present).for_each(|(alone, present)| *alone &= !present);
+            let names = (&many_frame.names[many], &one_frame.names[one].labels);
+            self.pair(signature, names, row, partner)?;
+        }
+        if let Some(fill) = self.fill_one
+            && alone.iter().any(|word| *word != 0)
+        {
+            let filled = filled_row(self.steps, fill, alone);
+            let group = self.matched.signatures[signature].clone();
+            self.pair(signature, (&many_frame.names[many], &group), row, filled.as_ref())?;
+        }
+        Ok(())
+    }
+
+    /// Pairs a row of the "one" side with the fill value where it met no other.
+    fn fill_lonely(
+        &mut self,
+        signature: usize,
+        one: usize,
+        met: &[u64],
+        fill: f64,
+    ) -> Result<(), QueryError> {
+        let one_frame = self.one;
+        let row = one_frame.row(one);
+        let lonely: Vec<u64> = row.present.iter().zip(met).map(|(a, b)| a & !b).collect();
+        if lonely.iter().all(|word| *word == 0) {
+            return Ok(());
+        }
+        let filled = filled_row(self.steps, fill, lonely);
+        let name = Name::keep(self.matched.signatures[signature].clone());
+        self.pair(signature, (&name, &one_frame.names[one].labels), filled.as_ref(), row)
+    }
+
+    /// Computes a row of the many side with one of the one side where both are present.
+    fn pair(
+        &mut self,
+        signature: usize,
+        (many_name, one_labels): (&Name, &Labels),
+        many: RowRef<'_>,
+        one: RowRef<'_>,
+    ) -> Result<(), QueryError> {
+        let both: Vec<u64> = many.present.iter().zip(one.present).map(|(a, b)| a & b).collect();
+        if both.iter().all(|word| *word == 0) {
+            return Ok(());
+        }
+        let (lhs, rhs) = if self.swapped { (one, many) } else { (many, one) };
+        let mut result = Row::default();
+        result.reset(self.steps);
+        let computed = compute_row(self.plan, lhs, rhs, &both, self.pos, &mut result, &mut self.notes);
+        self.emit(signature, self.result_name(many_name, one_labels), computed, &result)
+    }
+
+    /// Adds a pair's result to the row of its labels.
+    fn emit(
+        &mut self,
+        signature: usize,
+        name: Name,
+        computed: Vec<u64>,
+        result: &Row,
+    ) -> Result<(), QueryError> {
+        let Some(&place) = self.place.get(&name.labels) else {
+            self.place.insert(name.labels.clone(), self.rows.len());
+            self.rows.push(ResultRow { name, row: result.clone(), taken: computed, signature });
+            return Ok(());
+        };
+        let row = &mut self.rows[place];
+        let again = row.taken.iter().zip(&computed).any(|(a, b)| a & b != 0);
+        if again && row.signature == signature && self.matching.cardinality != Cardinality::OneToOne {
+            return Err(QueryError::Execution(
+                "multiple matches for labels: grouping labels must ensure unique matches".to_owned(),
+            ));
+        }
+        row.taken.iter_mut().zip(&computed).for_each(|(a, b)| *a |= b);
+        merge_row(&mut row.row, result.as_ref())
+    }
+
+    /// The labels of a result: those of the many side, of which only the matching ones are left
+    /// where both sides have one, and those that are taken from the one side.
+    fn result_name(&self, many: &Name, one: &Labels) -> Name {
+        let drops = changes_meaning(self.plan.op) || self.plan.return_bool && !self.delayed;
+        let one_to_one = self.matching.cardinality == Cardinality::OneToOne;
+        let listed = |name: &str| self.matching.labels.iter().any(|label| label == name);
+        let kept = many
+            .labels
+            .without(|name| drops && is_metadata(name) || one_to_one && listed(name) != self.matching.on);
+        let drop = many.drop || self.plan.return_bool && self.delayed;
+        if self.matching.include.is_empty() {
+            return Name { labels: kept, drop };
+        }
+        let mut labels = kept.to_builder();
+        for name in &self.matching.include {
+            labels.set(name, one.get(name).unwrap_or_default());
+        }
+        Name { labels: labels.build(), drop }
+    }
+}
+
+/// A row of one value at the steps of `present`.
+fn filled_row(steps: usize, value: f64, present: Vec<u64>) -> Row {
+    Row { values: vec![value; steps], present, histograms: Vec::new() }
+}
+
+/// Computes the steps of `both` into `result`, which has those that pass. Returns the steps at
+/// which there was anything to compute.
+fn compute_row(
+    plan: &Binary,
+    lhs: RowRef<'_>,
+    rhs: RowRef<'_>,
+    both: &[u64],
+    pos: PosRange,
+    result: &mut Row,
+    notes: &mut Notes,
+) -> Vec<u64> {
+    let mut computed = both.to_vec();
+    if lhs.histograms.is_empty() && rhs.histograms.is_empty() && compute_floats(plan, lhs, rhs, both, result)
+    {
+        return computed;
+    }
+    for step in crate::row::set_steps(both) {
+        let (Some(left), Some(right)) = (lhs.get(step), rhs.get(step)) else { continue };
+        match compute(plan.op, left.into(), right.into(), pos, notes) {
+            None => clear_bit(&mut computed, step),
+            Some(Outcome::Float(value)) => result.set(step, value),
+            Some(Outcome::Histogram(histogram)) => result.set_histogram(step, Arc::new(histogram)),
+            Some(Outcome::Holds(holds)) if plan.return_bool => {
+                result.set(step, f64::from(u8::from(holds)));
+            }
+            Some(Outcome::Holds(false)) => {}
+            Some(Outcome::Holds(true)) => match left {
+                Cell::Float(value) => result.set(step, value),
+                Cell::Histogram(histogram) => result.set_histogram(step, Arc::clone(histogram)),
+            },
+        }
+    }
+    computed
+}
+
+/// The loops for floats alone. `false` for operators that have none.
+fn compute_floats(plan: &Binary, lhs: RowRef<'_>, rhs: RowRef<'_>, both: &[u64], result: &mut Row) -> bool {
+    use BinaryOp as B;
+    let Row { values, present, .. } = result;
+    present.copy_from_slice(both);
+    let pairs = values.iter_mut().zip(lhs.values.iter().zip(rhs.values));
+    match plan.op {
+        B::Add => pairs.for_each(|(value, (a, b))| *value = a + b),
+        B::Sub => pairs.for_each(|(value, (a, b))| *value = a - b),
+        B::Mul => pairs.for_each(|(value, (a, b))| *value = a * b),
+        B::Div => pairs.for_each(|(value, (a, b))| *value = a / b),
+        B::Mod | B::Pow | B::Atan2 => {
+            pairs.for_each(|(value, (a, b))| *value = super::scalar_op(plan.op, *a, *b));
+        }
+        op if op.is_comparison() => {
+            for (step, (value, (a, b))) in pairs.enumerate() {
+                let holds = super::scalar_op(op, *a, *b);
+                *value = if plan.return_bool { holds } else { *a };
+                if holds == 0.0 && !plan.return_bool {
+                    clear_bit(present, step);
+                }
+            }
+        }
+        _ => {
+            present.fill(0);
+            return false;
+        }
+    }
+    true
+}

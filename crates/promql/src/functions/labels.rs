@@ -1,0 +1,67 @@
+//! `label_replace` and `label_join`.
+
+use tidewatch_model::regex::GoRegex;
+use tidewatch_model::{METRIC_NAME, is_valid_label_name};
+
+use crate::context::QueryError;
+use crate::eval::Evaluator;
+use crate::frame::{Frame, Name};
+use crate::grid::Grid;
+use crate::plan::Node;
+
+use super::text;
+
+pub(super) fn label_replace(
+    evaluator: &mut Evaluator<'_>,
+    args: &[Node],
+    grid: Grid,
+) -> Result<Frame, QueryError> {
+    let [target, replacement, source, pattern] = [1, 2, 3, 4].map(|i| text(&args[i]));
+    let invalid = |what: &str, text: &str| {
+        Err(QueryError::Execution(format!("invalid {what} in label_replace(): {text}")))
+    };
+    let Ok(regex) = GoRegex::new(pattern) else { return invalid("regular expression", pattern) };
+    if !is_valid_label_name(target) {
+        return invalid("destination label name", target);
+    }
+    let frame = evaluator.rows(&args[0], grid)?;
+    let mut expanded = String::new();
+    frame.rename(&evaluator.guard, |name| {
+        let value = name.labels.get(source).unwrap_or_default();
+        let Some(captures) = regex.regex().captures(value) else { return name.clone() };
+        expanded.clear();
+        captures.expand(replacement, &mut expanded);
+        set(name, target, &expanded)
+    })
+}
+
+pub(super) fn label_join(
+    evaluator: &mut Evaluator<'_>,
+    args: &[Node],
+    grid: Grid,
+) -> Result<Frame, QueryError> {
+    let (target, separator) = (text(&args[1]), text(&args[2]));
+    let sources: Vec<&str> = args[3..].iter().map(text).collect();
+    let invalid = |what: &str, text: &str| {
+        Err(QueryError::Execution(format!("invalid {what} label name in label_join(): {text}")))
+    };
+    if let Some(source) = sources.iter().find(|source| !is_valid_label_name(source)) {
+        return invalid("source", source);
+    }
+    if !is_valid_label_name(target) {
+        return invalid("destination", target);
+    }
+    let frame = evaluator.rows(&args[0], grid)?;
+    frame.rename(&evaluator.guard, |name| {
+        let values: Vec<&str> =
+            sources.iter().map(|source| name.labels.get(source).unwrap_or_default()).collect();
+        set(name, target, &values.join(separator))
+    })
+}
+
+/// A name that is given explicitly is no longer to be dropped.
+fn set(name: &Name, target: &str, value: &str) -> Name {
+    let mut labels = name.labels.to_builder();
+    labels.set(target, value);
+    Name { labels: labels.build(), drop: name.drop && target != METRIC_NAME }
+}

@@ -1,0 +1,118 @@
+//! The bounds of a running query: deadline, cancellation, bytes and samples held.
+//!
+//! One [`Guard`] is shared by all workers of a query. What holds memory for longer than one
+//! series carries a [`Charge`], which gives back what it took when it is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use tidewatch_env::Clock;
+
+use crate::context::{QueryContext, QueryError};
+
+/// Samples between two looks at the clock and the cancel flag.
+const CHECK_SAMPLES: u64 = 4096;
+
+const STAGE: &str = "expression evaluation";
+
+#[derive(Clone)]
+pub(crate) struct Guard {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    clock: Arc<dyn Clock>,
+    context: QueryContext,
+    samples_max: u64,
+    bytes: AtomicU64,
+    bytes_peak: AtomicU64,
+    samples: AtomicU64,
+    samples_peak: AtomicU64,
+}
+
+impl Guard {
+    pub(crate) fn new(clock: Arc<dyn Clock>, context: QueryContext, samples_max: u64) -> Guard {
+        let zero = || AtomicU64::new(0);
+        let (bytes, bytes_peak, samples, samples_peak) = (zero(), zero(), zero(), zero());
+        Guard {
+            shared: Arc::new(Shared {
+                clock,
+                context,
+                samples_max,
+                bytes,
+                bytes_peak,
+                samples,
+                samples_peak,
+            }),
+        }
+    }
+
+    /// Whether the query may go on.
+    pub(crate) fn check(&self) -> Result<(), QueryError> {
+        let context = &self.shared.context;
+        if context.cancel.load(Relaxed) {
+            return Err(QueryError::Canceled(STAGE));
+        }
+        if context.deadline_ns.is_some_and(|deadline| self.shared.clock.monotonic_ns() >= deadline) {
+            return Err(QueryError::Timeout(STAGE));
+        }
+        Ok(())
+    }
+
+    /// Takes `bytes` and `samples` from the budget until the charge is dropped.
+    pub(crate) fn charge(&self, bytes: u64, samples: u64) -> Result<Charge, QueryError> {
+        let shared = &self.shared;
+        let charge = Charge { guard: self.clone(), bytes, samples };
+        let bytes = shared.bytes.fetch_add(bytes, Relaxed) + bytes;
+        let samples = shared.samples.fetch_add(samples, Relaxed) + samples;
+        shared.bytes_peak.fetch_max(bytes, Relaxed);
+        shared.samples_peak.fetch_max(samples, Relaxed);
+        if bytes > shared.context.memory_bytes {
+            return Err(QueryError::OutOfMemory { limit_bytes: shared.context.memory_bytes });
+        }
+        if samples > shared.samples_max {
+            return Err(QueryError::TooManySamples("query execution"));
+        }
+        Ok(charge)
+    }
+
+    pub(crate) fn bytes_peak(&self) -> u64 {
+        self.shared.bytes_peak.load(Relaxed)
+    }
+
+    pub(crate) fn samples_peak(&self) -> u64 {
+        self.shared.samples_peak.load(Relaxed)
+    }
+}
+
+/// A part of the budget that is in use.
+pub(crate) struct Charge {
+    guard: Guard,
+    bytes: u64,
+    samples: u64,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.guard.shared.bytes.fetch_sub(self.bytes, Relaxed);
+        self.guard.shared.samples.fetch_sub(self.samples, Relaxed);
+    }
+}
+
+/// Counts one worker's samples between checks.
+#[derive(Default)]
+pub(crate) struct Pace {
+    samples: u64,
+}
+
+impl Pace {
+    pub(crate) fn advance(&mut self, guard: &Guard, samples: usize) -> Result<(), QueryError> {
+        // A series costs something even where it has no samples.
+        self.samples += samples as u64 + 16;
+        if self.samples < CHECK_SAMPLES {
+            return Ok(());
+        }
+        self.samples = 0;
+        guard.check()
+    }
+}

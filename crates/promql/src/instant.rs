@@ -1,0 +1,161 @@
+//! Instant selectors: at each step the newest sample that is not too old.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use tidewatch_model::{FloatHistogram, Matcher, is_stale};
+use tidewatch_parser::{PosRange, RangeModifier};
+use tidewatch_storage::{Latest, Selection, TimeRange};
+
+use crate::context::QueryError;
+use crate::eval::{Evaluator, Tally};
+use crate::functions::extended;
+use crate::grid::Grid;
+use crate::plan::Selector;
+use crate::row::{Row, histogram_samples};
+use crate::samples::{Bounds, Samples, Windows};
+use crate::stream::{Visit, Worker, scan};
+
+/// What a row gets from the sample that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pick {
+    Value,
+    /// Its time in seconds.
+    Time,
+}
+
+/// Rows of an instant selector.
+pub(crate) struct InstantSource {
+    pub selection: Arc<dyn Selection>,
+    pub matchers: Arc<[Matcher]>,
+    windows: Windows,
+    smoothed: bool,
+    pub pick: Pick,
+    pos: PosRange,
+}
+
+impl InstantSource {
+    pub(crate) fn new(
+        evaluator: &mut Evaluator<'_>,
+        selector: &Selector,
+        pos: PosRange,
+        grid: Grid,
+    ) -> Result<InstantSource, QueryError> {
+        let smoothed = selector.modifier == Some(RangeModifier::Smoothed);
+        let windows = Windows {
+            grid,
+            shift: selector.shift,
+            length: evaluator.lookback,
+            before: 0,
+            after: if smoothed { evaluator.lookback } else { 0 },
+        };
+        let (start, end) = windows.hull();
+        let selection = evaluator.select(&selector.matchers, TimeRange { start, end })?;
+        let matchers = Arc::clone(&selector.matchers);
+        Ok(InstantSource { selection, matchers, windows, smoothed, pick: Pick::Value, pos })
+    }
+
+    pub(crate) fn make(
+        &self,
+        range: Range<usize>,
+        worker: &mut Worker,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), QueryError> {
+        if self.windows.grid.is_instant() && !self.smoothed {
+            return self.make_latest(range, worker, visit);
+        }
+        let steps = self.windows.grid.count;
+        let mut bounds = (Bounds::new(), Bounds::new());
+        scan(&self.selection, range, self.windows.hull(), !self.smoothed, worker, &mut |series, worker| {
+            let mut row = std::mem::take(&mut worker.row);
+            row.reset(steps);
+            if self.smoothed {
+                let labels = self.selection.labels(series);
+                let at = extended::Place { labels, pos: self.pos };
+                extended::smooth_row(&worker.samples, &self.windows, at, &mut row, &mut worker.notes);
+            } else {
+                self.fill(&mut worker.samples, &mut bounds, &mut row);
+            }
+            count(&row, &mut worker.tally);
+            let visited = visit(series, &mut row, &mut worker.notes);
+            worker.row = row;
+            visited
+        })
+    }
+
+    fn fill(&self, samples: &mut Samples, bounds: &mut (Bounds, Bounds), row: &mut Row) {
+        self.windows.bounds(&samples.times, &mut bounds.0);
+        self.windows.bounds(&samples.histogram_times, &mut bounds.1);
+        for step in 0..self.windows.grid.count {
+            let float = last(bounds.0[step]).map(|i| (samples.times[i], i));
+            let histogram = last(bounds.1[step]).map(|i| (samples.histogram_times[i], i));
+            match (float, histogram) {
+                (Some((time, i)), other) if other.is_none_or(|(t, _)| t < time) => {
+                    self.set_float(row, step, time, samples.values[i]);
+                }
+                (_, Some((time, i))) => self.set_histogram(row, step, time, &samples.histograms[i]),
+                _ => {}
+            }
+        }
+    }
+
+    fn set_float(&self, row: &mut Row, step: usize, time: i64, value: f64) {
+        if !is_stale(value) {
+            row.set(step, if self.pick == Pick::Value { value } else { time as f64 / 1000.0 });
+        }
+    }
+
+    fn set_histogram(&self, row: &mut Row, step: usize, time: i64, histogram: &Arc<FloatHistogram>) {
+        if histogram.is_stale() {
+            return;
+        }
+        match self.pick {
+            Pick::Value => row.set_histogram(step, Arc::clone(histogram)),
+            Pick::Time => row.set(step, time as f64 / 1000.0),
+        }
+    }
+
+    /// One step: the store knows the newest samples without decoding.
+    fn make_latest(
+        &self,
+        range: Range<usize>,
+        worker: &mut Worker,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), QueryError> {
+        let at = self.windows.end(0);
+        let after = at.saturating_sub(self.windows.length);
+        let Worker { scratch, row, notes, tally, pace, guard, .. } = worker;
+        let mut failure = None;
+        self.selection.latest(range, after, at, scratch, &mut |series, latest| {
+            if failure.is_some() {
+                return;
+            }
+            row.reset(1);
+            match latest {
+                Latest::Float { timestamp, value } => self.set_float(row, 0, timestamp, value),
+                Latest::Histogram { timestamp, value } => {
+                    self.set_histogram(row, 0, timestamp, &Arc::from(value));
+                }
+            }
+            count(row, tally);
+            failure = pace.advance(guard, 1).and_then(|()| visit(series, row, notes)).err();
+        })?;
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+fn last((low, high): (u32, u32)) -> Option<usize> {
+    (low < high).then(|| high as usize - 1)
+}
+
+/// Counts the row's samples for the statistics.
+fn count(row: &Row, tally: &mut Tally) {
+    if tally.per_step.is_empty() {
+        tally.total += row.as_ref().samples();
+        return;
+    }
+    for step in crate::row::set_steps(&row.present) {
+        let histogram = row.histograms.get(step).and_then(Option::as_ref);
+        tally.add(step, histogram.map_or(1, |h| histogram_samples(h)));
+    }
+}

@@ -1,0 +1,216 @@
+//! From the parser's tree to a plan.
+
+use tidewatch_model::is_valid_label_name;
+use tidewatch_parser::{
+    AggregateExpr, At, BinaryExpr, Call, Duration, Expr, FunctionId, UnaryOp, ValueType, VectorSelector,
+};
+
+use super::durations::{QuerySpan, positive, signed};
+use super::{Aggregate, Binary, Kind, Matrix, MatrixSource, Node, Selector, Shift, Window};
+use crate::binary::scalar_op;
+use crate::context::{EngineOptions, QueryError};
+use crate::functions;
+use crate::grid::Grid;
+
+/// Plans `expr` for a query over `grid`; `step` is that of the query, 0 for an instant one.
+pub(crate) fn build(expr: &Expr, grid: Grid, step: i64, options: &EngineOptions) -> Result<Node, QueryError> {
+    let span = QuerySpan { step, range: grid.end().saturating_sub(grid.start) };
+    let (node, part) = Builder { grid, span, options }.node(expr)?;
+    Ok(wrap(node, part))
+}
+
+/// Whether a part of the tree is the same at every step, and worth evaluating once.
+#[derive(Clone, Copy)]
+struct Part {
+    invariant: bool,
+    /// Not set for literals, and for matrices, whose function is the part to evaluate once.
+    wrap: bool,
+}
+
+const VARIES: Part = Part { invariant: false, wrap: false };
+const LITERAL: Part = Part { invariant: true, wrap: false };
+
+fn wrap(node: Node, part: Part) -> Node {
+    if !part.invariant || !part.wrap {
+        return node;
+    }
+    Node { pos: node.pos, value_type: node.value_type, kind: Kind::Invariant(Box::new(node)) }
+}
+
+struct Builder<'a> {
+    grid: Grid,
+    span: QuerySpan,
+    options: &'a EngineOptions,
+}
+
+impl Builder<'_> {
+    /// Recursion is bounded: the parser limits the depth of a tree.
+    fn node(&self, expr: &Expr) -> Result<(Node, Part), QueryError> {
+        let (kind, part) = match expr {
+            Expr::Number(number) => (Kind::Number(number.value), LITERAL),
+            Expr::String(text) => (Kind::Text(text.value.clone()), LITERAL),
+            Expr::Paren(paren) => return self.node(&paren.expr),
+            Expr::Unary(unary) => {
+                let (inner, part) = self.node(&unary.expr)?;
+                match (unary.op, &inner.kind) {
+                    (UnaryOp::Plus, _) => return Ok((inner, part)),
+                    (UnaryOp::Minus, Kind::Number(value)) => (Kind::Number(-value), LITERAL),
+                    (UnaryOp::Minus, _) => (Kind::Negate(Box::new(inner)), part),
+                }
+            }
+            Expr::Vector(selector) => {
+                let shift = self.shift(&selector.offset, selector.at)?;
+                let invariant = shift.at.is_some();
+                (Kind::Select(self.selector(selector, shift)), Part { invariant, wrap: invariant })
+            }
+            Expr::Matrix(_) | Expr::Subquery(_) => {
+                let (matrix, part) = self.matrix(expr)?;
+                (Kind::Matrix(matrix), part)
+            }
+            Expr::Binary(binary) => self.binary(binary)?,
+            Expr::Aggregate(aggregate) => self.aggregate(aggregate)?,
+            Expr::Call(call) => self.call(call)?,
+        };
+        Ok((Node { kind, pos: expr.pos(), value_type: expr.value_type() }, part))
+    }
+
+    fn selector(&self, selector: &VectorSelector, shift: Shift) -> Selector {
+        Selector { matchers: selector.matchers.clone(), shift, modifier: selector.modifier }
+    }
+
+    fn shift(&self, offset: &Duration, at: Option<At>) -> Result<Shift, QueryError> {
+        let at = at.map(|at| match at {
+            At::Timestamp(time) => time,
+            At::Start => self.grid.start,
+            At::End => self.grid.end(),
+        });
+        Ok(Shift { at, offset: signed(offset, self.span)? })
+    }
+
+    fn matrix(&self, expr: &Expr) -> Result<(Matrix, Part), QueryError> {
+        match expr {
+            Expr::Matrix(matrix) => {
+                let selector = &matrix.selector;
+                let shift = self.shift(&selector.offset, selector.at)?;
+                let plan = Matrix {
+                    source: MatrixSource::Selector(selector.matchers.clone()),
+                    range: positive(&matrix.range, self.span)?,
+                    shift,
+                    modifier: selector.modifier,
+                };
+                Ok((plan, Part { invariant: shift.at.is_some(), wrap: false }))
+            }
+            Expr::Subquery(subquery) => {
+                let (node, part) = self.node(&subquery.expr)?;
+                // The inside is wrapped whatever `@` the subquery has.
+                let node = wrap(node, Part { wrap: part.invariant, ..part });
+                let step = match &subquery.step {
+                    Some(step) => positive(step, self.span)?,
+                    None => self.options.subquery_step_ms,
+                };
+                let shift = self.shift(&subquery.offset, subquery.at)?;
+                let plan = Matrix {
+                    source: MatrixSource::Subquery { node: Box::new(node), step: step.max(1) },
+                    range: positive(&subquery.range, self.span)?,
+                    shift,
+                    modifier: None,
+                };
+                Ok((plan, Part { invariant: shift.at.is_some(), wrap: false }))
+            }
+            Expr::Paren(paren) => self.matrix(&paren.expr),
+            Expr::Unary(unary) if unary.op == UnaryOp::Plus => self.matrix(&unary.expr),
+            _ => Err(QueryError::Execution("a range vector was expected".to_owned())),
+        }
+    }
+
+    fn binary(&self, binary: &BinaryExpr) -> Result<(Kind, Part), QueryError> {
+        let (lhs, left) = self.node(&binary.lhs)?;
+        let (rhs, right) = self.node(&binary.rhs)?;
+        if let (Kind::Number(a), Kind::Number(b)) = (&lhs.kind, &rhs.kind) {
+            return Ok((Kind::Number(scalar_op(binary.op, *a, *b)), LITERAL));
+        }
+        let invariant = left.invariant && right.invariant;
+        let (lhs, rhs) = if invariant { (lhs, rhs) } else { (wrap(lhs, left), wrap(rhs, right)) };
+        let plan = Binary {
+            op: binary.op,
+            lhs,
+            rhs,
+            matching: binary.matching.clone(),
+            return_bool: binary.return_bool,
+        };
+        Ok((Kind::Binary(Box::new(plan)), Part { invariant, wrap: invariant }))
+    }
+
+    fn aggregate(&self, aggregate: &AggregateExpr) -> Result<(Kind, Part), QueryError> {
+        let (input, part) = self.node(&aggregate.expr)?;
+        let param = aggregate.param.as_ref().map(|param| self.node(param)).transpose()?;
+        // Prometheus looks at the input alone, as a parameter that varies is evaluated apart.
+        let invariant = part.invariant && param.as_ref().is_none_or(|(_, part)| part.invariant);
+        let mut grouping = aggregate.grouping.clone();
+        if let Some((Node { kind: Kind::Text(label), .. }, _)) = &param {
+            if !is_valid_label_name(label) {
+                return Err(QueryError::Execution(format!(
+                    "invalid label name {}",
+                    tidewatch_model::quote(label)
+                )));
+            }
+            if !aggregate.without {
+                grouping.push(label.clone());
+            }
+        }
+        grouping.sort();
+        grouping.dedup();
+        let plan = Aggregate {
+            op: aggregate.op,
+            input: if invariant { input } else { wrap(input, part) },
+            param: param.map(|(param, part)| if invariant { param } else { wrap(param, part) }),
+            grouping,
+            without: aggregate.without,
+            pos: aggregate.pos,
+        };
+        Ok((Kind::Aggregate(Box::new(plan)), Part { invariant, wrap: invariant }))
+    }
+
+    fn call(&self, call: &Call) -> Result<(Kind, Part), QueryError> {
+        let seconds = |ms: i64| ms as f64 / 1000.0;
+        match call.function.id {
+            FunctionId::Start => return Ok((Kind::Number(seconds(self.grid.start)), LITERAL)),
+            FunctionId::End => return Ok((Kind::Number(seconds(self.grid.end())), LITERAL)),
+            FunctionId::Step => return Ok((Kind::Number(seconds(self.span.step)), LITERAL)),
+            FunctionId::Range => return Ok((Kind::Number(seconds(self.span.range)), LITERAL)),
+            FunctionId::Pi => return Ok((Kind::Number(std::f64::consts::PI), LITERAL)),
+            _ => {}
+        }
+        let is_matrix = |arg: &&Expr| arg.value_type() == ValueType::Matrix;
+        if let Some(matrix) = call.args.iter().find(is_matrix) {
+            return self.window(call, matrix);
+        }
+        let args = call.args.iter().map(|arg| self.node(arg)).collect::<Result<Vec<_>, _>>()?;
+        let safe = !functions::depends_on_time(call.function.id, args.len());
+        let invariant = safe && args.iter().all(|(_, part)| part.invariant);
+        let args = args.into_iter().map(|(arg, part)| if invariant { arg } else { wrap(arg, part) });
+        let kind = Kind::Call { id: call.function.id, args: args.collect() };
+        Ok((kind, Part { invariant, wrap: invariant }))
+    }
+
+    fn window(&self, call: &Call, matrix: &Expr) -> Result<(Kind, Part), QueryError> {
+        let (plan, part) = self.matrix(matrix)?;
+        let mut invariant = part.invariant && !functions::depends_on_time(call.function.id, call.args.len());
+        let mut scalars = Vec::new();
+        for arg in call.args.iter().filter(|arg| arg.value_type() != ValueType::Matrix) {
+            let (node, part) = self.node(arg)?;
+            invariant &= part.invariant;
+            scalars.push((node, part));
+        }
+        let scalars = scalars.into_iter().map(|(node, part)| if invariant { node } else { wrap(node, part) });
+        let window = Window {
+            id: call.function.id,
+            name: call.function.name,
+            matrix: plan,
+            scalars: scalars.collect(),
+            first_pos: call.args.first().map_or(call.pos, Expr::pos),
+        };
+        functions::check_modifier(&window)?;
+        Ok((Kind::Window(Box::new(window)), if invariant { Part { invariant, wrap: true } } else { VARIES }))
+    }
+}

@@ -1,0 +1,207 @@
+//! The samples of one series, gathered from its runs, and the windows over them.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use tidewatch_model::{FloatHistogram, is_stale};
+use tidewatch_storage::{Run, RunValues};
+
+use crate::grid::Grid;
+use crate::plan::Shift;
+
+/// Columns of one series, floats and histograms apart, each ascending in time.
+///
+/// Staleness markers are left out, or kept where the newest sample before a time is asked for.
+#[derive(Default)]
+pub(crate) struct Samples {
+    pub times: Vec<i64>,
+    pub values: Vec<f64>,
+    /// When each counter started; empty where nothing is known.
+    pub starts: Vec<i64>,
+    pub histogram_times: Vec<i64>,
+    pub histograms: Vec<Arc<FloatHistogram>>,
+    pub histogram_starts: Vec<i64>,
+    /// How many resets lie at or before each float, for the functions that ask.
+    pub resets: Vec<u32>,
+    /// The clocks of the runs, while all have one and no marker was left out.
+    clocks: Vec<u64>,
+    clocked: bool,
+}
+
+impl Samples {
+    pub(crate) fn clear(&mut self) {
+        self.times.clear();
+        self.values.clear();
+        self.starts.clear();
+        self.histogram_times.clear();
+        self.histograms.clear();
+        self.histogram_starts.clear();
+        self.resets.clear();
+        self.clocks.clear();
+        self.clocked = true;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.times.len() + self.histogram_times.len()
+    }
+
+    /// Appends a run; `markers` tells whether staleness markers are kept.
+    pub(crate) fn push(&mut self, run: &Run<'_>, markers: bool) {
+        match run.values {
+            RunValues::Floats(values) => self.push_floats(run, values, markers),
+            RunValues::Histograms(histograms) => self.push_histograms(run, histograms, markers),
+        }
+    }
+
+    fn push_floats(&mut self, run: &Run<'_>, values: &[f64], markers: bool) {
+        let starts = run.starts.filter(|starts| starts.iter().any(|start| *start != 0));
+        if starts.is_some() {
+            self.starts.resize(self.times.len(), 0);
+        }
+        if !markers && values.iter().any(|value| is_stale(*value)) {
+            self.clocked = false;
+            for (i, (time, value)) in run.timestamps.iter().zip(values).enumerate() {
+                if !is_stale(*value) {
+                    self.times.push(*time);
+                    self.values.push(*value);
+                    self.starts.extend(starts.map(|starts| starts[i]));
+                }
+            }
+        } else {
+            match run.clock {
+                Some(clock) => self.clocks.extend([clock.0, values.len() as u64]),
+                None => self.clocked = false,
+            }
+            self.times.extend_from_slice(run.timestamps);
+            self.values.extend_from_slice(values);
+            self.starts.extend_from_slice(starts.unwrap_or(&[]));
+        }
+        if !self.starts.is_empty() {
+            self.starts.resize(self.times.len(), 0);
+        }
+    }
+
+    fn push_histograms(&mut self, run: &Run<'_>, histograms: &[FloatHistogram], markers: bool) {
+        for (i, (time, histogram)) in run.timestamps.iter().zip(histograms).enumerate() {
+            if markers || !histogram.is_stale() {
+                self.histogram_times.push(*time);
+                self.histograms.push(Arc::new(histogram.clone()));
+                self.histogram_starts.push(run.starts.map_or(0, |starts| starts[i]));
+            }
+        }
+    }
+
+    /// Appends one sample of a materialised row.
+    pub(crate) fn push_float(&mut self, time: i64, value: f64) {
+        self.times.push(time);
+        self.values.push(value);
+    }
+
+    pub(crate) fn push_histogram(&mut self, time: i64, histogram: Arc<FloatHistogram>) {
+        self.histogram_times.push(time);
+        self.histograms.push(histogram);
+        self.histogram_starts.push(0);
+    }
+
+    /// Names the clock of samples that were appended one by one.
+    pub(crate) fn set_clock(&mut self, clock: Option<u64>) {
+        self.clocked = clock.is_some();
+        self.clocks.clear();
+        self.clocks.extend(clock);
+    }
+
+    /// Counts the places where a float is below the one before it.
+    pub(crate) fn count_resets(&mut self) {
+        self.resets.clear();
+        self.resets.reserve(self.values.len());
+        let (mut count, mut previous) = (0, f64::NEG_INFINITY);
+        for value in &self.values {
+            count += u32::from(*value < previous);
+            previous = *value;
+            self.resets.push(count);
+        }
+    }
+}
+
+/// For each step the samples of its window: indexes `.0..`.1.
+pub(crate) type Bounds = Vec<(u32, u32)>;
+
+/// The windows `(end - length, end]` of all steps, `end` being each step's time after the shift,
+/// moved by `extend` to the left and to the right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Windows {
+    pub grid: Grid,
+    pub shift: Shift,
+    pub length: i64,
+    pub before: i64,
+    pub after: i64,
+}
+
+impl Windows {
+    /// The end of a step's window.
+    pub(crate) fn end(&self, step: usize) -> i64 {
+        self.shift.apply(self.grid.time(step))
+    }
+
+    pub(crate) fn start(&self, step: usize) -> i64 {
+        self.end(step).saturating_sub(self.length)
+    }
+
+    /// The times of all samples that any window holds, both ends included.
+    pub(crate) fn hull(&self) -> (i64, i64) {
+        let last = self.grid.count.saturating_sub(1);
+        let (a, b) = (self.end(0), self.end(last));
+        let start = a.min(b).saturating_sub(self.length).saturating_sub(self.before);
+        (start.saturating_add(1), a.max(b).saturating_add(self.after))
+    }
+
+    /// Bounds of all windows over ascending `times`: one pass over both.
+    pub(crate) fn bounds(&self, times: &[i64], out: &mut Bounds) {
+        out.clear();
+        let (mut low, mut high) = (0, 0);
+        for step in 0..self.grid.count {
+            let end = self.end(step);
+            let (from, to) =
+                (end.saturating_sub(self.length).saturating_sub(self.before), end.saturating_add(self.after));
+            while low < times.len() && times[low] <= from {
+                low += 1;
+            }
+            high = high.max(low);
+            while high < times.len() && times[high] <= to {
+                high += 1;
+            }
+            out.push((low as u32, high as u32));
+        }
+    }
+}
+
+/// Remembers the bounds of clocks, as the series of one target share theirs.
+#[derive(Default)]
+pub(crate) struct BoundsCache {
+    known: HashMap<Box<[u64]>, Bounds>,
+    scratch: Bounds,
+    histograms: Bounds,
+}
+
+/// Clocks that are remembered: a few targets' worth in the order of labels.
+const CLOCKS_MAX: usize = 256;
+
+impl BoundsCache {
+    /// Bounds of the floats and of the histograms of `samples`.
+    pub(crate) fn bounds(&mut self, windows: &Windows, samples: &Samples) -> (&[(u32, u32)], &[(u32, u32)]) {
+        windows.bounds(&samples.histogram_times, &mut self.histograms);
+        if !samples.clocked || samples.clocks.is_empty() {
+            windows.bounds(&samples.times, &mut self.scratch);
+            return (&self.scratch, &self.histograms);
+        }
+        if !self.known.contains_key(&samples.clocks[..]) {
+            if self.known.len() == CLOCKS_MAX {
+                self.known.clear();
+            }
+            let mut bounds = Bounds::new();
+            windows.bounds(&samples.times, &mut bounds);
+            self.known.insert(samples.clocks.as_slice().into(), bounds);
+        }
+        (&self.known[&samples.clocks[..]], &self.histograms)
+    }
+}
