@@ -7,18 +7,7 @@ use super::{Bucket, FloatHistogram};
 /// Formats as Go's `%g`: the shortest digits that read back equal, with an exponent below 1e-4
 /// and from 1e6 on; `NaN`, `+Inf`, `-Inf` for what is no finite number.
 pub fn format_g(value: f64) -> String {
-    if !value.is_finite() {
-        return crate::format_float(value);
-    }
-    // "d.ddde±x": Rust's shortest digits are Go's too.
-    let scientific = format!("{value:e}");
-    let (digits, exponent) = scientific.split_once('e').expect("Rust prints an exponent for {:e}");
-    let exponent: i32 = exponent.parse().expect("the exponent is a number");
-    if (-4..6).contains(&exponent) {
-        return crate::format_float(value);
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{digits}e{sign}{:02}", exponent.abs())
+    crate::format_general(value)
 }
 
 impl fmt::Display for Bucket {
