@@ -40,58 +40,73 @@ const KNOWN_BITS: [u64; 6] = [
 const OTHER_BITS: u8 = 0xff;
 
 /// 1.5 · 2^52. Added to a double of magnitude below 2^51 it leaves the nearest integer in the low
-/// bits, in one addition and without the call that `round` is on old x86-64. Outside that range
-/// the integer is some other number; `to_double` undoes exactly what `to_mantissa` did, so that a
-/// comparison of bits tells there too whether the value survives.
+/// bits, in one addition and without the call that `round` is on old x86-64.
 const MAGIC: f64 = 6_755_399_441_055_744.0;
 
 #[inline(always)]
-fn to_mantissa(value: f64, power: f64) -> i64 {
+pub(crate) fn to_mantissa(value: f64, power: f64) -> i64 {
     ((value * power + MAGIC).to_bits() as i64).wrapping_sub(MAGIC.to_bits() as i64)
 }
 
 #[inline(always)]
-fn to_double(mantissa: i64, power: f64) -> f64 {
+pub(crate) fn to_double(mantissa: i64, power: f64) -> f64 {
     (f64::from_bits(mantissa.wrapping_add(MAGIC.to_bits() as i64) as u64) - MAGIC) / power
 }
 
-#[inline(always)]
-fn survives(value: f64, mantissa: i64, power: f64) -> bool {
-    to_double(mantissa, power).to_bits() == value.to_bits()
-}
-
-/// Whether the value is a decimal. Beyond 2^51 scaled doubles survive by chance; the image of
-/// their bits serves those better.
+/// Whether the value is a decimal. Beyond 2^51 scaled doubles survive by chance, and so do NaNs
+/// on some machines: those are none.
 #[inline(always)]
 fn fits(value: f64, power: f64) -> bool {
-    survives(value, to_mantissa(value, power), power) && (value * power).abs() < MANTISSA_MAX
+    let double = to_double(to_mantissa(value, power), power);
+    (double.to_bits() == value.to_bits()) & ((value * power).abs() < MANTISSA_MAX)
 }
 
 const MANTISSA_MAX: f64 = (1u64 << 51) as f64;
 
+/// How well a column is decimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scale {
+    pub(crate) exponent: u8,
+    /// Finite values that do not fit and have to be patched.
+    pub(crate) misfits: usize,
+}
+
 /// The power of ten that suits all but a few of the values; `None` where too many have none.
-pub(crate) fn find_exponent(values: &[f64]) -> Option<u8> {
+pub(crate) fn find_scale(values: &[f64]) -> Option<Scale> {
+    find_scale_by(values, EXPONENT_MAX, fits)
+}
+
+/// The smallest power of ten, up to an exponent, with which all but a few values fit.
+pub(crate) fn find_scale_by(
+    values: &[f64],
+    exponent_max: u8,
+    fits: impl Fn(f64, f64) -> bool,
+) -> Option<Scale> {
     let mut exponent = 0;
-    let mut misfits = values.len() / 16 + 1;
-    let mut patches = values.len() / 4 + 2;
+    let mut misfits = 0;
+    let mut specials = 0;
     for &value in values {
         if fits(value, POWERS[exponent]) {
             continue;
         }
-        patches = patches.checked_sub(1)?;
         if !value.is_finite() || value.to_bits() == (-0.0f64).to_bits() {
+            specials += 1;
             continue;
         }
-        match (exponent + 1..POWERS.len()).find(|e| fits(value, POWERS[*e])) {
-            Some(larger) => {
-                // Not a patch after all, and those before have their digits there too.
-                patches += 1;
-                exponent = larger;
-            }
-            None => misfits = misfits.checked_sub(1)?,
+        match (exponent + 1..=usize::from(exponent_max)).find(|e| fits(value, POWERS[*e])) {
+            // Those before have their digits there too.
+            Some(larger) => exponent = larger,
+            None => misfits += 1,
+        }
+        if misfits > values.len() / 16 {
+            return None;
         }
     }
-    Some(exponent as u8)
+    (specials <= values.len() / 4 + 1).then_some(Scale { exponent: exponent as u8, misfits })
+}
+
+pub(crate) fn power_of(exponent: u8) -> f64 {
+    POWERS[usize::from(exponent)]
 }
 
 /// Memory of an encoder, kept from column to column.
@@ -109,16 +124,26 @@ pub(crate) fn encode(
     ints: &mut IntScratch,
     out: &mut Vec<u8>,
 ) {
+    encode_by(values, exponent, fits, scratch, ints, out);
+}
+
+/// Appends exponent, patches for the values that do not fit, and mantissas.
+pub(crate) fn encode_by(
+    values: &[f64],
+    exponent: u8,
+    fits: impl Fn(f64, f64) -> bool,
+    scratch: &mut DecimalScratch,
+    ints: &mut IntScratch,
+    out: &mut Vec<u8>,
+) {
     let DecimalScratch { mantissas, patches } = scratch;
-    let power = POWERS[usize::from(exponent)];
+    let power = power_of(exponent);
     mantissas.clear();
     patches.clear();
     mantissas.extend(values.iter().map(|value| to_mantissa(*value, power)));
-    let exact = |(value, mantissa): (&f64, &i64)| survives(*value, *mantissa, power);
-    // Without a branch in the loop: nearly always all are exact.
-    if !values.iter().zip(&*mantissas).fold(true, |all, pair| all & exact(pair)) {
-        let misfit = |i: &u32| !exact((&values[*i as usize], &mantissas[*i as usize]));
-        patches.extend((0..values.len() as u32).filter(misfit));
+    // Without a branch in the loop: nearly always all fit.
+    if !values.iter().fold(true, |all, value| all & fits(*value, power)) {
+        patches.extend((0..values.len() as u32).filter(|at| !fits(values[*at as usize], power)));
         fill_patched(mantissas, patches);
     }
     out.push(exponent | if patches.is_empty() { 0 } else { PATCHED });

@@ -21,6 +21,7 @@
 mod decimal;
 mod group;
 mod ints;
+mod near;
 mod times;
 mod unpack;
 mod values;

@@ -7,6 +7,7 @@
 //! 2 decimal   see `decimal`
 //! 3 image     the bits as integers in the order of the doubles, see `ints`
 //! 4 xor       see `xor`
+//! 5 near      decimals that arithmetic has moved by a few places, see `near`
 //! ```
 //!
 //! A column of no samples is the single byte 0. The image of a double is its bits as `i64`, all
@@ -16,6 +17,7 @@ use std::ops::Range;
 
 use crate::decimal::{self, DecimalScratch};
 use crate::ints::{self, IntScratch};
+use crate::near;
 use crate::varint::take_byte;
 use crate::xor;
 use crate::{COUNT_MAX, ChunkError};
@@ -29,10 +31,14 @@ pub enum ValueCodec {
     Decimal = 2,
     Image = 3,
     Xor = 4,
+    Near = 5,
 }
 
 /// A decimal column shorter than this many bits a sample needs no rival.
 const DECIMAL_GOOD_BITS: usize = 24;
+
+/// Where the image does better than this, XOR does worse.
+const IMAGE_GOOD_BITS: usize = 12;
 
 /// Encodes columns, and keeps its memory between them.
 #[derive(Debug, Default)]
@@ -67,47 +73,54 @@ impl Encoder {
             return ValueCodec::Constant;
         }
         let mut best = None;
-        if let Some(exponent) = decimal::find_exponent(values) {
+        if let Some(scale) = decimal::find_scale(values) {
             out.push(ValueCodec::Decimal as u8);
-            decimal::encode(values, exponent, &mut self.decimal, &mut self.ints, out);
-            if (out.len() - start) * 8 <= values.len() * DECIMAL_GOOD_BITS {
+            decimal::encode(values, scale.exponent, &mut self.decimal, &mut self.ints, out);
+            if scale.misfits == 0 && (out.len() - start) * 8 <= values.len() * DECIMAL_GOOD_BITS {
                 return ValueCodec::Decimal;
             }
             best = Some(ValueCodec::Decimal);
         }
-        self.encode_fallback(values, start, best, out)
-    }
-
-    /// Tries the codecs for arbitrary doubles against what stands in `out` from `start` on.
-    fn encode_fallback(
-        &mut self,
-        values: &[f64],
-        start: usize,
-        mut best: Option<ValueCodec>,
-        out: &mut Vec<u8>,
-    ) -> ValueCodec {
-        for codec in [ValueCodec::Image, ValueCodec::Xor, ValueCodec::Raw] {
-            if codec == ValueCodec::Raw && out.len() - start <= 1 + values.len() * 8 && best.is_some() {
-                break;
+        for codec in [ValueCodec::Near, ValueCodec::Image, ValueCodec::Xor, ValueCodec::Raw] {
+            let size = out.len() - start;
+            if best.is_some() && !worth_trying(codec, size * 8 / values.len()) {
+                continue;
             }
             self.rival.clear();
-            self.rival.push(codec as u8);
-            match codec {
-                ValueCodec::Image => {
-                    self.images.clear();
-                    self.images.extend(values.iter().map(|value| to_image(value.to_bits())));
-                    ints::encode(&self.images, &mut self.ints, &mut self.rival);
-                }
-                ValueCodec::Xor => xor::encode(values, &mut self.rival),
-                _ => values.iter().for_each(|v| self.rival.extend_from_slice(&v.to_bits().to_le_bytes())),
-            }
-            if best.is_none() || self.rival.len() < out.len() - start {
+            if self.encode_rival(codec, values) && (best.is_none() || self.rival.len() < size) {
                 out.truncate(start);
                 out.extend_from_slice(&self.rival);
                 best = Some(codec);
             }
         }
         best.expect("raw always competes")
+    }
+
+    /// Encodes into `rival`; false where the codec can not hold these values.
+    fn encode_rival(&mut self, codec: ValueCodec, values: &[f64]) -> bool {
+        let Encoder { decimal, ints, images, rival } = self;
+        rival.push(codec as u8);
+        match codec {
+            ValueCodec::Near => return near::encode(values, decimal, ints, images, rival),
+            ValueCodec::Image => {
+                images.clear();
+                images.extend(values.iter().map(|value| to_image(*value)));
+                ints::encode(images, ints, rival);
+            }
+            ValueCodec::Xor => xor::encode(values, rival),
+            _ => values.iter().for_each(|v| rival.extend_from_slice(&v.to_bits().to_le_bytes())),
+        }
+        true
+    }
+}
+
+/// Whether a codec may beat one that takes this many bits a sample.
+fn worth_trying(codec: ValueCodec, bits: usize) -> bool {
+    match codec {
+        ValueCodec::Image => bits > DECIMAL_GOOD_BITS,
+        ValueCodec::Xor => bits > IMAGE_GOOD_BITS,
+        ValueCodec::Raw => bits >= 64,
+        _ => true,
     }
 }
 
@@ -127,6 +140,7 @@ pub fn value_codec(bytes: &[u8]) -> Result<ValueCodec, ChunkError> {
         2 => ValueCodec::Decimal,
         3 => ValueCodec::Image,
         4 => ValueCodec::Xor,
+        5 => ValueCodec::Near,
         other => return Err(ChunkError::Codec(other)),
     })
 }
@@ -177,10 +191,11 @@ fn decode_whole(bytes: &[u8], out: &mut [f64]) -> Result<(), ChunkError> {
         ValueCodec::Decimal => decimal::decode(&mut input, out)?,
         ValueCodec::Image => ints::decode(&mut input, out.len(), |at, images| {
             for (value, image) in out[at..at + images.len()].iter_mut().zip(images) {
-                *value = f64::from_bits(from_image(*image));
+                *value = from_image(*image);
             }
         })?,
         ValueCodec::Xor => xor::decode(&mut input, out)?,
+        ValueCodec::Near => near::decode(&mut input, out)?,
     }
     if input.is_empty() { Ok(()) } else { Err(ChunkError::Long) }
 }
@@ -207,13 +222,19 @@ fn take_constant(input: &mut &[u8]) -> Result<f64, ChunkError> {
     Ok(f64::from_bits(u64::from_be_bytes(bits)))
 }
 
+/// Neighbours in value are neighbours as integers, over zero too.
 #[inline(always)]
-fn to_image(bits: u64) -> i64 {
-    bits as i64 ^ ((bits as i64 >> 63) as u64 >> 1) as i64
+pub(crate) fn to_image(value: f64) -> i64 {
+    fold_sign(value.to_bits() as i64)
 }
 
 #[inline(always)]
-fn from_image(image: i64) -> u64 {
-    // The sign stays in place, so the same inversion leads back.
-    to_image(image as u64) as u64
+pub(crate) fn from_image(image: i64) -> f64 {
+    f64::from_bits(fold_sign(image) as u64)
+}
+
+/// Inverts all but the sign of what is negative, and the same again leads back.
+#[inline(always)]
+fn fold_sign(bits: i64) -> i64 {
+    bits ^ ((bits >> 63) as u64 >> 1) as i64
 }

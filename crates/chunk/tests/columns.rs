@@ -72,8 +72,15 @@ fn any_values() -> impl Strategy<Value = Vec<f64>> {
     let few =
         (prop::collection::vec(any_bits.clone(), 1..4), prop::collection::vec(any::<usize>(), len.clone()))
             .prop_map(|(of, picks)| picks.iter().map(|pick| of[pick % of.len()]).collect());
+    let sums = (prop::collection::vec(0..1_000_000u32, len.clone()), 0..10i32).prop_map(|(steps, digits)| {
+        let add = |sum: &mut f64, step: &u32| {
+            *sum += f64::from(*step) * 10f64.powi(-digits);
+            Some(*sum)
+        };
+        steps.iter().scan(0.0, add).collect()
+    });
     let random = prop::collection::vec(any_bits, len);
-    let column: BoxedStrategy<Vec<f64>> = prop_oneof![counter, gauge, pages, few, random].boxed();
+    let column: BoxedStrategy<Vec<f64>> = prop_oneof![counter, gauge, pages, sums, few, random].boxed();
     (column, prop::collection::vec((any::<usize>(), special), 0..6)).prop_map(|(mut values, specials)| {
         for (at, special) in specials {
             if !values.is_empty() {
@@ -157,6 +164,16 @@ fn typical_series_are_as_small_as_they_should_be() {
     check(0.05, (0..480).map(|i| if i == 479 { STALE_NAN } else { f64::from(i) }));
     // A restart must not widen its neighbours.
     check(0.45, (0..).map(|i| f64::from(i % 300) * 4.0 + f64::from(i * i % 3)));
+    // Milliseconds that a program scaled by 0.001, and a running sum: a place or a few beside decimals.
+    check(0.9, (0..).map(|i| f64::from(94_000 + i * 30 + i * i % 7) * 0.001));
+    let mut sum = 0.0;
+    check(
+        1.2,
+        (0..).map(move |i| {
+            sum += f64::from(15_000 + i * i % 50) / 1e6;
+            sum
+        }),
+    );
     // Memory in pages.
     check(1.1, (0..).map(|i| f64::from(500_000 + i * i % 251) * 4096.0));
 }
@@ -187,6 +204,11 @@ fn the_bytes_of_each_codec_are_frozen() {
     check(&drift, &[3, 1, 190, 243, 213, 137, 207, 149, 154, 146, 128, 1, 3, 158, 103]);
     // One double with changing sign: a window of one bit, then that window again.
     check(&[a, -a, -a, a, -a], &[4, 223, 188, 154, 120, 86, 52, 18, 64, 3, 64, 45]);
+    // Thousandths by multiplication: mantissas from 1002 on, corrections of a place.
+    check(
+        &[1.002, 1.003, 1004.0 * 0.001 + f64::EPSILON, STALE_NAN, 1.006],
+        &[5, 131, 1, 3, 0, 13, 212, 15, 2, 0, 0, 1, 4],
+    );
     let mut raw = vec![0];
     raw.extend([a, b].iter().flat_map(|value| value.to_bits().to_le_bytes()));
     check(&[a, b], &raw);
