@@ -314,7 +314,7 @@ impl<'m> Expander<'m> {
     fn expand(&mut self, template: &Template) -> String {
         let Moment { evaluator, at_ms, settings, .. } = *self.moment;
         let data = self.data.get_or_insert_with(|| alert_data(self.sample, settings));
-        let mut query = |text: &str| template_query(evaluator, text, at_ms);
+        let mut query = |text: &str| template_query(evaluator, &settings.parser, text, at_ms);
         let mut surroundings =
             Surroundings { now_ms: at_ms, external_url: &settings.external_url, query: &mut query };
         template
@@ -344,8 +344,13 @@ fn template_value(value: &SampleValue) -> TemplateValue {
 }
 
 /// What the function `query` answers.
-fn template_query(evaluator: &dyn Evaluator, text: &str, at_ms: i64) -> Result<Vec<TemplateSample>, String> {
-    let expr = parse_expr(text, &ParserOptions::stable()).map_err(|error| error.to_string())?;
+fn template_query(
+    evaluator: &dyn Evaluator,
+    options: &ParserOptions,
+    text: &str,
+    at_ms: i64,
+) -> Result<Vec<TemplateSample>, String> {
+    let expr = parse_expr(text, options).map_err(|error| error.to_string())?;
     let (value, _) = evaluator.instant(&expr, at_ms).map_err(|error| error.message)?;
     let samples = vector_of(value)?;
     let sample = |sample: InstantSample| TemplateSample {

@@ -97,6 +97,8 @@ pub enum ChangeKind {
     Kept,
     /// Nothing but the times of its last notification changed.
     Sent,
+    /// Its rule stands at another place of the group now; the alert is as it was.
+    Moved,
     /// The alert is gone: it was pending, its retention ended, or its rule was removed.
     Forgotten,
 }

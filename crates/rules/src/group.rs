@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tidewatch_model::{Annotations, Labels, STALE_NAN, SampleValue};
+use tidewatch_parser::ParserOptions;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::alert::{AlertInstance, AlertState};
@@ -36,6 +37,8 @@ pub struct Settings {
     /// For templates; notifications get them from `notify`.
     pub external_labels: Labels,
     pub external_url: String,
+    /// The language of queries within templates.
+    pub parser: ParserOptions,
 }
 
 impl Default for Settings {
@@ -47,6 +50,7 @@ impl Default for Settings {
             alerts_per_rule: tidewatch_model::Limits::default().alerts_per_rule,
             external_labels: Labels::empty(),
             external_url: String::new(),
+            parser: ParserOptions::stable(),
         }
     }
 }
@@ -216,8 +220,8 @@ impl Group {
     }
 
     /// Goes on from what a journal kept: `last_ms` is the last evaluation that was recorded. What
-    /// was missed since comes out of the next step as a gap. Returns the alerts whose rules are no
-    /// more, as forgotten.
+    /// was missed since comes out of the next step as a gap. Returns what the journal is to note:
+    /// alerts whose rules are no more or stand elsewhere now.
     pub fn restore(
         &mut self,
         last_ms: Option<i64>,
@@ -228,31 +232,34 @@ impl Group {
             self.next_ms = self.slot_after(last_ms);
             self.returning = true;
         }
-        let mut forgotten = Vec::new();
+        let mut changes = Vec::new();
         for (id, instance) in alerts {
-            match self.owner_of(&id, &instance) {
-                Some(rule) => rule.take_alerts([instance]),
-                None => forgotten.push(AlertChange { rule: id, kind: ChangeKind::Forgotten, instance }),
-            }
+            let Some(index) = self.owner_of(&id, &instance) else {
+                changes.push(AlertChange { rule: id, kind: ChangeKind::Forgotten, instance });
+                continue;
+            };
+            let rule = &mut self.rules[index];
+            changes.extend(moved(&id, &rule.id(index), &instance));
+            rule.take_alerts([instance]);
         }
-        forgotten
+        changes
     }
 
     /// The rule that an alert belongs to: its name and labels agree, at its place if may be.
-    fn owner_of(&mut self, id: &RuleId, instance: &AlertInstance) -> Option<&mut RunningRule> {
+    fn owner_of(&self, id: &RuleId, instance: &AlertInstance) -> Option<usize> {
         let owns = |rule: &RunningRule| {
             rule.rule.name() == id.name
                 && rule.alerts.as_ref().is_some_and(|alerts| alerts.may_own(&instance.labels))
         };
-        let index = match self.rules.get(id.index) {
-            Some(rule) if owns(rule) => id.index,
-            _ => self.rules.iter().position(owns)?,
-        };
-        Some(&mut self.rules[index])
+        match self.rules.get(id.index) {
+            Some(rule) if owns(rule) => Some(id.index),
+            _ => self.rules.iter().position(owns),
+        }
     }
 
     /// Takes over the state of the group that it replaces: each rule that of the first rule of the
-    /// same name and labels that no other has taken. Returns the alerts of rules that are no more.
+    /// same name and labels that no other has taken. Returns what a journal is to note: alerts whose
+    /// rules are no more or stand elsewhere now.
     pub fn succeed(&mut self, old: Group) -> Vec<AlertChange> {
         let mut heirs: HashMap<(String, Labels, bool), Vec<usize>> = HashMap::new();
         for (index, rule) in self.rules.iter().enumerate().rev() {
@@ -268,18 +275,23 @@ impl Group {
             self.next_ms = old.next_ms;
         }
         (self.returning, self.hold_ms) = (old.returning, old.hold_ms);
-        let mut forgotten = Vec::new();
+        let mut changes = Vec::new();
         for (index, rule) in old.rules.into_iter().enumerate() {
             match heirs.get_mut(&rule.key()).and_then(Vec::pop) {
-                Some(heir) => self.rules[heir].succeed(rule),
+                Some(heir) => {
+                    let (from, to) = (rule.id(index), rule.id(heir));
+                    let alerts = rule.alerts.iter().flat_map(Alerts::iter);
+                    changes.extend(alerts.flat_map(|alert| moved(&from, &to, alert)));
+                    self.rules[heir].succeed(rule);
+                }
                 None => {
                     let (alerts, series) = rule.retire(index);
-                    forgotten.extend(alerts);
+                    changes.extend(alerts);
                     self.ended.extend(series);
                 }
             }
         }
-        forgotten
+        changes
     }
 
     /// Ends a group that is no more. Returns its alerts, as forgotten, and the series that are to
@@ -501,6 +513,15 @@ impl RunningRule {
             alerting,
         }
     }
+}
+
+/// What a journal, which knows alerts by their rule's place, is to note when that place changed.
+fn moved(from: &RuleId, to: &RuleId, instance: &AlertInstance) -> Vec<AlertChange> {
+    if from == to {
+        return Vec::new();
+    }
+    let change = |rule: &RuleId, kind| AlertChange { rule: rule.clone(), kind, instance: instance.clone() };
+    vec![change(from, ChangeKind::Forgotten), change(to, ChangeKind::Moved)]
 }
 
 fn alert_status(alert: &AlertInstance) -> AlertStatus {

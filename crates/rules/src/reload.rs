@@ -14,7 +14,7 @@ use crate::group::{Group, Settings};
 pub struct Reloaded {
     /// In the order of the files and of the groups within them.
     pub groups: Vec<Group>,
-    /// Alerts whose rules are no more.
+    /// Alerts whose rules are no more or stand elsewhere in their group, for the journal.
     pub forgotten: Vec<ForgottenAlerts>,
     /// Series of groups that are no more. End them a while later with
     /// [`stale_markers`](crate::stale_markers), unless another rule gives them by then: two of the

@@ -381,6 +381,13 @@ fn a_reload_keeps_alerts_and_ends_what_is_gone() {
     let mut reloaded = reload(groups, vec![file], &settings, 40_000);
     let ended: Vec<String> = reloaded.ended.iter().map(|e| format!("{:?} {}", e.series, e.due_ms)).collect();
     assert_eq!(ended, [r#"[{__name__="s"}] 100000"#]);
+    // A journal, which knows an alert by its rule's place, hears that the place changed.
+    let noted: Vec<String> = reloaded.forgotten[0]
+        .changes
+        .iter()
+        .map(|change| format!("{:?} {} {}", change.kind, change.rule.name, change.rule.index))
+        .collect();
+    assert_eq!(noted, ["Forgotten A 0", "Moved A 1"]);
     let got = run(&mut reloaded.groups, &evaluator, &[60], true);
     assert!(got.contains("60s Firing {alertname=\"A\"} since 0s"), "{got}");
     assert!(got.contains("{__name__=\"r\"} stale @60s"), "{got}");

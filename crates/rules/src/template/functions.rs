@@ -180,7 +180,8 @@ fn args(args: &[Value]) -> Result<Value, String> {
 
 fn re_replace_all(args: &[Value]) -> Result<Value, String> {
     let (pattern, replacement, subject) = (text(&args[0]), text(&args[1]), text(&args[2]));
-    Ok(Value::str(&search(pattern)?.replace_all(subject, replacement)))
+    let regex = search(pattern).map_err(|message| format!("regexp: Compile(`{pattern}`): {message}"))?;
+    Ok(Value::str(&regex.replace_all(subject, replacement)))
 }
 
 fn re_match(args: &[Value]) -> Result<Value, String> {

@@ -74,6 +74,7 @@ impl<'t> Run<'t> {
             interval_ms: test.interval_ms,
             external_labels: test.external_labels.clone(),
             external_url: test.external_url.clone(),
+            parser: options.rules.parser.clone(),
             ..Settings::default()
         });
         let mut groups = reload(Vec::new(), rules, &settings, test.start_ms).groups;
