@@ -235,7 +235,11 @@ impl Parallel for RealParallel {
         self.pool.current_num_threads()
     }
 
-    fn run<'a>(&self, jobs: Vec<Job<'a>>) {
+    fn run<'a>(&self, mut jobs: Vec<Job<'a>>) {
+        // One job has nobody to run beside: spare it the way to another thread.
+        if jobs.len() == 1 {
+            return jobs.remove(0)();
+        }
         self.pool.in_place_scope(|scope| {
             for job in jobs {
                 scope.spawn(move |_| job());

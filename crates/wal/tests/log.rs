@@ -53,6 +53,35 @@ fn frames_come_back_in_order_and_from_any_of_their_positions() {
 }
 
 #[test]
+fn a_real_file_system_keeps_a_log_as_the_simulated_one_does() {
+    let env = Env::real().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("data/wal");
+    let options = WalOptions { segment_bytes: 100_000, segment_min: 1 };
+    let mut written = Vec::new();
+    for process in 0..3_u8 {
+        let (wal, report) = Wal::open(&env, &dir, options).unwrap();
+        assert_eq!((report.torn, report.foreign.len()), (None, 0));
+        for index in 0..10 {
+            let body = vec![process * 10 + index; 30_000];
+            written.push((wal.append(&[&body]).unwrap(), body));
+            wal.commit().unwrap();
+        }
+        wal.remove_before(written[5].0.segment).unwrap();
+    }
+    let oldest = written[5].0.segment;
+    written.retain(|(position, _)| position.segment >= oldest);
+    let mut reader = Reader::open(&env, &dir, Position::START).unwrap();
+    for (position, body) in written {
+        let item = reader.read().unwrap();
+        assert!(
+            matches!(item, Some(Item::Frame(frame)) if frame.position == position && frame.bytes == body)
+        );
+    }
+    assert_eq!(reader.read().unwrap(), None);
+}
+
+#[test]
 fn a_segment_ends_in_front_of_the_frame_that_does_not_fit() {
     let env = Env::in_memory();
     let (wal, _) = open(&env, 100);
