@@ -39,7 +39,7 @@ mod series;
 mod write;
 
 pub use error::{BlockError, Damage};
-pub use format::{BlockId, BlockMeta, FILE_SUFFIX, block_path, parse_block_name};
+pub use format::{BlockId, BlockMeta, FILE_SUFFIX, block_path, parse_block_name, reseal};
 pub use read::{Block, BlockIndex};
 pub use scan::Cursor;
 pub use write::{Writer, WriterOptions};
