@@ -35,7 +35,7 @@ pub use histogram::FloatHistogram;
 pub use labels::{Labels, LabelsBuilder, is_valid_label_name, is_valid_legacy_name};
 pub use limits::Limits;
 pub use matcher::{MatchOp, Matcher, MatcherError};
-pub use quote::{is_printable, quote, quote_char};
+pub use quote::{is_printable, quote, quote_bytes, quote_char};
 pub use relabel::{
     NameValidation, RelabelAction, RelabelConfig, RelabelError, RelabelFields, expand_template, relabel,
 };

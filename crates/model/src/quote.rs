@@ -14,6 +14,23 @@ pub fn quote(text: &str) -> String {
     out
 }
 
+/// Double-quotes bytes; what is no UTF-8 among them is written as `\xff`.
+pub fn quote_bytes(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() + 2);
+    out.push('"');
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            push_escaped(&mut out, c, '"');
+        }
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// Single-quotes one character, as Go's `%q` prints a rune.
 pub fn quote_char(c: char) -> String {
     let mut out = String::from("'");
@@ -86,6 +103,7 @@ mod tests {
         for (text, quoted) in cases {
             assert_eq!(quote(text), quoted);
         }
+        assert_eq!(quote_bytes(b"a\xc5z\"\xff"), r#""a\xc5z\"\xff""#);
         assert_eq!(quote_char('\''), r"'\''");
         assert_eq!(quote_char('"'), "'\"'");
     }

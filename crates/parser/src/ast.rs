@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use tidewatch_model::Matcher;
+use tidewatch_model::{Matcher, quote, quote_bytes};
 
 use crate::functions::Function;
 
@@ -84,8 +84,22 @@ pub struct NumberLiteral {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct StringLiteral {
+    /// The text; U+FFFD stands for what is no UTF-8.
     pub value: String,
+    /// The bytes, where escapes name some that are no UTF-8 (`"\xff"`): no name, and no value
+    /// that a label could have.
+    pub invalid_utf8: Option<Vec<u8>>,
     pub pos: PosRange,
+}
+
+impl StringLiteral {
+    /// The text in quotes, as errors and printed queries have it.
+    pub fn quoted(&self) -> String {
+        match &self.invalid_utf8 {
+            Some(bytes) => quote_bytes(bytes),
+            None => quote(&self.value),
+        }
+    }
 }
 
 /// `name{matchers} anchored offset 5m @ 1234`

@@ -2,7 +2,7 @@
 
 use crate::ast::{
     AggregateExpr, AggregateOp, BinaryExpr, BinaryOp, Call, Cardinality, Expr, Fill, NumberLiteral,
-    ParenExpr, PosRange, StringLiteral, UnaryExpr, UnaryOp, VectorMatching,
+    ParenExpr, PosRange, UnaryExpr, UnaryOp, VectorMatching,
 };
 use crate::functions::Function;
 use crate::literal;
@@ -173,8 +173,8 @@ impl Parser<'_> {
             }
             TokenKind::String => {
                 self.next()?;
-                let value = literal::unquote(self.text(token));
-                self.node(Expr::String(StringLiteral { value, pos: token.pos() }), 1)
+                let string = literal::string(self.text(token), token.pos());
+                self.node(Expr::String(string), 1)
             }
             TokenKind::LeftParen => self.paren(),
             TokenKind::LeftBrace => self.selector_node(None),

@@ -2,6 +2,8 @@
 
 use tidewatch_model::quote;
 
+use crate::ast::{PosRange, StringLiteral};
+
 /// Parses a number token: an integer in any of Go's bases (`0x1f`, `0o17`, `017`, `0b1`, `1_000`),
 /// or else a float.
 pub(crate) fn number(text: &str) -> Result<f64, String> {
@@ -64,13 +66,26 @@ fn underscores_separate_digits(text: &str) -> bool {
 }
 
 /// Takes the quotes off a string token and resolves its escapes. The lexer has checked them.
-///
-/// Escapes may name bytes that are no UTF-8 (`"\xff"`), which Prometheus keeps; no label value
-/// can equal such a text, and here it becomes U+FFFD.
+pub(crate) fn string(token: &str, pos: PosRange) -> StringLiteral {
+    match String::from_utf8(unquoted(token)) {
+        Ok(value) => StringLiteral { value, invalid_utf8: None, pos },
+        Err(error) => {
+            let value = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            StringLiteral { value, invalid_utf8: Some(error.into_bytes()), pos }
+        }
+    }
+}
+
+/// The text of a string token that names or matches labels: what is no UTF-8 becomes U+FFFD,
+/// which no label has either.
 pub(crate) fn unquote(token: &str) -> String {
+    string(token, PosRange::default()).value
+}
+
+fn unquoted(token: &str) -> Vec<u8> {
     let body = &token[1..token.len() - 1];
     if token.starts_with('`') || !body.contains('\\') {
-        return body.to_owned();
+        return body.as_bytes().to_vec();
     }
     let mut out = Vec::with_capacity(body.len());
     let mut rest = body;
@@ -79,7 +94,7 @@ pub(crate) fn unquote(token: &str) -> String {
         rest = unescape(&rest[at + 1..], &mut out);
     }
     out.extend_from_slice(rest.as_bytes());
-    String::from_utf8_lossy(&out).into_owned()
+    out
 }
 
 /// Resolves the escape whose backslash stood before `rest`, and gives what follows it.

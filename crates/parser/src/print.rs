@@ -13,7 +13,7 @@ impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Expr::Number(number) => number.fmt(f),
-            Expr::String(string) => f.write_str(&quote(&string.value)),
+            Expr::String(string) => f.write_str(&string.quoted()),
             Expr::Vector(selector) => selector.fmt(f),
             Expr::Matrix(matrix) => matrix.fmt(f),
             Expr::Subquery(subquery) => write!(f, "{}{}", subquery.expr, SubquerySuffix(subquery)),

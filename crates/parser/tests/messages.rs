@@ -155,6 +155,13 @@ fn depth_nodes_and_text_are_bounded_while_parsing() {
 }
 
 #[test]
+fn texts_that_are_no_utf8_are_kept_to_the_byte() {
+    let printed =
+        parse_expr(r#"count_values("a\xc5z", up)"#, &ParserOptions::stable()).expect("valid").to_string();
+    assert_eq!(printed, r#"count_values("a\xc5z", up)"#);
+}
+
+#[test]
 fn selectors_are_read_alone() {
     let matchers = parse_metric_selector("up{job=~\"a|b\", \"x.y\"!=\"1\"}").expect("a selector");
     let shown: Vec<String> = matchers.iter().map(ToString::to_string).collect();
