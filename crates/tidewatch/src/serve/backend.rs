@@ -1,13 +1,13 @@
 //! The running program as its HTTP interface sees it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use tidewatch_env::Env;
 use tidewatch_model::{Labels, format_duration};
 use tidewatch_rules::GroupStatus;
-use tidewatch_scrape::{MetadataEntry, TargetsSnapshot};
+use tidewatch_scrape::{MetadataEntry, ScrapeConfig, TargetsSnapshot};
 use tidewatch_server::{AlertmanagersView, Backend, BuildInfo, Pending, Phase, RuntimeInfo, TsdbStatus};
 use tidewatch_storage::Ticket;
 use tidewatch_tsdb::{Db, TopEntry};
@@ -41,6 +41,8 @@ pub struct Running {
     pub phase: AtomicPhase,
     /// Conditions that a person should know of, beside the configuration's warnings.
     pub notices: Vec<String>,
+    /// What is scraped where no configuration is given.
+    pub default_jobs: OnceLock<Vec<ScrapeConfig>>,
 }
 
 /// A [`Phase`] that threads share; how far a recovery is comes from the store.

@@ -11,11 +11,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{JoinHandle, Thread};
+use std::time::Duration;
 
 use tidewatch_model::Batch;
 use tidewatch_storage::{Append, AppendError, AppendOutcome, Ticket};
 use tidewatch_tsdb::Db;
 use tokio::sync::watch;
+
+/// How soon a commit that failed is tried again: a full disk may have room by then.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// How far the log is durable, or why it never will be again.
 type Durability = Result<Ticket, String>;
@@ -39,12 +43,19 @@ impl Committer {
         let stop = Arc::new(AtomicBool::new(false));
         let (store, halt) = (db.clone(), stop.clone());
         let handle = std::thread::Builder::new().name("committer".to_owned()).spawn(move || {
+            let mut failed = false;
             loop {
-                // A wake-up that comes before `park` is kept, so none is lost.
-                std::thread::park();
+                // A wake-up that comes before `park` is kept, so none is lost. After a failure
+                // nobody may wake us, as appends are refused then: look again by ourselves.
+                if failed {
+                    std::thread::park_timeout(RETRY)
+                } else {
+                    std::thread::park()
+                }
                 let last = halt.load(Ordering::Acquire);
                 let outcome = store.commit().map_err(|error| error.to_string());
-                sender.send_replace(outcome);
+                failed = outcome.is_err();
+                drop(sender.send_replace(outcome));
                 if last {
                     return;
                 }

@@ -17,8 +17,8 @@ mod records;
 mod reload;
 mod rules;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -80,6 +80,7 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
     let db = Arc::new(open_store(&env, &arguments, &config.config, &limits)?);
     let (committer, committer_thread) = Committer::start(db.clone()).context("start the committer")?;
     let (journal, journal_state) = Journal::open(&env, &arguments.storage_path.join("journal"))?;
+    report_findings(&journal_state);
     let alerting = Arc::new(Alerting::new(env.clone(), db.clone(), journal, &journal_state));
     let engine = Arc::new(Engine::new(env.clone(), engine_options));
     let (complete, completed) = watch::channel(false);
@@ -117,6 +118,7 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
         reload_succeeded: AtomicBool::new(true),
         phase: AtomicPhase::default(),
         notices,
+        default_jobs: OnceLock::new(),
     });
     let service = Service::new(App {
         env: env.clone(),
@@ -172,6 +174,19 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
     ended.context("end the committer")?;
     tracing::info!("everything that was taken is on the disk; good bye");
     outcome
+}
+
+/// Says what was wrong with the journal's files.
+fn report_findings(state: &tidewatch_journal::JournalState) {
+    for damage in &state.findings.damage {
+        tracing::error!(?damage, "the journal of alerts is damaged; the file was set aside");
+    }
+    if let Some(torn) = &state.findings.torn {
+        tracing::info!(?torn, "the last write of the journal was under way when the process ended");
+    }
+    for path in &state.findings.foreign {
+        tracing::warn!(file = %path.display(), "a file in the journal's directory is not the journal's");
+    }
 }
 
 /// Resolves when the value turns true.

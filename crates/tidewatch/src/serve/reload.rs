@@ -147,7 +147,8 @@ fn read_file() -> tidewatch_net::ReadFile {
     Arc::new(|path: &Path| std::fs::read(path))
 }
 
-/// The jobs of the default mode: functions of this process, no socket between.
+/// The jobs of the default mode: functions of this process, no socket between. They are made once,
+/// so that a reload finds them unchanged.
 fn default_jobs(running: &Running, service: &Arc<Service>, config: &Config) -> Vec<ScrapeConfig> {
     let job = |name: &str, source: Arc<dyn Fn() -> Vec<u8> + Send + Sync>| {
         let mut job = ScrapeConfig::new(name);
@@ -156,11 +157,13 @@ fn default_jobs(running: &Running, service: &Arc<Service>, config: &Config) -> V
         job.in_process.push(InProcess { address, labels: Vec::new(), source });
         job
     };
-    let service = service.clone();
-    vec![
-        job("tidewatch", Arc::new(move || service.metrics().into_bytes())),
-        job("node", Arc::new(|| host::metrics().into_bytes())),
-    ]
+    let make = || {
+        // Weak, since the service holds this program's parts and these would hold the service.
+        let service = Arc::downgrade(service);
+        let own = move || service.upgrade().map_or_else(Vec::new, |service| service.metrics().into_bytes());
+        vec![job("tidewatch", Arc::new(own)), job("node", Arc::new(|| host::metrics().into_bytes()))]
+    };
+    running.default_jobs.get_or_init(make).clone()
 }
 
 /// Addresses of the Alertmanagers after discovery and relabelling, and those that were dropped.
