@@ -3,6 +3,8 @@
 mod shape;
 mod translate;
 
+use std::sync::OnceLock;
+
 use regex_syntax::hir::{Hir, HirKind};
 
 use crate::Limits;
@@ -12,8 +14,12 @@ use shape::Shape;
 #[derive(Debug, Clone)]
 pub struct GoRegex {
     pattern: String,
-    regex: regex::Regex,
     shape: Shape,
+    /// In Rust's spelling, anchored.
+    translated: String,
+    /// The engine's program. Compiled at once where matching needs it; lists and prefixes, which
+    /// most matchers are, do without and compile it for captures only.
+    engine: OnceLock<regex::Regex>,
 }
 
 impl GoRegex {
@@ -29,10 +35,14 @@ impl GoRegex {
             ));
         }
         let translated = format!("^(?s:{})$", translate::translate(pattern)?);
-        let regex = build(&translated, &limits).map_err(|error| reason(&error, pattern))?;
-        let hir = regex_syntax::parse(&translated).ok().as_ref().and_then(anchored);
-        let shape = hir.map_or(Shape::Other { prefix: String::new() }, |hir| shape::shape(&hir));
-        Ok(GoRegex { pattern: pattern.to_owned(), regex, shape })
+        let hir = regex_syntax::parse(&translated).map_err(|_| invalid(pattern))?;
+        let shape = anchored(&hir).map_or(Shape::Other { prefix: String::new() }, |hir| shape::shape(&hir));
+        let engine = OnceLock::new();
+        if let Shape::Other { .. } = shape {
+            let regex = build(&translated, &limits).map_err(|error| reason(&error, pattern))?;
+            engine.set(regex).expect("nothing was set before");
+        }
+        Ok(GoRegex { pattern: pattern.to_owned(), shape, translated, engine })
     }
 
     /// The pattern as it was written, without the anchors.
@@ -48,7 +58,7 @@ impl GoRegex {
             Shape::Prefix(prefix) => text.starts_with(prefix),
             Shape::Suffix(suffix) => text.ends_with(suffix),
             Shape::Contains(part) => text.contains(part),
-            Shape::Other { prefix } => text.starts_with(prefix) && self.regex.is_match(text),
+            Shape::Other { prefix } => text.starts_with(prefix) && self.regex().is_match(text),
         }
     }
 
@@ -73,7 +83,11 @@ impl GoRegex {
 
     /// The engine's expression, for captures and expansion.
     pub fn regex(&self) -> &regex::Regex {
-        &self.regex
+        self.engine.get_or_init(|| {
+            // A list, prefix or suffix was parsed in `new`; its program is about as long as its
+            // pattern, which is limited.
+            regex::Regex::new(&self.translated).expect("an expression that was parsed compiles")
+        })
     }
 }
 
@@ -99,15 +113,19 @@ fn anchored(hir: &Hir) -> Option<Hir> {
     Some(Hir::concat(inner.to_vec()))
 }
 
-/// What translation let pass and Rust's parser refuses: unknown Unicode classes, too deep a
-/// nesting, too large a program.
+/// What translation let pass and Rust refuses: unknown Unicode classes, too deep a nesting, too
+/// large a program.
 fn reason(error: &regex::Error, pattern: &str) -> String {
     match error {
         regex::Error::CompiledTooBig(bytes) => {
             format!("error parsing regexp: expression is larger than {bytes} bytes when compiled")
         }
-        _ => format!("error parsing regexp: invalid expression: `{pattern}`"),
+        _ => invalid(pattern),
     }
+}
+
+fn invalid(pattern: &str) -> String {
+    format!("error parsing regexp: invalid expression: `{pattern}`")
 }
 
 impl PartialEq for GoRegex {
