@@ -71,7 +71,11 @@ impl Pool {
 
     /// Looks at the discovery files; says whether groups have changed.
     pub(crate) fn refresh(&mut self, disk: &dyn Disk) -> bool {
-        self.files.iter_mut().fold(false, |changed, files| files.refresh(disk) || changed)
+        let mut has_changed = false;
+        for files in &mut self.files {
+            has_changed |= files.refresh(disk);
+        }
+        has_changed
     }
 
     pub(crate) fn poll_interval_ms(&self) -> Option<i64> {
