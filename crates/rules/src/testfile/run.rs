@@ -7,7 +7,9 @@ use tidewatch_model::{Labels, SampleValue};
 use tidewatch_parser::{SequenceValue, parse_expr, parse_series_description};
 
 use super::compare::{Alert, Sample, alerts_text, diff, histogram_text, indent, samples_agree, samples_text};
-use super::{Bench, ExpectedSample, ExprTest, GroupReport, Lab, Report, RunOptions, TestFile, TestGroup};
+use super::{
+    Bench, ExpectedSample, ExprTest, GroupReport, InputSeries, Lab, Report, RunOptions, TestFile, TestGroup,
+};
 use crate::alert::AlertState;
 use crate::alerting::vector_of;
 use crate::definition::RuleFile;
@@ -99,22 +101,25 @@ impl<'t> Run<'t> {
         self.failures
     }
 
+    /// Puts the input in the order of its times. Of a series that is described twice the last
+    /// description counts, as with promtool.
     fn prepare_input(&mut self) -> Result<(), String> {
-        for series in &self.test.input_series {
-            let text = format!("{} {}", series.series, series.values);
+        let mut described = BTreeMap::new();
+        for InputSeries { series, values } in &self.test.input_series {
+            let text = format!("{series} {values}");
             let (labels, values) = parse_series_description(&text).map_err(|error| error.to_string())?;
-            let mut timestamp = self.test.start_ms;
-            for value in values {
+            described.insert(labels, values);
+        }
+        for (labels, values) in described {
+            let times = (0..).map(|index| self.test.start_ms + index * self.test.interval_ms);
+            for (timestamp, value) in times.zip(values) {
                 let value = match value {
-                    SequenceValue::Omitted => None,
-                    SequenceValue::Float(value) => Some(SampleValue::Float(value)),
-                    SequenceValue::Histogram { histogram, .. } => Some(SampleValue::Histogram(histogram)),
+                    SequenceValue::Omitted => continue,
+                    SequenceValue::Float(value) => SampleValue::Float(value),
+                    SequenceValue::Histogram { histogram, .. } => SampleValue::Histogram(histogram),
                 };
-                if let Some(value) = value {
-                    let sample = RuleSample { labels: labels.clone(), timestamp, value };
-                    self.input.entry(timestamp).or_default().push(sample);
-                }
-                timestamp += self.test.interval_ms;
+                let sample = RuleSample { labels: labels.clone(), timestamp, value };
+                self.input.entry(timestamp).or_default().push(sample);
             }
         }
         Ok(())
