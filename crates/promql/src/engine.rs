@@ -80,7 +80,7 @@ impl Engine {
         step: i64,
         context: &QueryContext,
     ) -> Result<Answer, QueryError> {
-        let node = plan::build(expr, grid, step, &self.options)?;
+        let node = plan::build(expr, grid, step, &self.options, context.query.as_deref())?;
         let guard = Guard::new(Arc::clone(&self.env.clock), context.clone(), self.options.samples_max);
         let mut evaluator = Evaluator {
             store,

@@ -13,7 +13,7 @@ use crate::functions::extended;
 use crate::grid::Grid;
 use crate::plan::Selector;
 use crate::row::{Row, histogram_samples};
-use crate::samples::{Bounds, Samples, Windows};
+use crate::samples::{Bounds, Reading, Samples, Windows};
 use crate::stream::{Visit, Worker, scan};
 
 /// What a row gets from the sample that was found.
@@ -30,6 +30,7 @@ pub(crate) struct InstantSource {
     pub matchers: Arc<[Matcher]>,
     windows: Windows,
     smoothed: bool,
+    counts_only: bool,
     pub pick: Pick,
     pos: PosRange,
 }
@@ -52,7 +53,8 @@ impl InstantSource {
         let (start, end) = windows.hull();
         let selection = evaluator.select(&selector.matchers, TimeRange { start, end })?;
         let matchers = Arc::clone(&selector.matchers);
-        Ok(InstantSource { selection, matchers, windows, smoothed, pick: Pick::Value, pos })
+        let counts_only = selector.counts_only;
+        Ok(InstantSource { selection, matchers, windows, smoothed, counts_only, pick: Pick::Value, pos })
     }
 
     pub(crate) fn make(
@@ -61,12 +63,14 @@ impl InstantSource {
         worker: &mut Worker,
         visit: &mut Visit<'_>,
     ) -> Result<(), QueryError> {
-        if self.windows.grid.is_instant() && !self.smoothed {
+        // Where buckets are dropped, what is before the newest sample tells of resets.
+        if self.windows.grid.is_instant() && !self.smoothed && !self.counts_only {
             return self.make_latest(range, worker, visit);
         }
         let steps = self.windows.grid.count;
         let mut bounds = (Bounds::new(), Bounds::new());
-        scan(&self.selection, range, self.windows.hull(), !self.smoothed, worker, &mut |series, worker| {
+        let reading = Reading { markers: !self.smoothed, counts_only: self.counts_only };
+        scan(&self.selection, range, self.windows.hull(), reading, worker, &mut |series, worker| {
             let mut row = std::mem::take(&mut worker.row);
             row.reset(steps);
             if self.smoothed {

@@ -155,6 +155,10 @@ impl Notes {
         self.warn(at, format_args!("this native histogram metric is not a gauge: {name}"));
     }
 
+    pub(crate) fn sort_in_range(&mut self, at: PosRange) {
+        self.warn(at, "sort is ineffective for range queries since results are always ordered by labels");
+    }
+
     pub(crate) fn start_overlaps(&mut self, labels: &Labels, at: PosRange) {
         let name = quote(labels.metric_name().unwrap_or_default());
         self.warn(

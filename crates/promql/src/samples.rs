@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use tidewatch_model::histogram::CounterResetHint;
 use tidewatch_model::{FloatHistogram, is_stale};
 use tidewatch_storage::{Run, RunValues};
 
@@ -23,9 +24,20 @@ pub(crate) struct Samples {
     pub histogram_starts: Vec<i64>,
     /// How many resets lie at or before each float, for the functions that ask.
     pub resets: Vec<u32>,
+    /// The newest histogram with its buckets, where those are not kept.
+    previous: Option<FloatHistogram>,
     /// The clocks of the runs, while all have one and no marker was left out.
     clocks: Vec<u64>,
     clocked: bool,
+}
+
+/// How a series is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    /// Staleness markers are kept.
+    pub markers: bool,
+    /// Histograms are stripped of their buckets, once it is known where they were reset.
+    pub counts_only: bool,
 }
 
 impl Samples {
@@ -37,6 +49,7 @@ impl Samples {
         self.histograms.clear();
         self.histogram_starts.clear();
         self.resets.clear();
+        self.previous = None;
         self.clocks.clear();
         self.clocked = true;
     }
@@ -45,11 +58,11 @@ impl Samples {
         self.times.len() + self.histogram_times.len()
     }
 
-    /// Appends a run; `markers` tells whether staleness markers are kept.
-    pub(crate) fn push(&mut self, run: &Run<'_>, markers: bool) {
+    /// Appends a run.
+    pub(crate) fn push(&mut self, run: &Run<'_>, reading: Reading) {
         match run.values {
-            RunValues::Floats(values) => self.push_floats(run, values, markers),
-            RunValues::Histograms(histograms) => self.push_histograms(run, histograms, markers),
+            RunValues::Floats(values) => self.push_floats(run, values, reading.markers),
+            RunValues::Histograms(histograms) => self.push_histograms(run, histograms, reading),
         }
     }
 
@@ -81,13 +94,41 @@ impl Samples {
         }
     }
 
-    fn push_histograms(&mut self, run: &Run<'_>, histograms: &[FloatHistogram], markers: bool) {
+    fn push_histograms(&mut self, run: &Run<'_>, histograms: &[FloatHistogram], reading: Reading) {
         for (i, (time, histogram)) in run.timestamps.iter().zip(histograms).enumerate() {
-            if markers || !histogram.is_stale() {
-                self.histogram_times.push(*time);
-                self.histograms.push(Arc::new(histogram.clone()));
-                self.histogram_starts.push(run.starts.map_or(0, |starts| starts[i]));
+            if !reading.markers && histogram.is_stale() {
+                continue;
             }
+            let kept = match reading.counts_only {
+                true => self.without_buckets(histogram),
+                false => histogram.clone(),
+            };
+            self.histogram_times.push(*time);
+            self.histograms.push(Arc::new(kept));
+            self.histogram_starts.push(run.starts.map_or(0, |starts| starts[i]));
+        }
+    }
+
+    /// Count and sum, with a hint that says what the buckets said of a reset.
+    fn without_buckets(&mut self, histogram: &FloatHistogram) -> FloatHistogram {
+        let mut hint = histogram.hint;
+        if let (CounterResetHint::Unknown, Some(previous)) = (hint, &self.previous) {
+            hint = match histogram.detect_reset(previous) {
+                true => CounterResetHint::Reset,
+                false => CounterResetHint::NotReset,
+            };
+        }
+        if !histogram.is_stale() {
+            self.previous = Some(histogram.clone());
+        }
+        FloatHistogram {
+            hint,
+            // The kind of buckets still tells what can be added to what.
+            schema: histogram.schema,
+            custom_values: histogram.custom_values.clone(),
+            count: histogram.count,
+            sum: histogram.sum,
+            ..FloatHistogram::default()
         }
     }
 

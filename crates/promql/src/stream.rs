@@ -28,7 +28,7 @@ use crate::instant::{InstantSource, Pick};
 use crate::notes::Notes;
 use crate::plan::{Kind, Node, Selector};
 use crate::row::Row;
-use crate::samples::{BoundsCache, Samples};
+use crate::samples::{BoundsCache, Reading, Samples};
 use crate::window::WindowSource;
 
 /// Which labels an operation takes off its rows.
@@ -372,7 +372,7 @@ pub(crate) fn scan(
     selection: &Arc<dyn Selection>,
     range: Range<usize>,
     (start, end): (i64, i64),
-    markers: bool,
+    reading: Reading,
     worker: &mut Worker,
     visit: &mut dyn FnMut(usize, &mut Worker) -> Result<(), QueryError>,
 ) -> Result<(), QueryError> {
@@ -394,7 +394,7 @@ pub(crate) fn scan(
             }
             worker.samples.clear();
         }
-        worker.samples.push(&run, markers);
+        worker.samples.push(&run, reading);
         match worker.pace.advance(&worker.guard, run.timestamps.len()) {
             Ok(()) => Continue(()),
             Err(error) => {

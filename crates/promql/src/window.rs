@@ -16,7 +16,7 @@ use crate::grid::Grid;
 use crate::notes::Notes;
 use crate::plan::{Matrix, MatrixSource, Window};
 use crate::row::{Cell, Row, histogram_samples};
-use crate::samples::{BoundsCache, Samples, Windows};
+use crate::samples::{BoundsCache, Reading, Samples, Windows};
 use crate::stream::{Visit, Worker, scan};
 
 /// Rows of a function over a range.
@@ -34,6 +34,7 @@ pub(crate) enum Input {
     Selection {
         selection: Arc<dyn Selection>,
         matchers: Arc<[Matcher]>,
+        counts_only: bool,
     },
     /// A subquery's rows, which have a sample at each of the inner times.
     Rows {
@@ -183,7 +184,11 @@ impl Input {
             MatrixSource::Selector(matchers) => {
                 let (start, end) = windows.hull();
                 let selection = evaluator.select(matchers, TimeRange { start, end })?;
-                Ok(Input::Selection { selection, matchers: Arc::clone(matchers) })
+                Ok(Input::Selection {
+                    selection,
+                    matchers: Arc::clone(matchers),
+                    counts_only: matrix.counts_only,
+                })
             }
             MatrixSource::Subquery { node, step } => {
                 let inner = inner_grid(windows, *step);
@@ -221,7 +226,10 @@ impl Input {
         visit: &mut dyn FnMut(usize, &mut Worker) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         let (frame, inner) = match self {
-            Input::Selection { selection, .. } => return scan(selection, range, hull, false, worker, visit),
+            Input::Selection { selection, counts_only, .. } => {
+                let reading = Reading { markers: false, counts_only: *counts_only };
+                return scan(selection, range, hull, reading, worker, visit);
+            }
             Input::Rows { frame, inner } => (frame, inner),
         };
         for series in range {

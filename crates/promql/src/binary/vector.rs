@@ -35,10 +35,6 @@ pub(super) fn eval(
     let (many, one) = if swapped { (&rhs, &lhs) } else { (&lhs, &rhs) };
     let signer = Signer::new(&matching);
     let matched = Matched::new(&signer, many, one);
-    let (fill_many, fill_one) = match swapped {
-        true => (matching.fill.rhs, matching.fill.lhs),
-        false => (matching.fill.lhs, matching.fill.rhs),
-    };
     let mut join = Join {
         plan,
         matching: &matching,
@@ -47,8 +43,10 @@ pub(super) fn eval(
         many,
         one,
         matched: &matched,
-        fill_many,
-        fill_one,
+        // As in Prometheus these do not change sides: `fill_right` stands in for the "one" side,
+        // `fill_left` for the "many" side, also with `group_right`.
+        fill_many: matching.fill.lhs,
+        fill_one: matching.fill.rhs,
         steps: grid.count,
         delayed: evaluator.options.delayed_name_removal,
         rows: Vec::new(),
@@ -138,8 +136,8 @@ impl Join<'_> {
                 let labels = |row: usize| &self.one.names[row].labels;
                 return Err(QueryError::Execution(format!(
                     "found duplicate series for the match group {group} on the {side} hand-side of the operation: [{}, {}];many-to-many matching not allowed: matching labels must be unique on one side",
-                    labels(one),
-                    labels(other)
+                    labels(other),
+                    labels(one)
                 )));
             }
         }

@@ -301,6 +301,10 @@ fn smooth_histogram(
         _ if next == 0 => None,
         Some(time) => {
             let (before, after) = (&histograms[next - 1], &histograms[next]);
+            if before.uses_custom_buckets() != after.uses_custom_buckets() {
+                notes.mixed_exponential_custom(place.labels, place.pos);
+                return None;
+            }
             let counter = after.hint != CounterResetHint::Gauge;
             let (a, b) = ((times[next - 1], &**before), (*time, &**after));
             interpolate_histograms(a, b, now, counter, place, notes)

@@ -44,17 +44,13 @@ pub(super) fn buckets_call(
     let asked = questions(evaluator, id, args, grid)?;
     let vector = args.iter().find(|arg| is_vector(arg)).expect("the parser has checked types");
     let input = evaluator.rows(vector, grid)?;
-    let places = Places {
-        first: args[0].pos,
-        vector: vector.pos,
-        mended: if id == FunctionId::HistogramQuantile { vector.pos } else { args[1].pos },
-    };
+    let pos = vector.pos;
     let mut notes = std::mem::take(&mut evaluator.notes);
     let delayed = evaluator.options.delayed_name_removal;
-    let histograms = Histograms::group(&input, places.vector, delayed, &mut notes);
+    let histograms = Histograms::group(&input, pos, delayed, &mut notes);
     let mut answers = Frame::new(grid.count);
     for asked in &asked {
-        let answered = histograms.answer(evaluator, asked, grid, places, &mut notes, &mut answers);
+        let answered = histograms.answer(evaluator, asked, grid, pos, &mut notes, &mut answers);
         if let Err(error) = answered {
             evaluator.notes = notes;
             return Err(error);
@@ -62,14 +58,6 @@ pub(super) fn buckets_call(
     }
     evaluator.notes = notes;
     evaluator.strip_frame(answers, Strip::Metadata)
-}
-
-/// Where the parts of the call stand.
-#[derive(Clone, Copy)]
-struct Places {
-    first: PosRange,
-    vector: PosRange,
-    mended: PosRange,
 }
 
 fn questions(
@@ -155,7 +143,7 @@ impl<'a> Histograms<'a> {
         evaluator: &Evaluator<'_>,
         asked: &Asked,
         grid: Grid,
-        places: Places,
+        pos: PosRange,
         notes: &mut Notes,
         answers: &mut Frame,
     ) -> Result<(), QueryError> {
@@ -164,7 +152,7 @@ impl<'a> Histograms<'a> {
         let mut row = Row::default();
         for (i, group) in &self.native {
             evaluator.guard.check()?;
-            self.answer_native(*i, *group, asked, places, &mut mixed, words, &mut row, notes);
+            self.answer_native(*i, *group, asked, pos, &mut mixed, words, &mut row, notes);
             push(evaluator, answers, &self.input.names[*i], asked, &row)?;
         }
         let mut buckets = Vec::new();
@@ -181,7 +169,7 @@ impl<'a> Histograms<'a> {
                     },
                 ));
                 if !buckets.is_empty() {
-                    let value = ask_classic(asked, group, &mut buckets, step, grid, places, notes);
+                    let value = ask_classic(asked, group, &mut buckets, step, grid, pos, notes);
                     row.set(step, value);
                 }
             }
@@ -196,7 +184,7 @@ impl<'a> Histograms<'a> {
         i: usize,
         group: Option<usize>,
         asked: &Asked,
-        places: Places,
+        pos: PosRange,
         mixed: &mut [u64],
         words: usize,
         row: &mut Row,
@@ -211,14 +199,14 @@ impl<'a> Histograms<'a> {
                 self.groups[group].buckets.iter().any(|(_, i)| bit(self.input.row(*i).present, step))
             };
             if let Some(group) = group.filter(|group| has_buckets(*group)) {
-                notes.mixed_classic_native(name, places.vector);
+                notes.mixed_classic_native(name, pos);
                 crate::row::set_bit(&mut mixed[group * words..(group + 1) * words], step);
                 continue;
             }
             let value = match &asked.question {
-                Question::Quantile(q) => native_quantile(q[step], histogram, name, places.first, notes),
+                Question::Quantile(q) => native_quantile(q[step], histogram, name, pos, notes),
                 Question::Fraction(lower, upper) => {
-                    native_fraction(lower[step], upper[step], histogram, name, places.first, notes)
+                    native_fraction(lower[step], upper[step], histogram, name, pos, notes)
                 }
             };
             row.set(step, value);
@@ -232,7 +220,7 @@ fn ask_classic(
     buckets: &mut Vec<ClassicBucket>,
     step: usize,
     grid: Grid,
-    places: Places,
+    pos: PosRange,
     notes: &mut Notes,
 ) -> f64 {
     match &asked.question {
@@ -250,7 +238,7 @@ fn ask_classic(
                     time_min: time,
                     time_max: time,
                 };
-                notes.forced_monotonicity(name, places.mended, details);
+                notes.forced_monotonicity(name, pos, details);
             }
             value
         }

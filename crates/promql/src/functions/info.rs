@@ -29,8 +29,13 @@ pub(super) fn info(evaluator: &mut Evaluator<'_>, args: &[Node], grid: Grid) -> 
         _ => Vec::new(),
     };
     let (mut names, data): (Vec<_>, Vec<_>) = given.into_iter().partition(|m| m.name() == METRIC_NAME);
+    let positive = |matcher: &Matcher| matches!(matcher.op(), MatchOp::Equal | MatchOp::Regex);
     if names.is_empty() {
         names.push(Matcher::equal(METRIC_NAME, "target_info"));
+    } else if !names.iter().any(positive) {
+        // Conditions that only rule names out are about info metrics all the same.
+        let all = Matcher::new(MatchOp::Regex, METRIC_NAME, ".+_info").expect("a valid pattern");
+        names.push(all);
     }
     let is_info = |labels: &Labels| {
         let name = labels.metric_name().unwrap_or_default();
@@ -72,7 +77,8 @@ fn fetch(
     if !identified {
         return Ok(Frame::new(grid.count));
     }
-    let selector = Selector { matchers: Arc::from(matchers), shift: shift_of(arg), modifier: None };
+    let selector =
+        Selector { matchers: Arc::from(matchers), shift: shift_of(arg), modifier: None, counts_only: false };
     let values = Stream::of_selector(evaluator, &selector, arg.pos, grid, false)?.collect(evaluator)?;
     for (name, row) in values.rows() {
         if !row.histograms.is_empty() {

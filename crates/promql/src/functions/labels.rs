@@ -1,7 +1,7 @@
 //! `label_replace` and `label_join`.
 
+use tidewatch_model::METRIC_NAME;
 use tidewatch_model::regex::GoRegex;
-use tidewatch_model::{METRIC_NAME, is_valid_label_name};
 
 use crate::context::QueryError;
 use crate::eval::Evaluator;
@@ -21,7 +21,7 @@ pub(super) fn label_replace(
         Err(QueryError::Execution(format!("invalid {what} in label_replace(): {text}")))
     };
     let Ok(regex) = GoRegex::new(pattern) else { return invalid("regular expression", pattern) };
-    if !is_valid_label_name(target) {
+    if !is_valid_label(target) {
         return invalid("destination label name", target);
     }
     let frame = evaluator.rows(&args[0], grid)?;
@@ -45,10 +45,10 @@ pub(super) fn label_join(
     let invalid = |what: &str, text: &str| {
         Err(QueryError::Execution(format!("invalid {what} label name in label_join(): {text}")))
     };
-    if let Some(source) = sources.iter().find(|source| !is_valid_label_name(source)) {
+    if let Some(source) = sources.iter().find(|source| !is_valid_label(source)) {
         return invalid("source", source);
     }
-    if !is_valid_label_name(target) {
+    if !is_valid_label(target) {
         return invalid("destination", target);
     }
     let frame = evaluator.rows(&args[0], grid)?;
@@ -64,4 +64,10 @@ fn set(name: &Name, target: &str, value: &str) -> Name {
     let mut labels = name.labels.to_builder();
     labels.set(target, value);
     Name { labels: labels.build(), drop: name.drop && target != METRIC_NAME }
+}
+
+/// Whether a text may name a label: any but the empty one. The parser puts U+FFFD where a text
+/// was no UTF-8, which no label name may be.
+pub(crate) fn is_valid_label(name: &str) -> bool {
+    !name.is_empty() && !name.contains(char::REPLACEMENT_CHARACTER)
 }

@@ -18,6 +18,7 @@ use tidewatch_parser::{FunctionId, RangeModifier, ValueType};
 pub(crate) use absent::{absent_over_time, is_absent};
 pub(crate) use date::civil_from_days;
 pub(crate) use element::{RowMap, negate, row_map};
+pub(crate) use labels::is_valid_label;
 pub(crate) use window::{WindowCall, apply_window};
 
 use crate::context::QueryError;
@@ -95,8 +96,10 @@ pub(crate) fn call(
         F::LabelReplace => labels::label_replace(evaluator, args, grid).map(Output::Rows),
         F::LabelJoin => labels::label_join(evaluator, args, grid).map(Output::Rows),
         F::Info => info::info(evaluator, args, grid).map(Output::Rows),
-        F::Sort | F::SortDesc => sort::by_value(evaluator, id, &args[0], grid).map(Output::Rows),
-        F::SortByLabel | F::SortByLabelDesc => sort::by_label(evaluator, id, args, grid).map(Output::Rows),
+        F::Sort | F::SortDesc => sort::by_value(evaluator, id, (node.pos, &args[0]), grid).map(Output::Rows),
+        F::SortByLabel | F::SortByLabelDesc => {
+            sort::by_label(evaluator, id, (node.pos, args), grid).map(Output::Rows)
+        }
         F::HistogramQuantile | F::HistogramQuantiles | F::HistogramFraction => {
             histogram::buckets_call(evaluator, id, args, grid).map(Output::Rows)
         }

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use tidewatch_parser::FunctionId;
+use tidewatch_parser::{FunctionId, PosRange};
 
 use super::text;
 use crate::context::QueryError;
@@ -16,9 +16,12 @@ use crate::row::{Cell, Row};
 pub(super) fn by_value(
     evaluator: &mut Evaluator<'_>,
     id: FunctionId,
-    arg: &Node,
+    (pos, arg): (PosRange, &Node),
     grid: Grid,
 ) -> Result<Frame, QueryError> {
+    if !grid.is_instant() {
+        evaluator.notes.sort_in_range(pos);
+    }
     let frame = evaluator.rows(arg, grid)?;
     let mut floats = Frame::new(grid.count);
     let mut row = Row::default();
@@ -51,9 +54,12 @@ pub(super) fn by_value(
 pub(super) fn by_label(
     evaluator: &mut Evaluator<'_>,
     id: FunctionId,
-    args: &[Node],
+    (pos, args): (PosRange, &[Node]),
     grid: Grid,
 ) -> Result<Frame, QueryError> {
+    if !grid.is_instant() {
+        evaluator.notes.sort_in_range(pos);
+    }
     let frame = evaluator.rows(&args[0], grid)?;
     let labels: Vec<&str> = args[1..].iter().map(text).collect();
     let mut order: Vec<usize> = (0..frame.len()).collect();

@@ -1,21 +1,29 @@
 //! From the parser's tree to a plan.
 
-use tidewatch_model::is_valid_label_name;
+use tidewatch_model::quote;
 use tidewatch_parser::{
-    AggregateExpr, At, BinaryExpr, Call, Duration, Expr, FunctionId, UnaryOp, ValueType, VectorSelector,
+    AggregateExpr, At, BinaryExpr, BinaryOp, Call, Duration, Expr, FunctionId, PosRange, UnaryOp, ValueType,
+    VectorSelector,
 };
 
 use super::durations::{QuerySpan, positive, signed};
 use super::{Aggregate, Binary, Kind, Matrix, MatrixSource, Node, Selector, Shift, Window};
 use crate::binary::scalar_op;
 use crate::context::{EngineOptions, QueryError};
-use crate::functions;
+use crate::functions::{self, is_valid_label};
 use crate::grid::Grid;
 
 /// Plans `expr` for a query over `grid`; `step` is that of the query, 0 for an instant one.
-pub(crate) fn build(expr: &Expr, grid: Grid, step: i64, options: &EngineOptions) -> Result<Node, QueryError> {
+pub(crate) fn build(
+    expr: &Expr,
+    grid: Grid,
+    step: i64,
+    options: &EngineOptions,
+    query: Option<&str>,
+) -> Result<Node, QueryError> {
     let span = QuerySpan { step, range: grid.end().saturating_sub(grid.start) };
-    let (node, part) = Builder { grid, span, options }.node(expr)?;
+    let builder = Builder { grid, span, options, query, counts: false, buckets: false };
+    let (node, part) = builder.node(expr)?;
     Ok(wrap(node, part))
 }
 
@@ -37,10 +45,16 @@ fn wrap(node: Node, part: Part) -> Node {
     Node { pos: node.pos, value_type: node.value_type, kind: Kind::Invariant(Box::new(node)) }
 }
 
+#[derive(Clone, Copy)]
 struct Builder<'a> {
     grid: Grid,
     span: QuerySpan,
     options: &'a EngineOptions,
+    query: Option<&'a str>,
+    /// Below a function that asks of histograms their count or sum alone …
+    counts: bool,
+    /// … and below something that needs their buckets, which then stay.
+    buckets: bool,
 }
 
 impl Builder<'_> {
@@ -75,7 +89,12 @@ impl Builder<'_> {
     }
 
     fn selector(&self, selector: &VectorSelector, shift: Shift) -> Selector {
-        Selector { matchers: selector.matchers.clone(), shift, modifier: selector.modifier }
+        Selector {
+            matchers: selector.matchers.clone(),
+            shift,
+            modifier: selector.modifier,
+            counts_only: self.counts && !self.buckets,
+        }
     }
 
     fn shift(&self, offset: &Duration, at: Option<At>) -> Result<Shift, QueryError> {
@@ -97,11 +116,13 @@ impl Builder<'_> {
                     range: positive(&matrix.range, self.span)?,
                     shift,
                     modifier: selector.modifier,
+                    counts_only: self.counts && !self.buckets,
                 };
                 Ok((plan, Part { invariant: shift.at.is_some(), wrap: false }))
             }
             Expr::Subquery(subquery) => {
-                let (node, part) = self.node(&subquery.expr)?;
+                // Resets between the samples that a subquery picks show in the buckets alone.
+                let (node, part) = Builder { buckets: true, ..*self }.node(&subquery.expr)?;
                 // The inside is wrapped whatever `@` the subquery has.
                 let node = wrap(node, Part { wrap: part.invariant, ..part });
                 let step = match &subquery.step {
@@ -114,6 +135,7 @@ impl Builder<'_> {
                     range: positive(&subquery.range, self.span)?,
                     shift,
                     modifier: None,
+                    counts_only: false,
                 };
                 Ok((plan, Part { invariant: shift.at.is_some(), wrap: false }))
             }
@@ -124,8 +146,10 @@ impl Builder<'_> {
     }
 
     fn binary(&self, binary: &BinaryExpr) -> Result<(Kind, Part), QueryError> {
-        let (lhs, left) = self.node(&binary.lhs)?;
-        let (rhs, right) = self.node(&binary.rhs)?;
+        let trims = matches!(binary.op, BinaryOp::TrimUpper | BinaryOp::TrimLower);
+        let operands = Builder { buckets: self.buckets || trims, ..*self };
+        let (lhs, left) = operands.node(&binary.lhs)?;
+        let (rhs, right) = operands.node(&binary.rhs)?;
         if let (Kind::Number(a), Kind::Number(b)) = (&lhs.kind, &rhs.kind) {
             return Ok((Kind::Number(scalar_op(binary.op, *a, *b)), LITERAL));
         }
@@ -148,10 +172,11 @@ impl Builder<'_> {
         let invariant = part.invariant && param.as_ref().is_none_or(|(_, part)| part.invariant);
         let mut grouping = aggregate.grouping.clone();
         if let Some((Node { kind: Kind::Text(label), .. }, _)) = &param {
-            if !is_valid_label_name(label) {
+            if !is_valid_label(label) {
+                let written = aggregate.param.as_ref().and_then(|param| self.written(param.pos()));
                 return Err(QueryError::Execution(format!(
                     "invalid label name {}",
-                    tidewatch_model::quote(label)
+                    written.map_or_else(|| quote(label), str::to_owned)
                 )));
             }
             if !aggregate.without {
@@ -171,6 +196,11 @@ impl Builder<'_> {
         Ok((Kind::Aggregate(Box::new(plan)), Part { invariant, wrap: invariant }))
     }
 
+    /// The query's text at a place.
+    fn written(&self, pos: PosRange) -> Option<&str> {
+        self.query?.get(pos.start..pos.end)
+    }
+
     fn call(&self, call: &Call) -> Result<(Kind, Part), QueryError> {
         let seconds = |ms: i64| ms as f64 / 1000.0;
         match call.function.id {
@@ -181,16 +211,32 @@ impl Builder<'_> {
             FunctionId::Pi => return Ok((Kind::Number(std::f64::consts::PI), LITERAL)),
             _ => {}
         }
+        let arguments = self.below(call.function.id);
         let is_matrix = |arg: &&Expr| arg.value_type() == ValueType::Matrix;
         if let Some(matrix) = call.args.iter().find(is_matrix) {
-            return self.window(call, matrix);
+            return arguments.window(call, matrix);
         }
-        let args = call.args.iter().map(|arg| self.node(arg)).collect::<Result<Vec<_>, _>>()?;
+        let args = call.args.iter().map(|arg| arguments.node(arg)).collect::<Result<Vec<_>, _>>()?;
         let safe = !functions::depends_on_time(call.function.id, args.len());
         let invariant = safe && args.iter().all(|(_, part)| part.invariant);
         let args = args.into_iter().map(|(arg, part)| if invariant { arg } else { wrap(arg, part) });
         let kind = Kind::Call { id: call.function.id, args: args.collect() };
         Ok((kind, Part { invariant, wrap: invariant }))
+    }
+
+    /// How arguments of a function are planned.
+    fn below(&self, id: FunctionId) -> Builder<'_> {
+        use FunctionId as F;
+        let counts = matches!(id, F::HistogramCount | F::HistogramSum | F::HistogramAvg);
+        let buckets = matches!(
+            id,
+            F::HistogramQuantile
+                | F::HistogramQuantiles
+                | F::HistogramFraction
+                | F::HistogramStddev
+                | F::HistogramStdvar
+        );
+        Builder { counts: self.counts || counts, buckets: self.buckets || buckets, ..*self }
     }
 
     fn window(&self, call: &Call, matrix: &Expr) -> Result<(Kind, Part), QueryError> {

@@ -55,6 +55,8 @@ pub(crate) struct Selector {
     pub matchers: Arc<[Matcher]>,
     pub shift: Shift,
     pub modifier: Option<RangeModifier>,
+    /// Of histograms only count and sum are asked.
+    pub counts_only: bool,
 }
 
 /// From the time of evaluation to the time that is looked at.
@@ -78,6 +80,8 @@ pub(crate) struct Matrix {
     pub range: i64,
     pub shift: Shift,
     pub modifier: Option<RangeModifier>,
+    /// Of histograms only count and sum are asked.
+    pub counts_only: bool,
 }
 
 #[derive(Debug, Clone)]
