@@ -143,17 +143,22 @@ impl Runner<'_> {
 
     fn instant(&self, query: &str, at: i64) -> Result<Answer, QueryError> {
         let expr = self.parse(query)?;
-        self.engine.instant(self.store.select(), &expr, at, &QueryContext::unbounded())
+        self.engine.instant(self.store.select(), &expr, at, &context(query))
     }
 
     fn range(&self, query: &str, start: i64, end: i64, step: i64) -> Result<Answer, QueryError> {
         let expr = self.parse(query)?;
-        self.engine.range(self.store.select(), &expr, start, end, step, &QueryContext::unbounded())
+        self.engine.range(self.store.select(), &expr, start, end, step, &context(query))
     }
 
     fn parse(&self, query: &str) -> Result<tidewatch_parser::Expr, QueryError> {
         parse_expr(query, &self.options).map_err(|errors| QueryError::Execution(errors.to_string()))
     }
+}
+
+/// No bounds, and the query's text for the positions in annotations.
+fn context(query: &str) -> QueryContext {
+    QueryContext { query: Some(query.into()), ..QueryContext::unbounded() }
 }
 
 /// Compares an answer with all that is expected of it. Gives its value, if it had to have one.
