@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::counters::Going;
+use crate::patience::PatientBody;
 use crate::service::Service;
 use crate::watch::{ServedBody, Timeouts, Watch, WatchedStream};
 
@@ -221,7 +222,8 @@ async fn answer(
     request: hyper::Request<Incoming>,
 ) -> Result<Response<ServedBody>, std::convert::Infallible> {
     let mut serving = watch.request(request.version() == Version::HTTP_2);
-    let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+    let patience = Duration::from_millis(service.app.limits.idle_timeout_ms);
+    let request = request.map(|body| PatientBody::new(body, patience).boxed_unsync());
     let response = service.handle(request).await;
     serving.computed();
     Ok(response.map(|body| ServedBody { body, _serving: serving }))

@@ -39,6 +39,8 @@ pub(crate) enum Route {
     Reload,
     Quit,
     Page,
+    /// The route prefix without its slash, below which relative addresses would be wrong.
+    AddSlash,
 }
 
 /// Why no handler answers.
@@ -124,7 +126,7 @@ pub(crate) fn find<'a>(prefix: &str, method: &Method, path: &'a str) -> Result<M
     let path = match prefix {
         "/" | "" => path,
         prefix => match path.strip_prefix(prefix) {
-            Some("") => "/",
+            Some("") => return Ok(Match { route: Route::AddSlash, pattern: "/page", name: "" }),
             Some(rest) if rest.starts_with('/') => rest,
             _ => return Err(NoRoute::NotFound),
         },
@@ -188,7 +190,8 @@ mod tests {
     fn a_route_prefix_is_taken_off() {
         let get = |path| route("/tide", &Method::GET, path);
         assert_eq!(get("/tide/api/v1/rules"), Ok((Route::Rules, String::new())));
-        assert_eq!(get("/tide"), Ok((Route::Page, "/".to_owned())));
+        assert_eq!(get("/tide/"), Ok((Route::Page, "/".to_owned())));
+        assert_eq!(get("/tide"), Ok((Route::AddSlash, String::new())));
         assert_eq!(get("/tidewatch"), Err(NoRoute::NotFound));
         assert_eq!(get("/api/v1/rules"), Err(NoRoute::NotFound));
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
-    IF_NONE_MATCH, ORIGIN, VARY,
+    IF_NONE_MATCH, LOCATION, ORIGIN, VARY,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
@@ -136,6 +136,7 @@ impl Service {
             Route::Reload => return self.reload().await,
             Route::Quit => return self.quit(),
             Route::Page => return page(found.name, &parts.headers),
+            Route::AddSlash => return self.add_slash(),
             Route::Preflight => return reply::empty(StatusCode::NO_CONTENT),
             _ => {}
         }
@@ -187,6 +188,7 @@ impl Service {
             | Route::Reload
             | Route::Quit
             | Route::Page
+            | Route::AddSlash
             | Route::Preflight => unreachable!("answered in `dispatch`"),
         })
     }
@@ -242,6 +244,15 @@ impl Service {
         }
         self.app.backend.quit();
         reply::text(StatusCode::OK, "Requesting termination... Goodbye!")
+    }
+
+    fn add_slash(&self) -> Response<ResponseBody> {
+        let mut response = reply::empty(StatusCode::FOUND);
+        let location = format!("{}/", self.app.options.route_prefix);
+        if let Ok(location) = HeaderValue::from_str(&location) {
+            response.headers_mut().insert(LOCATION, location);
+        }
+        response
     }
 
     fn wrong_method(&self, parts: &Parts) -> Response<ResponseBody> {

@@ -16,6 +16,7 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
+use crate::names::AllowedNames;
 use crate::web_config::TlsServerConfig;
 
 /// Builds the server's side; an error is in Prometheus' words where it has the error too.
@@ -107,33 +108,33 @@ fn client_verifier(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let has_ca = !config.client_ca.is_empty() || !config.client_ca_file.as_os_str().is_empty();
-    // Leaving the check out would let in whom the file means to keep out.
-    if config.client_allowed_sans.is_some() {
-        return Err(
-            "client_allowed_sans is not supported yet: remove it, or restrict clients by client_ca_file"
-                .to_owned(),
-        );
-    }
     let any = |mandatory| {
         let algorithms = provider.signature_verification_algorithms;
-        Ok(Arc::new(AnyCertificate { mandatory, algorithms }) as Arc<dyn ClientCertVerifier>)
+        Arc::new(AnyCertificate { mandatory, algorithms }) as Arc<dyn ClientCertVerifier>
     };
     let verified = |mandatory| -> Result<Arc<dyn ClientCertVerifier>, String> {
         let builder = WebPkiClientVerifier::builder_with_provider(roots(config)?.into(), provider.clone());
         let builder = if mandatory { builder } else { builder.allow_unauthenticated() };
         builder.build().map_err(|error| format!("client_ca: {error}"))
     };
-    match config.client_auth_type.as_str() {
+    let kind = config.client_auth_type.as_str();
+    let verifier = match kind {
         "" | "NoClientCert" if has_ca => {
-            Err("client CA's have been configured without a Client Auth Policy".to_owned())
+            return Err("client CA's have been configured without a Client Auth Policy".to_owned());
         }
-        "" | "NoClientCert" => Ok(WebPkiClientVerifier::no_client_auth()),
+        "" | "NoClientCert" => WebPkiClientVerifier::no_client_auth(),
         "RequestClientCert" => any(false),
         "RequireAnyClientCert" | "RequireClientCert" => any(true),
-        "VerifyClientCertIfGiven" => verified(false),
-        "RequireAndVerifyClientCert" => verified(true),
-        other => Err(format!("invalid ClientAuth: {other}")),
+        "VerifyClientCertIfGiven" => verified(false)?,
+        "RequireAndVerifyClientCert" => verified(true)?,
+        other => return Err(format!("invalid ClientAuth: {other}")),
+    };
+    let Some(names) = config.client_allowed_sans.clone() else { return Ok(verifier) };
+    // Who need not show a certificate would come in past the names.
+    if !verifier.client_auth_mandatory() {
+        return Err("client_allowed_sans requires client_auth_type to be one of RequireAnyClientCert or RequireAndVerifyClientCert".to_owned());
     }
+    Ok(Arc::new(AllowedNames { inner: verifier, names }))
 }
 
 fn roots(config: &TlsServerConfig) -> Result<RootCertStore, String> {
@@ -240,7 +241,14 @@ mod tests {
         );
         check(
             |c| c.client_allowed_sans = Some(vec!["x".to_owned()]),
-            "client_allowed_sans is not supported yet",
+            "client_allowed_sans requires client_auth_type to be one of",
+        );
+        check(
+            |c| {
+                c.client_auth_type = "RequireAnyClientCert".to_owned();
+                c.client_allowed_sans = Some(vec!["x".to_owned()]);
+            },
+            "",
         );
     }
 }

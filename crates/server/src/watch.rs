@@ -8,7 +8,8 @@
 //!   └──────────────────────┴────── closed ─────┴───────────────────────┘
 //! ```
 //!
-//! While a handler computes, nothing has to move: handlers have deadlines of their own.
+//! While a handler computes, nothing has to move: handlers have deadlines of their own, and so
+//! has the body that they wait for ([`crate::patience`]).
 
 use std::io;
 use std::pin::Pin;

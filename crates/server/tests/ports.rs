@@ -154,11 +154,18 @@ fn slow_silent_and_idle_clients_lose_their_connection() {
     let mut idle = running.connect();
     idle.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n").expect("the server reads");
 
+    let mut stalled = running.connect();
+    stalled
+        .write_all(b"POST /api/v1/write HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")
+        .expect("the server reads");
+
     assert_eq!(read_until_closed(&mut silent).0, "");
     assert_eq!(read_until_closed(&mut slow).0, "");
     let (answer, waited) = read_until_closed(&mut idle);
     assert!(answer.ends_with("Tidewatch Server is Healthy.\n"), "{answer}");
     assert!(waited > Duration::from_millis(300), "idle connections live longer than slow ones: {waited:?}");
+    let answer = read_until_closed(&mut stalled).0;
+    assert!(answer.ends_with("error reading body: the client is too slow in sending it\n"), "{answer}");
     let metrics = running.scene.service.metrics();
     assert!(metrics.contains("tidewatch_http_refused_total{limit=\"connection_timeout\"} 3\n"), "{metrics}");
 }

@@ -100,6 +100,7 @@ async fn run(
     let place = place(service, timeout_ms).await?;
     let queued_ns = service.app.env.clock.monotonic_ns() - began_ns;
 
+    let query: Arc<str> = params.get("query").into();
     let cancel = Arc::new(AtomicBool::new(false));
     let context = QueryContext {
         deadline_ns: Some(deadline_ns),
@@ -107,9 +108,9 @@ async fn run(
         memory_bytes: service.app.limits.query_memory_bytes as u64,
         lookback_ms,
         per_step_statistics: params.get("stats") == "all",
+        query: Some(query.clone()),
     };
     let guard = CancelOnDrop(cancel);
-    let query = params.get("query").to_owned();
     let with_stats = !params.get("stats").is_empty();
     let reply = blocking(service, move |service| {
         // Held until the work is done, even where nobody waits for it any more.
