@@ -95,25 +95,23 @@ impl Alerts {
         moment: &Moment<'_>,
         changes: &mut Changes,
     ) -> Result<Vec<RuleSample>, String> {
-        let found = self.found(fields, vector, moment)?;
+        let mut found = self.found(fields, vector, moment)?;
         self.check_limit(fields, &found, moment)?;
-        for (labels, mut alert) in found.clone() {
-            let known = self.active.get_mut(&labels).filter(|known| known.state != AlertState::Inactive);
-            match known {
-                Some(known) => {
-                    known.value = alert.value;
-                    known.annotations = alert.annotations;
-                }
-                None => {
-                    if fields.for_ms <= 0 {
-                        fire(&mut alert, moment.at_ms);
-                        changes.push((ChangeKind::Firing, alert.clone()));
-                    } else {
-                        changes.push((ChangeKind::Pending, alert.clone()));
-                    }
-                    self.active.insert(labels, alert);
-                }
+        for (labels, alert) in &mut found {
+            let known = self.active.get_mut(labels).filter(|known| known.state != AlertState::Inactive);
+            if let Some(known) = known {
+                known.value = alert.value;
+                known.annotations = std::mem::take(&mut alert.annotations);
+                continue;
             }
+            let kind = if fields.for_ms <= 0 {
+                fire(alert, moment.at_ms);
+                ChangeKind::Firing
+            } else {
+                ChangeKind::Pending
+            };
+            changes.push((kind, alert.clone()));
+            self.active.insert(labels.clone(), alert.clone());
         }
         let at_ms = moment.at_ms;
         self.active.retain(|labels, alert| {

@@ -265,13 +265,12 @@ impl Group {
         for (index, rule) in self.rules.iter().enumerate().rev() {
             heirs.entry(rule.key()).or_default().push(index);
         }
+        let old_interval_ms = old.interval_ms();
         self.last_ms = old.last_ms;
         self.missed = old.missed;
         self.evaluation_ns = old.evaluation_ns;
         self.ended = old.ended;
-        if old.definition.interval_ms == self.definition.interval_ms
-            && old.settings.interval_ms == self.settings.interval_ms
-        {
+        if old_interval_ms == self.interval_ms() {
             self.next_ms = old.next_ms;
         }
         (self.returning, self.hold_ms) = (old.returning, old.hold_ms);
@@ -419,6 +418,8 @@ impl RunningRule {
         let Some(alerts) = &mut self.alerts else { return };
         let generator_url =
             || format!("{}{}", moment.settings.external_url, table_link(&self.rule.query.text));
+        let places: HashMap<Labels, usize> =
+            changes.iter().enumerate().map(|(i, (_, changed))| (changed.labels.clone(), i)).collect();
         for alert in alerts.due(moment, interval_ms, failed) {
             effects.notifications.push(Notification {
                 rule: rule.clone(),
@@ -429,8 +430,8 @@ impl RunningRule {
                 state: alert.state,
                 generator_url: generator_url(),
             });
-            match changes.iter_mut().find(|(_, changed)| changed.labels == alert.labels) {
-                Some((_, changed)) => *changed = alert,
+            match places.get(&alert.labels) {
+                Some(place) => changes[*place].1 = alert,
                 None => changes.push((ChangeKind::Sent, alert)),
             }
         }

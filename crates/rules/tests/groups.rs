@@ -304,6 +304,20 @@ groups:
 }
 
 #[test]
+fn a_rule_gives_ten_thousand_alerts_and_one_more_is_its_error() {
+    let rules = "groups: [{name: g, rules: [{alert: A, expr: a, annotations: {t: '{{ $labels.i }}'}}]}]";
+    let many = |count: usize, steps: &str| {
+        (0..count).map(|i| format!("a{{i=\"{i}\"}} {steps}\n")).collect::<String>()
+    };
+    let mut groups = groups(rules, &settings());
+    let got = run(&mut groups, &Scripted::new(&many(10_000, "1 1")), &[0], false);
+    assert_eq!(got.lines().filter(|line| line.contains("tell firing")).count(), 10_000);
+    let got = run(&mut groups, &Scripted::new(&many(10_001, "_ 1")), &[30], false);
+    assert_eq!(got, "30s A failed: exceeded limit of 10000 with 10001 alerts\n");
+    assert_eq!(groups[0].alerts().count(), 10_000, "those that stand are kept");
+}
+
+#[test]
 fn a_text_that_can_not_be_expanded_says_so_and_the_alert_stands() {
     check(
         r#"
