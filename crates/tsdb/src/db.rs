@@ -14,8 +14,9 @@ use crate::blocks::Blocks;
 use crate::deferred::Deferred;
 use crate::directory::Directory;
 use crate::durable::DurableLog;
+use crate::head::Head;
 use crate::head::append::{FrameLog, Terms};
-use crate::head::{Head, SHARDS};
+use crate::image::Images;
 use crate::jobs::JobState;
 use crate::options::{DbOptions, OpenError};
 use crate::recover;
@@ -43,6 +44,9 @@ pub struct Db {
     /// Held by the job that runs.
     pub(crate) running: Mutex<()>,
     pub(crate) stopping: AtomicBool,
+    /// Bytes that the log had been given when the newest images were written, and their size.
+    pub(crate) imaged_at: AtomicU64,
+    pub(crate) image_bytes: AtomicU64,
     complete: AtomicBool,
     /// Batches that came while recovery was running; `None` once it is over.
     deferred: Mutex<Option<Deferred>>,
@@ -55,6 +59,8 @@ pub(crate) struct Files {
     pub(crate) log: DurableLog,
     /// What the log's directory held at the start.
     opened: OpenReport,
+    /// Images of the last process, until recovery has them.
+    images: Mutex<Option<Images>>,
 }
 
 /// What is counted while the database runs.
@@ -94,9 +100,12 @@ impl Db {
     /// wait for [`Db::recover`].
     pub fn open(env: Env, options: DbOptions) -> Result<Db, OpenError> {
         let directory = Directory::open(&env, &options.dir)?;
-        let (log, opened) = DurableLog::open(&env, &directory.wal(), WalOptions::default())
+        let images = Images::open(&env, &directory)?;
+        let wal = WalOptions { segment_min: images.newest_segment() + 1, ..WalOptions::default() };
+        let (log, opened) = DurableLog::open(&env, &directory.wal(), wal)
             .map_err(|error| OpenError::Log(error.to_string()))?;
-        Ok(Db::new(env, options, Some(Files { directory, log, opened })))
+        let images = Mutex::new(Some(images));
+        Ok(Db::new(env, options, Some(Files { directory, log, opened, images })))
     }
 
     fn new(env: Env, options: DbOptions, files: Option<Files>) -> Db {
@@ -106,6 +115,8 @@ impl Db {
             jobs: Mutex::default(),
             running: Mutex::default(),
             stopping: AtomicBool::new(false),
+            imaged_at: AtomicU64::new(0),
+            image_bytes: AtomicU64::new(0),
             complete: AtomicBool::new(files.is_none()),
             deferred: Mutex::new(files.as_ref().map(|_| Deferred::default())),
             counters: AtomicCounters::default(),
@@ -121,10 +132,12 @@ impl Db {
         let Some(files) = self.files.as_ref().filter(|_| !self.is_complete()) else { return Ok(()) };
         self.blocks.load(&self.env, &files.directory)?;
         files.directory.renew_segment(&files.opened.segments)?;
-        let from = [tidewatch_wal::Position::START; SHARDS];
         let until = files.opened.first_segment;
-        let recovered = recover::replay(&self.env, &files.directory, &self.head, &from, until)
+        let images = files.images.lock().take().unwrap_or_default();
+        self.image_bytes.store(images.bytes(), Ordering::Relaxed);
+        let recovered = recover::replay(&self.env, &files.directory, &self.head, &images, until)
             .map_err(|error| OpenError::Log(error.to_string()))?;
+        files.log.count_replayed(recovered.log_bytes);
         self.head.truncate();
         self.counters.replayed.fetch_add(recovered.samples, Ordering::Relaxed);
         self.counters.set_aside.fetch_add(recovered.samples_set_aside, Ordering::Relaxed);

@@ -20,6 +20,8 @@ pub(crate) struct DurableLog {
     /// Why the newest commit failed, if it did.
     refusal: Mutex<Option<String>>,
     commits: AtomicU64,
+    /// Bytes of frames that were appended, and of those that were replayed at the start.
+    appended_bytes: AtomicU64,
 }
 
 const FULL: &str = "the log has no room on its disk";
@@ -51,6 +53,7 @@ impl DurableLog {
             stuck: Mutex::default(),
             refusal: Mutex::default(),
             commits: AtomicU64::new(0),
+            appended_bytes: AtomicU64::new(0),
         };
         Ok((log, report))
     }
@@ -97,8 +100,18 @@ impl DurableLog {
         self.commits.load(Ordering::Relaxed)
     }
 
+    /// Bytes that went to the log, those that a start would replay at first among them.
+    pub(crate) fn appended_bytes(&self) -> u64 {
+        self.appended_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_replayed(&self, bytes: u64) {
+        self.appended_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Appends a frame; where too much waits to be written, writes it first.
     fn push(&self, frame: &[u8]) -> Result<Position, AppendError> {
+        self.appended_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         match self.wal.append(&[frame]) {
             Err(WalError::Backlog { .. }) => {
                 self.commit_once()?;

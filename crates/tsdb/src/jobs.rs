@@ -17,6 +17,8 @@ use crate::options::{BLOCK_MS, OpenError};
 pub enum Job {
     /// Write what the head has before this time to blocks.
     Cut { until_ms: i64 },
+    /// Write images of the head, so that a start has little to replay, and trim the log.
+    Image,
     /// Remove blocks that are older than retention.
     Retain(Vec<BlockId>),
     /// Merge blocks to a larger one.
@@ -62,9 +64,7 @@ pub(crate) struct JobState {
 impl Db {
     /// What is to be done at `now_ms`, most urgent first; `None` when nothing is.
     pub fn next_job(&self, now_ms: i64) -> Option<Job> {
-        if self.files.is_none() || !self.is_complete() || self.is_stopping() {
-            return None;
-        }
+        let files = self.files.as_ref().filter(|_| self.is_complete() && !self.is_stopping())?;
         let state = self.jobs.lock();
         if state.not_before_ms.is_some_and(|at| now_ms < at && at <= now_ms.saturating_add(RETRY_MS)) {
             return None;
@@ -81,6 +81,9 @@ impl Db {
         if let Some(until_ms) = self.cut_due(now_ms) {
             return Some(Job::Cut { until_ms });
         }
+        if self.image_due(files) {
+            return Some(Job::Image);
+        }
         let mergeable: Vec<_> =
             metas.into_iter().filter(|meta| !state.unmergeable.contains(&meta.id)).collect();
         let range_max_ms = range_max_ms(self.options.retention_ms);
@@ -94,6 +97,7 @@ impl Db {
         let _one_at_a_time = self.running.lock();
         let result = match &job {
             Job::Cut { until_ms } => self.cut(files, *until_ms),
+            Job::Image => self.write_images(files),
             Job::Retain(expired) => self.retain(files, expired),
             Job::Compact(plan) => self.compact(files, plan),
         };

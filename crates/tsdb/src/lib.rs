@@ -25,6 +25,7 @@ mod deferred;
 mod directory;
 mod durable;
 mod head;
+mod image;
 pub mod index;
 mod jobs;
 mod log;

@@ -23,6 +23,7 @@ use crate::directory::Directory;
 use crate::head::registry::{PairId, Registry, SeriesId};
 use crate::head::shard::{Shard, Verdict};
 use crate::head::{Head, SHARDS};
+use crate::image::Images;
 use crate::log::{Definitions, Frame, Reader as Fields, read_deferred, read_frame};
 
 /// Bytes of frames that wait for their shards.
@@ -36,6 +37,8 @@ const NO_WINDOW: i64 = i64::MAX;
 pub(crate) struct Recovered {
     pub(crate) samples: u64,
     pub(crate) samples_set_aside: u64,
+    /// Bytes of log that the next start would replay again.
+    pub(crate) log_bytes: u64,
     /// Bodies of deferred batches, in order.
     pub(crate) deferred: Vec<Vec<u8>>,
 }
@@ -56,13 +59,12 @@ struct Replayed {
     newest_id: Option<SeriesId>,
 }
 
-/// Replays the log into the head, up to segment `until`. `from` gives the position from which
-/// each shard lacks samples.
+/// Loads images and replays the log behind them into the head, up to segment `until`.
 pub(crate) fn replay(
     env: &Env,
     directory: &Directory,
     head: &Head,
-    from: &[Position; SHARDS],
+    images: &Images,
     until: u64,
 ) -> Result<Recovered, tidewatch_wal::WalError> {
     let mut recovered = Recovered::default();
@@ -70,7 +72,11 @@ pub(crate) fn replay(
     let mut queued_bytes = 0;
     let mut newest_id = None;
     let mut kept = BTreeSet::new();
-    let start = from.iter().min().copied().unwrap_or(Position::START);
+    images.load(env, directory, head);
+    let from = &images.positions();
+    let start = from.iter().copied().fold(images.series_position(), Position::min);
+    // Shards have images only of times when no batch was deferred any more.
+    let deferred_from = from.iter().copied().fold(Position::START, Position::max);
     let mut reader = Reader::open(env, &directory.wal(), start)?.until(until);
     while let Some(item) = reader.read()? {
         let frame = match item {
@@ -81,6 +87,7 @@ pub(crate) fn replay(
                 continue;
             }
         };
+        recovered.log_bytes += frame.bytes.len() as u64;
         match read_frame(&frame.bytes) {
             Ok(Frame::Floats(floats)) => {
                 let Some(id) = floats.first_id() else { continue };
@@ -103,6 +110,7 @@ pub(crate) fn replay(
                 }
             }
             Ok(Frame::Definitions(definitions)) => define(head, &definitions),
+            Ok(Frame::Deferred(_)) if frame.position < deferred_from => {}
             Ok(Frame::Deferred(fields)) => recovered.deferred.push(fields.bytes.to_vec()),
             Err(error) => {
                 let path = directory.segment(frame.position.segment);
@@ -127,7 +135,7 @@ pub(crate) fn replay(
 }
 
 /// Puts the series of a frame into the head, unless it has them.
-fn define(head: &Head, definitions: &Definitions<'_>) {
+pub(crate) fn define(head: &Head, definitions: &Definitions<'_>) {
     let mut directory = head.directory.write();
     let pairs: Vec<PairId> =
         definitions.pairs.iter().map(|(name, value)| directory.registry.intern(name, value)).collect();

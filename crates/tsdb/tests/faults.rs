@@ -17,7 +17,8 @@ fn series(name: &str, i: usize) -> Labels {
 }
 
 fn open(simulation: &Simulation) -> Option<Db> {
-    let db = Db::open(simulation.env.clone(), DbOptions::new("/data")).ok()?;
+    let options = DbOptions { image_log_bytes: 1000, ..DbOptions::new("/data") };
+    let db = Db::open(simulation.env.clone(), options).ok()?;
     db.recover().ok()?;
     Some(db)
 }
@@ -104,6 +105,9 @@ fn no_failing_change_of_the_disk_loses_or_invents_a_sample() {
                 simulation.disk.crash(0);
                 let db = open(&simulation).expect("opens");
                 assert!(db.status().blocks.len() > 1, "the workload cuts");
+                let files = simulation.disk.files();
+                assert!(files.iter().any(|file| file.ends_with("series.image")), "it writes images");
+                assert!(!files.iter().any(|file| file.ends_with("00000001.wal")), "and trims the log");
                 break;
             }
             for fate in [0, 1, seed + 2] {

@@ -88,7 +88,8 @@ impl Run {
 
     fn open(&mut self) {
         self.db = None;
-        let options = DbOptions { retention_ms: Some(RETENTION_MS), ..DbOptions::new("/data") };
+        let options =
+            DbOptions { retention_ms: Some(RETENTION_MS), image_log_bytes: 500, ..DbOptions::new("/data") };
         let db = Db::open(self.simulation.env.clone(), options).expect("opens");
         db.recover().expect("recovers");
         self.db = Some(db);

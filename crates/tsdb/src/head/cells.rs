@@ -155,10 +155,6 @@ impl Cells {
         *tail = Tail::EMPTY;
     }
 
-    pub(crate) fn bytes_used(&self) -> usize {
-        self.used as usize * size_of::<Cell>()
-    }
-
     pub(crate) fn bytes_held(&self) -> usize {
         self.pages.len() * size_of::<[Cell; PAGE]>()
     }
@@ -276,7 +272,7 @@ mod tests {
         cells.release(&mut tail);
         cells.release(&mut other);
         cells.release(&mut again);
-        assert_eq!(cells.bytes_used(), 0);
+        assert_eq!(cells.used, 0);
     }
 
     #[test]

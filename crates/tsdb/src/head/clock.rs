@@ -158,6 +158,36 @@ impl Clocks {
         }
     }
 
+    /// Numbers and rows of the clocks that runs refer to.
+    pub(crate) fn living(&self) -> impl Iterator<Item = (u32, &[i64])> {
+        let clocks = self.clocks.iter().enumerate().filter(|(_, clock)| !clock.rows.is_empty());
+        clocks.map(|(number, clock)| (number as u32, clock.rows.as_slice()))
+    }
+
+    /// Puts a clock back to which no run refers yet.
+    pub(crate) fn restore(&mut self, rows: Vec<i64>) -> u32 {
+        self.clocks.push(Clock { rows, references: 0, successor: None });
+        self.clocks.len() as u32 - 1
+    }
+
+    /// A restored run refers to the clock; `false` if the clock lacks its rows.
+    pub(crate) fn refer(&mut self, clock: u32, first_row: u8, count: u8) -> bool {
+        let this = &mut self.clocks[clock as usize];
+        let within = count > 0 && usize::from(first_row) + usize::from(count) <= this.rows.len();
+        this.references += u32::from(within);
+        within
+    }
+
+    /// Frees restored clocks whose runs were damaged.
+    pub(crate) fn release_unused(&mut self) {
+        for (number, clock) in self.clocks.iter_mut().enumerate() {
+            if clock.references == 0 && !clock.rows.is_empty() {
+                *clock = Clock::default();
+                self.free.push(number as u32);
+            }
+        }
+    }
+
     /// One run refers to the clock no more.
     pub(crate) fn release(&mut self, clock: u32) {
         let this = &mut self.clocks[clock as usize];

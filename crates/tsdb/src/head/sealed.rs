@@ -9,6 +9,7 @@
 use bytes::Bytes;
 
 use super::cells::NONE;
+use super::image::Placed;
 
 /// Bytes of a page. Small enough that a shard's half-filled page is no burden.
 const PAGE: usize = 64 << 10;
@@ -21,7 +22,7 @@ pub(crate) struct Chunk {
     /// The next older chunk of the series, or the next free one.
     pub(crate) older: u32,
     offset: u32,
-    len: u16,
+    pub(crate) len: u16,
     pub(crate) first_row: u8,
     pub(crate) count: u8,
 }
@@ -32,6 +33,7 @@ pub(crate) struct Sealed {
     free: Option<u32>,
     used: u32,
     pages: Vec<Page>,
+    free_pages: Vec<u32>,
     filling: Vec<u8>,
     /// The number of the page that is filling, once it has bytes.
     filling_page: Option<u32>,
@@ -43,6 +45,17 @@ struct Page {
     /// `None` while the page is filling and after its last chunk went.
     bytes: Option<Bytes>,
     chunks: u32,
+}
+
+/// A run whose column stands in a page.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewChunk {
+    pub(crate) clock: u32,
+    pub(crate) first_row: u8,
+    pub(crate) count: u8,
+    pub(crate) page: u32,
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
 }
 
 /// Where a chunk's bytes can be read without the shard.
@@ -65,16 +78,43 @@ impl Sealed {
         if self.filling.len() >= PAGE {
             self.freeze();
         }
-        let page = *self.filling_page.get_or_insert_with(|| {
-            self.pages.push(Page::default());
-            self.pages.len() as u32 - 1
-        });
+        let page = match self.filling_page {
+            Some(page) => page,
+            None => {
+                let page = self.new_page(None);
+                *self.filling_page.insert(page)
+            }
+        };
         let offset = self.filling.len();
         write(&mut self.filling);
         let len = u16::try_from(self.filling.len() - offset).expect("a column of 120 samples is below 1 KiB");
         self.pages[page as usize].chunks += 1;
         self.payload_bytes += u64::from(len);
         self.link(Chunk { clock, page, older, offset: offset as u32, len, first_row, count })
+    }
+
+    fn new_page(&mut self, bytes: Option<Bytes>) -> u32 {
+        let page = Page { bytes, chunks: 0 };
+        if let Some(at) = self.free_pages.pop() {
+            self.pages[at as usize] = page;
+            return at;
+        }
+        self.pages.push(page);
+        self.pages.len() as u32 - 1
+    }
+
+    /// One chunk less is in a page; with its last one the page goes, unless it is filling.
+    fn leave_page(&mut self, page: u32) {
+        let this = &mut self.pages[page as usize];
+        this.chunks -= 1;
+        if this.chunks == 0 {
+            if self.filling_page == Some(page) {
+                self.filling.clear();
+            } else {
+                this.bytes = None;
+                self.free_pages.push(page);
+            }
+        }
     }
 
     fn link(&mut self, chunk: Chunk) -> u32 {
@@ -92,11 +132,8 @@ impl Sealed {
     /// Makes the filling page immutable and shareable.
     pub(crate) fn freeze(&mut self) {
         let Some(page) = self.filling_page.take() else { return };
-        let bytes = Bytes::copy_from_slice(&self.filling);
+        self.pages[page as usize].bytes = Some(Bytes::copy_from_slice(&self.filling));
         self.filling.clear();
-        if self.pages[page as usize].chunks > 0 {
-            self.pages[page as usize].bytes = Some(bytes);
-        }
     }
 
     #[inline]
@@ -122,10 +159,42 @@ impl Sealed {
         self.payload_bytes -= u64::from(len);
         self.used -= 1;
         self.chunks[chunk as usize].older = self.free.replace(chunk).unwrap_or(NONE);
-        let page = &mut self.pages[page as usize];
-        page.chunks -= 1;
-        if page.chunks == 0 {
-            page.bytes = None;
+        self.leave_page(page);
+    }
+
+    /// Adds bytes that hold columns already: a file.
+    pub(crate) fn add_page(&mut self, bytes: Bytes) -> u32 {
+        self.new_page(Some(bytes))
+    }
+
+    /// Adds a run whose column stands in a page.
+    pub(crate) fn restore(&mut self, new: NewChunk, older: u32) -> Option<u32> {
+        let NewChunk { clock, first_row, count, page, offset, len } = new;
+        let (offset, len) = (u32::try_from(offset).ok()?, u16::try_from(len).ok()?);
+        self.pages[page as usize].chunks += 1;
+        self.payload_bytes += u64::from(len);
+        Some(self.link(Chunk { clock, page, older, offset, len, first_row, count }))
+    }
+
+    /// Chunks stand in a file now, at these offsets: they are read from there, and pages
+    /// that have no other chunk leave the heap.
+    pub(crate) fn relocate(&mut self, file: Bytes, placed: &[Placed]) {
+        let to = self.add_page(file);
+        self.pages[to as usize].chunks = placed.len() as u32;
+        for Placed { chunk, offset } in placed {
+            let chunk = &mut self.chunks[*chunk as usize];
+            let from = std::mem::replace(&mut chunk.page, to);
+            chunk.offset = *offset;
+            self.leave_page(from);
+        }
+        self.free_if_unused(to);
+    }
+
+    /// Frees a page to which no chunk was added.
+    pub(crate) fn free_if_unused(&mut self, page: u32) {
+        if self.pages[page as usize].chunks == 0 {
+            self.pages[page as usize].bytes = None;
+            self.free_pages.push(page);
         }
     }
 

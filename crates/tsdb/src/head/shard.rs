@@ -22,8 +22,9 @@ use tidewatch_storage::{Refusal, TimeRange};
 use super::cells::{Cells, NONE, Tail, decode_tokens};
 use super::clock::{Clocks, ROWS_MAX};
 use super::registry::SeriesId;
-use super::sealed::{ChunkBytes, Sealed};
+use super::sealed::{ChunkBytes, NewChunk, Sealed};
 use super::{PAGE_SERIES, SHARDS};
+use crate::log::FrameError;
 
 /// The open run of a series and the way to its older runs.
 #[derive(Debug, Clone, Copy)]
@@ -401,6 +402,77 @@ impl Shard {
             self.late.remove(&id);
             self.open_mut(id).has_late = false;
         }
+    }
+
+    pub(crate) fn bar(&self) -> i64 {
+        self.bar
+    }
+
+    pub(crate) fn page_count(&self) -> usize {
+        self.pages.len()
+    }
+
+    /// The series of a page that hold something, with their slots.
+    pub(crate) fn used_of_page(&self, page: usize) -> impl Iterator<Item = (usize, &Open)> {
+        let slots = self.pages[page].iter().flat_map(|page| page.iter().enumerate());
+        slots.filter(|(_, open)| open.clock != NONE || open.has_late)
+    }
+
+    /// The series at a slot of a page of a shard.
+    pub(crate) fn id_of(shard: usize, page: usize, slot: usize) -> SeriesId {
+        SeriesId((page * SHARDS + shard) as u32 * PAGE_SERIES + slot as u32)
+    }
+
+    /// Puts a sealed run back; those of a series come from old to new.
+    pub(crate) fn restore_chunk(&mut self, id: SeriesId, new: NewChunk) -> Result<(), FrameError> {
+        let older = self.open_mut(id).chunk;
+        if !self.clocks.refer(new.clock, new.first_row, new.count) {
+            return Err(FrameError::Malformed);
+        }
+        let chunk = self.sealed.restore(new, older).ok_or(FrameError::Malformed)?;
+        self.open_mut(id).chunk = chunk;
+        self.restored(new.clock, new.first_row, new.count);
+        Ok(())
+    }
+
+    /// Puts an open run back: its rows, tokens and the state of its last token.
+    pub(crate) fn restore_open(
+        &mut self,
+        id: SeriesId,
+        clock: u32,
+        (first_row, count): (u8, u8),
+        tokens: &[u8],
+        value: u64,
+        repeating: bool,
+    ) -> Result<(), FrameError> {
+        self.values.clear();
+        if !decode_tokens(tokens, usize::from(count), &mut self.values)
+            || !self.clocks.refer(clock, first_row, count)
+        {
+            return Err(FrameError::Malformed);
+        }
+        let tail = self.cells.restore(tokens, value, repeating);
+        let open = self.open_mut(id);
+        *open = Open { tail, clock, first_row, count, ..*open };
+        self.restored(clock, first_row, count);
+        Ok(())
+    }
+
+    fn restored(&mut self, clock: u32, first_row: u8, count: u8) {
+        let rows = self.clocks.rows(clock, first_row, count);
+        self.oldest = self.oldest.min(rows[0]);
+        self.newest = self.newest.max(rows[rows.len() - 1]);
+        self.samples += u64::from(count);
+    }
+
+    pub(crate) fn restore_late(&mut self, id: SeriesId, sample: Sample) {
+        self.late.entry(id).or_default().push(sample);
+        self.open_mut(id).has_late = true;
+        self.count(sample.timestamp);
+    }
+
+    pub(crate) fn restore_bounds(&mut self, floor: i64, bar: i64) {
+        (self.floor, self.bar) = (floor, bar);
     }
 
     pub(crate) fn bytes_of_open(&self) -> usize {

@@ -1,0 +1,404 @@
+//! Images: the state of a shard, or of the directory of series, at a position of the log.
+//!
+//! A start loads images and replays only what the log has behind them. An image is one file:
+//!
+//! ```text
+//! offset  size  field
+//!      0     4  magic     "TWIM"
+//!      4     2  version   1
+//!      6     1  kind      1 series, 2 shard
+//!      7     1  shard     0 for series
+//!      8     8  segment   the position in the log up to which the state goes
+//!     16     8  offset
+//!     24     8  floor     of the shard
+//!     32     8  bar       of the shard
+//!     40     4  next id   of the series
+//!     44     4  sections
+//!     48    12  reserved  zero
+//!     60     4  crc32     over bytes 0..60
+//!     64     …  sections, each: length u32, crc32 of the body u32, body
+//! ```
+//!
+//! A section of series is the body of a definitions frame (see `log`) and stands for up to 1,024
+//! ids. A shard begins with a section of its clocks: how many, then of each its number, how many
+//! rows, and the rows as differences (zigzag varints). A section for each page follows:
+//!
+//! ```text
+//! page    varint
+//! series  varint, how many; of each:
+//!   slot    varint, within the page
+//!   chunks  varint, how many; from old to new: clock varint, first row u8, count u8,
+//!           length varint, column
+//!   open    count u8; unless 0: clock varint, first row u8, repeating u8, newest value u64,
+//!           length varint, tokens
+//!   late    varint, how many; of each: timestamp i64, bits u64
+//! ```
+//!
+//! Damage costs the section that it is in. The columns of sealed runs are not copied out of the
+//! file again: once it is there they are read from it, and the heap is rid of them.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use tidewatch_model::Sample;
+
+use super::cells::NONE;
+use super::registry::{Registry, SeriesId};
+use super::sealed::{ChunkBytes, NewChunk};
+use super::shard::{Open, Shard};
+use super::{PAGE_SERIES, SHARDS};
+use crate::log::{FrameError, Reader, push_text, push_varint, unzigzag, write_definitions, zigzag};
+
+pub(crate) const HEADER_LEN: usize = 64;
+const MAGIC: [u8; 4] = *b"TWIM";
+pub(crate) const VERSION: u16 = 1;
+
+/// What an image is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ImageKind {
+    Series,
+    Shard(usize),
+}
+
+/// The fields of the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ImageHeader {
+    pub(crate) kind: ImageKind,
+    /// Segment and offset in the log.
+    pub(crate) position: (u64, u64),
+    pub(crate) floor: i64,
+    pub(crate) bar: i64,
+    pub(crate) next_id: u32,
+    pub(crate) sections: u32,
+}
+
+/// Why an image is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ImageError {
+    #[error("the header is damaged")]
+    Header,
+    #[error("version {0} of the image's format is newer than this release reads")]
+    Version(u16),
+}
+
+impl ImageHeader {
+    fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
+        (bytes[6], bytes[7]) = match self.kind {
+            ImageKind::Series => (1, 0),
+            ImageKind::Shard(shard) => (2, shard as u8),
+        };
+        bytes[8..16].copy_from_slice(&self.position.0.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.position.1.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.floor.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.bar.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.next_id.to_le_bytes());
+        bytes[44..48].copy_from_slice(&self.sections.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..60]);
+        bytes[60..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<ImageHeader, ImageError> {
+        let bytes = bytes.first_chunk::<HEADER_LEN>().ok_or(ImageError::Header)?;
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let half = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        if bytes[..4] != MAGIC || half(60) != crc32fast::hash(&bytes[..60]) {
+            return Err(ImageError::Header);
+        }
+        match u16::from_le_bytes([bytes[4], bytes[5]]) {
+            VERSION => {}
+            newer => return Err(ImageError::Version(newer)),
+        }
+        let kind = match (bytes[6], usize::from(bytes[7])) {
+            (1, 0) => ImageKind::Series,
+            (2, shard) if shard < SHARDS => ImageKind::Shard(shard),
+            _ => return Err(ImageError::Header),
+        };
+        if bytes[48..60] != [0; 12] || word(16) >= 1 << 32 {
+            return Err(ImageError::Header);
+        }
+        let (position, floor, bar) = ((word(8), word(16)), word(24) as i64, word(32) as i64);
+        Ok(ImageHeader { kind, position, floor, bar, next_id: half(40), sections: half(44) })
+    }
+}
+
+/// An image on its way to a file.
+struct ImageWriter {
+    bytes: Vec<u8>,
+    header: ImageHeader,
+}
+
+impl ImageWriter {
+    fn new(header: ImageHeader) -> ImageWriter {
+        ImageWriter { bytes: vec![0; HEADER_LEN], header }
+    }
+
+    fn section(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 8]);
+        write(&mut self.bytes);
+        let (frame, body) = self.bytes[start..].split_at_mut(8);
+        let len = u32::try_from(body.len()).expect("a section is below 4 GiB");
+        frame[..4].copy_from_slice(&len.to_le_bytes());
+        frame[4..].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+        self.header.sections += 1;
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.bytes[..HEADER_LEN].copy_from_slice(&self.header.encode());
+        self.bytes
+    }
+}
+
+/// Walks the good sections of an image, as ranges of its bytes; names the damaged ones.
+pub(crate) fn sections(
+    bytes: &[u8],
+    header: &ImageHeader,
+    mut visit: impl FnMut(Range<usize>) -> Result<(), FrameError>,
+    mut damage: impl FnMut(u64, &str),
+) {
+    let mut at = HEADER_LEN;
+    for _ in 0..header.sections {
+        let Some(frame) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
+            return damage(at as u64, "the image is cut short");
+        };
+        let len = u32::from_le_bytes([frame[0], frame[1], frame[2], frame[3]]) as usize;
+        let crc = u32::from_le_bytes([frame[4], frame[5], frame[6], frame[7]]);
+        let body = at + 8..(at + 8).saturating_add(len);
+        match bytes.get(body.clone()) {
+            None => return damage(at as u64, "a section of the image is longer than the file"),
+            Some(content) if crc32fast::hash(content) != crc => {
+                damage(at as u64, "a section of the image is damaged");
+            }
+            Some(_) => {
+                if visit(body.clone()).is_err() {
+                    damage(at as u64, "a section of the image is malformed");
+                }
+            }
+        }
+        at = body.end;
+    }
+}
+
+impl Registry {
+    /// The image of all living series, at a position in the log.
+    pub(crate) fn to_image(&self, position: (u64, u64)) -> Vec<u8> {
+        let next_id = self.next_id().0;
+        let kind = ImageKind::Series;
+        let mut image =
+            ImageWriter::new(ImageHeader { kind, position, floor: 0, bar: 0, next_id, sections: 0 });
+        let mut frame = Vec::new();
+        for page in (0..next_id).step_by(PAGE_SERIES as usize) {
+            let mut id = page;
+            let end = (page + PAGE_SERIES).min(next_id);
+            while id < end {
+                // A definitions frame names consecutive ids: one for each stretch of living series.
+                let until = (id..end).find(|id| !self.is_alive(SeriesId(*id))).unwrap_or(end);
+                if until > id {
+                    let series = (id..until).map(|id| self.labels(SeriesId(id)));
+                    write_definitions(SeriesId(id), &self.pairs, series, &mut frame);
+                    image.section(|out| out.extend_from_slice(&frame));
+                }
+                id = until + 1;
+            }
+        }
+        image.finish()
+    }
+}
+
+/// Where a chunk stands in an image.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Placed {
+    pub(crate) chunk: u32,
+    pub(crate) offset: u32,
+}
+
+impl Shard {
+    /// The image of the shard at a position in the log, and where its columns stand in it.
+    pub(crate) fn to_image(&self, shard: usize, position: (u64, u64)) -> (Vec<u8>, Vec<Placed>) {
+        let kind = ImageKind::Shard(shard);
+        let header =
+            ImageHeader { kind, position, floor: self.floor, bar: self.bar(), next_id: 0, sections: 0 };
+        let mut image = ImageWriter::new(header);
+        let mut placed = Vec::new();
+        image.section(|out| self.clocks.write(out));
+        for page in 0..self.page_count() {
+            let used: Vec<(usize, &Open)> = self.used_of_page(page).collect();
+            if used.is_empty() {
+                continue;
+            }
+            image.section(|out| {
+                push_varint(page as u64, out);
+                push_varint(used.len() as u64, out);
+                for (slot, open) in used {
+                    push_varint(slot as u64, out);
+                    self.write_series(Shard::id_of(shard, page, slot), open, &mut placed, out);
+                }
+            });
+        }
+        (image.finish(), placed)
+    }
+
+    fn write_series(&self, id: SeriesId, open: &Open, placed: &mut Vec<Placed>, out: &mut Vec<u8>) {
+        let mut chunks = Vec::new();
+        let mut at = open.chunk;
+        while at != NONE {
+            chunks.push(at);
+            at = self.sealed.get(at).older;
+        }
+        push_varint(chunks.len() as u64, out);
+        for number in chunks.into_iter().rev() {
+            let chunk = self.sealed.get(number);
+            push_varint(u64::from(chunk.clock), out);
+            out.extend_from_slice(&[chunk.first_row, chunk.count]);
+            match self.sealed.bytes(chunk) {
+                ChunkBytes::Shared(bytes) => push_text(&bytes, out),
+                ChunkBytes::Filling(bytes) => push_text(bytes, out),
+            }
+            placed.push(Placed { chunk: number, offset: (out.len() - usize::from(chunk.len)) as u32 });
+        }
+        out.push(if open.clock == NONE { 0 } else { open.count });
+        if open.clock != NONE {
+            push_varint(u64::from(open.clock), out);
+            out.extend_from_slice(&[open.first_row, u8::from(open.tail.is_repeating())]);
+            out.extend_from_slice(&open.tail.value.to_le_bytes());
+            let mut tokens = Vec::new();
+            self.cells.copy_tokens(&open.tail, &mut tokens);
+            push_text(&tokens, out);
+        }
+        let late = if open.has_late { self.late.get(&id).map_or(&[][..], Vec::as_slice) } else { &[] };
+        push_varint(late.len() as u64, out);
+        for sample in late {
+            out.extend_from_slice(&sample.timestamp.to_le_bytes());
+            out.extend_from_slice(&sample.value.to_bits().to_le_bytes());
+        }
+    }
+
+    /// Reads the sections of an image into an empty shard. `damage` gets the offsets of those
+    /// that can not be read, and why.
+    pub(crate) fn load_image(
+        &mut self,
+        shard: usize,
+        header: &ImageHeader,
+        file: &Bytes,
+        damage: impl FnMut(u64, &str),
+    ) {
+        let page_bytes = self.sealed.add_page(file.clone());
+        let mut clocks = None;
+        let visit = |range: Range<usize>| {
+            let body = Reader { bytes: &file[range.clone()] };
+            match &clocks {
+                None => {
+                    clocks = Some(self.clocks.read(body)?);
+                    Ok(())
+                }
+                Some(known) => self.read_page(shard, body, range.start, page_bytes, known),
+            }
+        };
+        sections(file, header, visit, damage);
+        self.sealed.free_if_unused(page_bytes);
+        self.clocks.release_unused();
+        self.restore_bounds(header.floor, header.bar);
+    }
+
+    fn read_page(
+        &mut self,
+        shard: usize,
+        mut body: Reader<'_>,
+        start: usize,
+        page_bytes: u32,
+        clocks: &ClockNumbers,
+    ) -> Result<(), FrameError> {
+        let len = body.bytes.len();
+        let page = body.varint()?;
+        let count = body.varint()?;
+        if page > u64::from(u32::MAX / PAGE_SERIES) || count > u64::from(PAGE_SERIES) {
+            return Err(FrameError::Malformed);
+        }
+        for _ in 0..count {
+            let slot = body.varint()?;
+            if slot >= u64::from(PAGE_SERIES) {
+                return Err(FrameError::Malformed);
+            }
+            let id = Shard::id_of(shard, page as usize, slot as usize);
+            for _ in 0..body.varint()? {
+                let clock = clocks.get(body.varint()?)?;
+                let [first_row, count] = body.array()?;
+                let column = body.text()?;
+                let offset = start + len - body.bytes.len() - column.len();
+                self.restore_chunk(
+                    id,
+                    NewChunk { clock, first_row, count, page: page_bytes, offset, len: column.len() },
+                )?;
+            }
+            let count = body.byte()?;
+            if count > 0 {
+                let clock = clocks.get(body.varint()?)?;
+                let [first_row, repeating] = body.array()?;
+                let value = u64::from_le_bytes(body.array()?);
+                let tokens = body.text()?;
+                self.restore_open(id, clock, (first_row, count), tokens, value, repeating != 0)?;
+            }
+            let late = body.varint()?;
+            for _ in 0..late {
+                let timestamp = i64::from_le_bytes(body.array()?);
+                let value = f64::from_bits(u64::from_le_bytes(body.array()?));
+                self.restore_late(id, Sample { timestamp, value });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// From the numbers of clocks in an image to those in the shard.
+#[derive(Debug, Default)]
+pub(crate) struct ClockNumbers {
+    numbers: hashbrown::HashMap<u64, u32>,
+}
+
+impl ClockNumbers {
+    fn get(&self, number: u64) -> Result<u32, FrameError> {
+        self.numbers.get(&number).copied().ok_or(FrameError::Malformed)
+    }
+}
+
+impl super::clock::Clocks {
+    fn write(&self, out: &mut Vec<u8>) {
+        push_varint(self.count() as u64, out);
+        for (number, rows) in self.living() {
+            push_varint(u64::from(number), out);
+            push_varint(rows.len() as u64, out);
+            let mut previous = 0;
+            for row in rows {
+                push_varint(zigzag(row.wrapping_sub(previous)), out);
+                previous = *row;
+            }
+        }
+    }
+
+    fn read(&mut self, mut body: Reader<'_>) -> Result<ClockNumbers, FrameError> {
+        let mut known = ClockNumbers::default();
+        for _ in 0..body.varint()? {
+            let number = body.varint()?;
+            let count = body.varint()?;
+            if count == 0 || count > super::clock::ROWS_MAX as u64 {
+                return Err(FrameError::Malformed);
+            }
+            let mut rows = Vec::with_capacity(count as usize);
+            let mut previous = 0i64;
+            for at in 0..count {
+                let row = previous.wrapping_add(unzigzag(body.varint()?));
+                if at > 0 && row <= previous {
+                    return Err(FrameError::Malformed);
+                }
+                rows.push(row);
+                previous = row;
+            }
+            known.numbers.insert(number, self.restore(rows));
+        }
+        Ok(known)
+    }
+}

@@ -1,0 +1,191 @@
+//! Images on the disk: written so that a start has little to replay, and the log little to keep.
+//!
+//! ```text
+//! head/series.image     the directory of series
+//! head/shard-05.image   a shard
+//! ```
+//!
+//! Each is replaced as a whole and names its own position in the log, so they need not agree:
+//! the log is kept from the oldest of these positions on. Before an image is put in place the
+//! log is durable up to that image's position, so that series which it names are defined there.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tidewatch_env::{Env, Job, replace_durably};
+use tidewatch_wal::Position;
+
+use crate::db::{Db, Files};
+use crate::directory::Directory;
+use crate::head::image::{ImageError, ImageHeader, ImageKind, VERSION, sections};
+use crate::head::{Head, SHARDS};
+use crate::jobs::JobError;
+use crate::log::{Frame, read_frame};
+use crate::options::OpenError;
+use crate::recover::define;
+
+pub(crate) fn series_path(directory: &Directory) -> PathBuf {
+    directory.head().join("series.image")
+}
+
+pub(crate) fn shard_path(directory: &Directory, shard: usize) -> PathBuf {
+    directory.head().join(format!("shard-{shard:02}.image"))
+}
+
+fn to_position((segment, offset): (u64, u64)) -> Position {
+    Position { segment, offset }
+}
+
+impl Db {
+    /// Whether the log has grown enough since the last images. They cost as many bytes as the
+    /// head has, so the log may grow to their size: at most half of what is written is images.
+    pub(crate) fn image_due(&self, files: &Files) -> bool {
+        let since = files.log.appended_bytes().saturating_sub(self.imaged_at.load(Ordering::Relaxed));
+        since > self.options.image_log_bytes.max(self.image_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Writes all images and removes the log that they make superfluous.
+    pub(crate) fn write_images(&self, files: &Files) -> Result<(), JobError> {
+        let appended = files.log.appended_bytes();
+        let directory = &files.directory;
+        let (image, oldest) = {
+            let series = self.head.directory.read();
+            let position = files.log.wal.end();
+            (series.registry.to_image((position.segment, position.offset)), position)
+        };
+        let mut bytes = image.len();
+        files.log.commit()?;
+        put(&self.env, &series_path(directory), &image)?;
+        for (at, shard) in self.head.shards.iter().enumerate() {
+            if self.is_stopping() {
+                return Err(JobError::Stopped);
+            }
+            let (image, placed) = {
+                let shard = shard.lock();
+                let position = files.log.wal.end();
+                shard.to_image(at, (position.segment, position.offset))
+            };
+            bytes += image.len();
+            files.log.commit()?;
+            let path = shard_path(directory, at);
+            put(&self.env, &path, &image)?;
+            drop(image);
+            if !placed.is_empty() {
+                let file = self.env.disk.map(&path).map_err(|source| OpenError::Io { path, source })?;
+                shard.lock().sealed.relocate(file, &placed);
+            }
+        }
+        self.imaged_at.store(appended, Ordering::Relaxed);
+        self.image_bytes.store(bytes as u64, Ordering::Relaxed);
+        files.log.wal.remove_before(oldest.segment).map_err(|error| OpenError::Log(error.to_string()))?;
+        Ok(())
+    }
+}
+
+fn put(env: &Env, path: &Path, image: &[u8]) -> Result<(), OpenError> {
+    replace_durably(&*env.disk, path, image).map_err(|source| OpenError::Io { path: path.to_owned(), source })
+}
+
+/// Images of a start, with their headers checked.
+#[derive(Debug, Default)]
+pub(crate) struct Images {
+    series: Option<(ImageHeader, Bytes)>,
+    shards: [Option<(ImageHeader, Bytes)>; SHARDS],
+}
+
+impl Images {
+    /// Opens what is there. An image whose header is damaged is set aside.
+    pub(crate) fn open(env: &Env, directory: &Directory) -> Result<Images, OpenError> {
+        let mut images = Images::default();
+        images.series = open_image(env, directory, &series_path(directory), ImageKind::Series)?;
+        for (at, image) in images.shards.iter_mut().enumerate() {
+            *image = open_image(env, directory, &shard_path(directory, at), ImageKind::Shard(at))?;
+        }
+        Ok(images)
+    }
+
+    /// The newest segment that an image speaks of: the log has to go on behind it.
+    pub(crate) fn newest_segment(&self) -> u64 {
+        let headers = self.shards.iter().chain([&self.series]).flatten();
+        headers.map(|(header, _)| header.position.0).max().unwrap_or(0)
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.shards.iter().chain([&self.series]).flatten().map(|(_, bytes)| bytes.len() as u64).sum()
+    }
+
+    /// The position from which each shard needs the log.
+    pub(crate) fn positions(&self) -> [Position; SHARDS] {
+        self.shards
+            .each_ref()
+            .map(|image| image.as_ref().map_or(Position::START, |(header, _)| to_position(header.position)))
+    }
+
+    /// From where definitions are needed.
+    pub(crate) fn series_position(&self) -> Position {
+        self.series.as_ref().map_or(Position::START, |(header, _)| to_position(header.position))
+    }
+
+    /// Loads everything into an empty head, shards and series side by side.
+    pub(crate) fn load(&self, env: &Env, directory: &Directory, head: &Head) {
+        let mut jobs: Vec<Job<'_>> = Vec::new();
+        if let Some((header, bytes)) = &self.series {
+            jobs.push(Box::new(|| load_series(directory, head, header, bytes)));
+        }
+        for (at, image) in self.shards.iter().enumerate() {
+            let Some((header, bytes)) = image else { continue };
+            jobs.push(Box::new(move || {
+                let path = shard_path(directory, at);
+                let damage = |offset: u64, reason: &str| report(directory, &path, offset, reason);
+                head.shards[at].lock().load_image(at, header, bytes, damage);
+            }));
+        }
+        env.parallel.run(jobs);
+    }
+}
+
+fn load_series(directory: &Directory, head: &Head, header: &ImageHeader, bytes: &Bytes) {
+    let path = series_path(directory);
+    let visit = |range: std::ops::Range<usize>| {
+        if let Frame::Definitions(definitions) = read_frame(&bytes[range])? {
+            define(head, &definitions);
+        }
+        Ok(())
+    };
+    sections(bytes, header, visit, |offset, reason| report(directory, &path, offset, reason));
+    head.directory.write().registry.skip_to(crate::head::registry::SeriesId(header.next_id));
+}
+
+/// Names damage, and keeps the file: the next image takes its name.
+fn report(directory: &Directory, path: &Path, offset: u64, reason: &str) {
+    directory.report(path, offset, reason.to_owned());
+    directory.keep_copy(path);
+}
+
+fn open_image(
+    env: &Env,
+    directory: &Directory,
+    path: &Path,
+    kind: ImageKind,
+) -> Result<Option<(ImageHeader, Bytes)>, OpenError> {
+    let io = |source| OpenError::Io { path: path.to_owned(), source };
+    if !env.disk.exists(path).map_err(io)? {
+        return Ok(None);
+    }
+    let bytes = env.disk.map(path).map_err(io)?;
+    match ImageHeader::decode(&bytes) {
+        Ok(header) if header.kind == kind => Ok(Some((header, bytes))),
+        Ok(_) => {
+            directory.set_aside(path, 0, "the image is one of another part".to_owned());
+            Ok(None)
+        }
+        Err(ImageError::Version(found)) => {
+            Err(OpenError::Version { path: path.to_owned(), found: found.into(), newest: VERSION.into() })
+        }
+        Err(ImageError::Header) => {
+            directory.set_aside(path, 0, ImageError::Header.to_string());
+            Ok(None)
+        }
+    }
+}
