@@ -85,7 +85,7 @@ pub(crate) fn find_scale_by(
     let mut exponent = 0;
     let mut misfits = 0;
     let mut specials = 0;
-    for &value in values {
+    for (at, &value) in values.iter().enumerate() {
         if fits(value, POWERS[exponent]) {
             continue;
         }
@@ -98,7 +98,8 @@ pub(crate) fn find_scale_by(
             Some(larger) => exponent = larger,
             None => misfits += 1,
         }
-        if misfits > values.len() / 16 {
+        // The search costs a division for each exponent: where most do not fit, it ends soon.
+        if misfits > values.len() / 16 || misfits > at / 2 + 3 {
             return None;
         }
     }

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use roaring::{MultiOps, RoaringBitmap};
 use tidewatch_model::{MatchOp, Matcher};
 
-use super::hint::{self, Hint};
 use super::{Index, IndexError};
 
 /// The series that satisfy all matchers.
@@ -59,51 +58,32 @@ fn union_of<'a>(
 
 /// The pairs of the matcher's name with a value for which it holds, or does not.
 fn pairs_of(index: &dyn Index, matcher: &Matcher, holds: bool) -> Result<Vec<u32>, IndexError> {
-    // What the value is compared with, and whether the search is for those that satisfy it.
-    let (hint, positive) = match matcher.op() {
-        MatchOp::Equal => (Hint::Literals(vec![matcher.value()]), holds),
-        MatchOp::NotEqual => (Hint::Literals(vec![matcher.value()]), !holds),
-        MatchOp::Regex => (hint::of_pattern(matcher.value()), holds),
-        MatchOp::NotRegex => (hint::of_pattern(matcher.value()), !holds),
-    };
+    // Whether values are wanted that are equal to the text or match the expression, or the others.
+    let like = holds == matches!(matcher.op(), MatchOp::Equal | MatchOp::Regex);
     let mut pairs = Vec::new();
-    match (hint, positive) {
-        // Stored values are not empty, so both of these say the same of them.
-        (Hint::Anything | Hint::NotEmpty, true) => visit_all(index, matcher, "", &mut pairs, |_| true)?,
-        (Hint::Anything | Hint::NotEmpty, false) => {}
-        (Hint::Literals(values), true) => {
-            for value in values {
-                pairs.extend(index.find(matcher.name(), value)?);
+    let mut visit = |prefix| {
+        index.visit_values(matcher.name(), prefix, &mut |value, pair| {
+            if matcher.matches(value) == holds {
+                pairs.push(pair);
             }
-            pairs.sort_unstable();
-            pairs.dedup();
-        }
-        (Hint::Literals(values), false) => {
-            visit_all(index, matcher, "", &mut pairs, |value| !values.contains(&value))?;
-        }
-        (Hint::Prefix(prefix), true) => {
-            visit_all(index, matcher, prefix, &mut pairs, |value| matcher.matches(value) == holds)?;
-        }
-        (Hint::Prefix(_), false) => {
-            visit_all(index, matcher, "", &mut pairs, |value| matcher.matches(value) == holds)?;
-        }
+            true
+        })
+    };
+    match (matcher.regex(), like) {
+        (None, true) => pairs.extend(index.find(matcher.name(), matcher.value())?),
+        (None, false) => visit("")?,
+        (Some(regex), false) if regex.matches_all() => {}
+        (Some(_), false) => visit("")?,
+        (Some(regex), true) => match regex.set_matches() {
+            Some(texts) => {
+                for text in texts {
+                    pairs.extend(index.find(matcher.name(), text)?);
+                }
+            }
+            None => visit(regex.prefix())?,
+        },
     }
     Ok(pairs)
-}
-
-fn visit_all(
-    index: &dyn Index,
-    matcher: &Matcher,
-    prefix: &str,
-    pairs: &mut Vec<u32>,
-    mut keep: impl FnMut(&str) -> bool,
-) -> Result<(), IndexError> {
-    index.visit_values(matcher.name(), prefix, &mut |value, pair| {
-        if keep(value) {
-            pairs.push(pair);
-        }
-        true
-    })
 }
 
 /// Names of labels on series that satisfy the matchers, sorted; at most `limit`.

@@ -17,7 +17,6 @@
 //! Not here: where the text of the head's labels lives (`head`), files (`block`).
 
 pub mod dictionary;
-mod hint;
 pub mod lists;
 
 mod matching;
