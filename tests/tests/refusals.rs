@@ -1,0 +1,99 @@
+//! What the program says when it can not start: one clear line, and a status that is not zero.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tidewatch_tests::http;
+use tidewatch_tests::process::{Process, free_port, tidewatch, wait_for};
+
+/// Runs the program to its end.
+fn run(arguments: &[String]) -> Result<Output> {
+    Command::new(tidewatch()?).args(arguments).output().context("run tidewatch")
+}
+
+fn serve(folder: &Path, port: u16, more: &[String]) -> Vec<String> {
+    let mut arguments = vec![
+        format!("--storage.tsdb.path={}", folder.join("data").display()),
+        format!("--web.listen-address=127.0.0.1:{port}"),
+        "--log.level=error".to_owned(),
+    ];
+    arguments.extend_from_slice(more);
+    arguments
+}
+
+/// The program ends by itself, not with success, and its last words hold every one of `words`.
+#[track_caller]
+fn check_refused(arguments: &[String], words: &[&str]) -> Result<()> {
+    let output = run(arguments)?;
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(!output.status.success(), "it ended with success: {text}");
+    let last = text.trim().lines().last().unwrap_or_default();
+    for word in words {
+        ensure!(last.contains(word), "{word:?} is not in {last:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_port_in_use_is_named() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let port = taken.local_addr()?.port();
+    check_refused(&serve(folder.path(), port, &[]), &[&format!("127.0.0.1:{port}"), "in use"])
+}
+
+#[test]
+fn a_directory_of_another_process_is_left_alone() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let port = free_port()?;
+    let _first = Process::start(tidewatch()?, &serve(folder.path(), port, &[]), &folder.path().join("log"))?;
+    wait_for("the first is ready", Duration::from_secs(20), || {
+        http::get(port, "/-/ready").ok().filter(|answer| answer.status == 200)
+    })?;
+    check_refused(&serve(folder.path(), free_port()?, &[]), &["data", "another process"])
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_file_and_line() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("bad.yml");
+    std::fs::write(&config, "global:\n  scrape_interval: 5s\nscrape_configz: []\n")?;
+    let flag = [format!("--config.file={}", config.display())];
+    check_refused(&serve(folder.path(), free_port()?, &flag), &["bad.yml", "scrape_configz", "line 3"])?;
+    std::fs::write(
+        folder.path().join("r.yml"),
+        "groups:\n- name: a\n  rules:\n  - record: x\n    expr: sum(\n",
+    )?;
+    std::fs::write(&config, "rule_files: [r.yml]\n")?;
+    check_refused(&serve(folder.path(), free_port()?, &flag), &["r.yml", "5:", "parse error"])?;
+    let flag = ["--config.file=/no/such/file.yml".to_owned()];
+    check_refused(&serve(folder.path(), free_port()?, &flag), &["/no/such/file.yml"])
+}
+
+#[test]
+fn a_reload_of_a_bad_file_keeps_the_good_one_and_says_the_line() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("config.yml");
+    std::fs::write(&config, "scrape_configs: [{job_name: good}]\n")?;
+    let port = free_port()?;
+    let flags = [format!("--config.file={}", config.display()), "--web.enable-lifecycle".to_owned()];
+    let mut server =
+        Process::start(tidewatch()?, &serve(folder.path(), port, &flags), &folder.path().join("log"))?;
+    wait_for("it is ready", Duration::from_secs(20), || {
+        http::get(port, "/-/ready").ok().filter(|answer| answer.status == 200)
+    })?;
+    std::fs::write(&config, "scrape_configs: [{job_name: bad, scrape_intervall: 1s}]\n")?;
+    let refused = http::request(port, "POST", "/-/reload", &[], &[])?;
+    ensure!(refused.status == 500 && refused.text().contains("line 1, column 34"), "{}", refused.text());
+    ensure!(http::get(port, "/api/v1/status/config")?.text().contains("good"), "the good file is in force");
+    std::fs::write(&config, "scrape_configs: [{job_name: better}]\n")?;
+    ensure!(http::request(port, "POST", "/-/reload", &[], &[])?.status == 200, "a good file is taken");
+    ensure!(http::get(port, "/api/v1/status/config")?.text().contains("better"), "and is in force");
+    ensure!(http::request(port, "POST", "/-/quit", &[], &[])?.status == 200, "it ends when asked");
+    let ended = wait_for("it ends", Duration::from_secs(20), || server.ended().ok().flatten())?;
+    ensure!(ended.success(), "{ended}");
+    Ok(())
+}
