@@ -72,6 +72,10 @@ impl Context {
     pub(crate) const STEP: Context =
         Context { within: "subquery selector", expected: "number, duration, step(), range(), or \"]\"" };
     pub(crate) const STEP_END: Context = Context { within: "subquery selector", expected: "\"]\"" };
+    pub(crate) const HISTOGRAM: Context = Context {
+        within: "histogram description",
+        expected: "histogram description key, e.g. buckets:[5 10 7]",
+    };
     pub(crate) const SERIES: Context = Context { within: "series values", expected: "" };
 }
 

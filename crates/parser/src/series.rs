@@ -13,7 +13,7 @@ use crate::ast::{BinaryOp, PosRange};
 use crate::expr::sign;
 use crate::literal;
 use crate::parser::{Context, Parsed, Parser, fail};
-use crate::token::{Descriptor, Token, TokenKind};
+use crate::token::{Descriptor, TokenKind};
 
 /// One place in a sequence of samples.
 #[derive(Debug, Clone, PartialEq)]
@@ -227,26 +227,27 @@ impl Parser<'_> {
             let token = self.next()?;
             return self.unexpected(token);
         }
-        loop {
-            self.histogram_property(&mut description)?;
-            let token = self.next()?;
-            match token.kind {
-                TokenKind::CloseHistogram => return Ok(description.build()),
-                TokenKind::Space if self.accept(TokenKind::CloseHistogram)?.is_some() => {
-                    return Ok(description.build());
+        self.histogram_property(&mut description)?;
+        // A list of properties that has begun reports mistakes itself.
+        self.within(Context::HISTOGRAM, |parser| {
+            loop {
+                let token = parser.next()?;
+                match token.kind {
+                    TokenKind::CloseHistogram => return Ok(description.build()),
+                    TokenKind::Space if parser.accept(TokenKind::CloseHistogram)?.is_some() => {
+                        return Ok(description.build());
+                    }
+                    TokenKind::Space => parser.histogram_property(&mut description)?,
+                    _ => return parser.unexpected(token),
                 }
-                TokenKind::Space => {}
-                _ => return self.unexpected_in(token, HISTOGRAM, HISTOGRAM_KEY),
             }
-        }
+        })
     }
 
     fn histogram_property(&mut self, description: &mut Description) -> Parsed<()> {
         let token = self.next()?;
-        let TokenKind::Descriptor(property) = token.kind else {
-            return self.unexpected_histogram(token, description);
-        };
-        self.expect_in_histogram(TokenKind::Colon, description)?;
+        let TokenKind::Descriptor(property) = token.kind else { return self.unexpected(token) };
+        self.expect(TokenKind::Colon)?;
         if description.seen & 1 << property as u32 != 0 {
             let message = format!("duplicate key \"{}\" in histogram", property.as_str());
             return fail(PosRange::default(), message);
@@ -260,35 +261,16 @@ impl Parser<'_> {
             Descriptor::ZeroBucketWidth => histogram.zero_threshold = self.number()?.value,
             Descriptor::Offset => description.offset = self.integer()?,
             Descriptor::NegativeOffset => description.negative_offset = self.integer()?,
-            Descriptor::CustomValues => {
-                let bounds = self.bucket_set(description)?;
-                description.histogram.custom_values = Some(Arc::from(bounds));
-            }
-            Descriptor::Buckets => description.histogram.positive_buckets = self.bucket_set(description)?,
-            Descriptor::NegativeBuckets => {
-                description.histogram.negative_buckets = self.bucket_set(description)?;
-            }
+            Descriptor::CustomValues => histogram.custom_values = Some(Arc::from(self.bucket_set()?)),
+            Descriptor::Buckets => histogram.positive_buckets = self.bucket_set()?,
+            Descriptor::NegativeBuckets => histogram.negative_buckets = self.bucket_set()?,
             Descriptor::CounterResetHint => {
-                let token = self.expect_in_histogram(TokenKind::Hint, description)?;
-                description.histogram.hint = hint(self.text(token));
+                let token = self.expect(TokenKind::Hint)?;
+                histogram.hint = hint(self.text(token));
             }
         }
         description.seen |= 1 << property as u32;
         Ok(())
-    }
-
-    fn expect_in_histogram(&mut self, kind: TokenKind, description: &Description) -> Parsed<Token> {
-        let token = self.next()?;
-        if token.kind == kind { Ok(token) } else { self.unexpected_histogram(token, description) }
-    }
-
-    /// Refuses a token: within the description if it has a property already, else within the
-    /// series, since only a started list of properties is a rule that reports mistakes.
-    fn unexpected_histogram<T>(&mut self, token: Token, description: &Description) -> Parsed<T> {
-        if description.seen == 0 {
-            return self.unexpected(token);
-        }
-        self.unexpected_in(token, HISTOGRAM, HISTOGRAM_KEY)
     }
 
     fn integer(&mut self) -> Parsed<i32> {
@@ -306,29 +288,21 @@ impl Parser<'_> {
     }
 
     /// Reads `[1 2 3]`.
-    fn bucket_set(&mut self, description: &Description) -> Parsed<Vec<f64>> {
-        self.expect_in_histogram(TokenKind::LeftBracket, description)?;
+    fn bucket_set(&mut self) -> Parsed<Vec<f64>> {
+        self.expect(TokenKind::LeftBracket)?;
         let mut buckets = Vec::new();
         loop {
-            let token = self.peek()?;
-            if token.kind != TokenKind::Number && sign(token).is_none() {
-                self.next()?;
-                return self.unexpected_histogram(token, description);
-            }
             buckets.push(self.signed_number()?);
             let token = self.next()?;
             match token.kind {
                 TokenKind::RightBracket => return Ok(buckets),
                 TokenKind::Space if self.accept(TokenKind::RightBracket)?.is_some() => return Ok(buckets),
                 TokenKind::Space => {}
-                _ => return self.unexpected_histogram(token, description),
+                _ => return self.unexpected(token),
             }
         }
     }
 }
-
-const HISTOGRAM: &str = "histogram description";
-const HISTOGRAM_KEY: &str = "histogram description key, e.g. buckets:[5 10 7]";
 
 fn hint(word: &str) -> CounterResetHint {
     match word.to_ascii_lowercase().as_str() {
