@@ -1,5 +1,7 @@
 //! Matchers against a plain list of label sets.
 
+use proptest::prelude::*;
+use roaring::RoaringBitmap;
 use tidewatch_model::{Labels, MatchOp, Matcher};
 
 use super::*;
@@ -120,4 +122,67 @@ fn the_heads_index_answers_as_plain_evaluation_does() {
     postings.remove((0..series.len()).map(|id| (id as u32, pairs_of(id))));
     assert_eq!(label_names(&postings.index(&table), &[], 10), Ok(Vec::new()));
     assert!(postings.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn a_dictionary_finds_what_it_holds_and_nothing_else(
+        names in prop::collection::btree_map(
+            "[a-c]{1,2}",
+            prop::collection::btree_set("[abé]{1,6}", 1..60),
+            1..4,
+        ),
+        probes in prop::collection::vec("[abé]{0,4}", 8),
+    ) {
+        let mut bytes = Vec::new();
+        let texts = names.iter().map(|(name, values)| (name.as_str(), values.iter().map(String::as_str)));
+        dictionary::encode(texts, &mut bytes);
+        let dictionary = dictionary::Dictionary::open(&bytes.into()).expect("just encoded");
+        let mut number = 0;
+        let mut value = String::new();
+        for (name, values) in &names {
+            let first = number;
+            for expected in values {
+                prop_assert_eq!(dictionary.pair(number, &mut value), Ok(name.as_str()));
+                prop_assert_eq!(&value, expected);
+                prop_assert_eq!(dictionary.find(name, expected), Ok(Some(number)));
+                number += 1;
+            }
+            for probe in &probes {
+                let place = values.iter().position(|value| value == probe).map(|at| first + at as u32);
+                prop_assert_eq!(dictionary.find(name, probe), Ok(place));
+                let mut found = Vec::new();
+                let visit = &mut |value: &str, pair| {
+                    found.push((value.to_owned(), pair));
+                    true
+                };
+                dictionary.visit_values(name, probe, visit).expect("just encoded");
+                let all = values.iter().cloned().zip(first..);
+                let expected: Vec<_> = all.filter(|(value, _)| value.starts_with(probe.as_str())).collect();
+                prop_assert_eq!(found, expected);
+            }
+        }
+        prop_assert_eq!(dictionary.pair_count(), number);
+        prop_assert!(dictionary.pair(number, &mut value).is_err());
+    }
+
+    #[test]
+    fn lists_come_back(
+        lists in prop::collection::vec(prop::collection::btree_set(0..5_000u32, 1..200), 1..8),
+        dense in 0..5_000u32,
+    ) {
+        let mut bitmaps: Vec<RoaringBitmap> = lists.iter().map(|list| list.iter().copied().collect()).collect();
+        bitmaps.push((0..=dense).collect());
+        let mut bytes = Vec::new();
+        lists::encode(&mut bitmaps, 5_000, &mut bytes);
+        let stored = lists::Lists::open(&bytes.into()).expect("just encoded");
+        prop_assert_eq!(stored.len() as usize, bitmaps.len());
+        prop_assert_eq!(stored.all().len(), 5_000);
+        for (pair, expected) in (0..).zip(&bitmaps) {
+            prop_assert_eq!(&stored.list(pair).expect("just encoded"), expected);
+        }
+        prop_assert!(stored.list(bitmaps.len() as u32).is_err());
+    }
 }
