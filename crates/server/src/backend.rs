@@ -11,7 +11,8 @@ use tidewatch_storage::Ticket;
 /// A future behind a pointer, so that [`Backend`] can be a trait object.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// The running program as its HTTP interface sees it. All calls but the futures return at once.
+/// The running program as its HTTP interface sees it. Calls return at once, except where they
+/// say otherwise.
 pub trait Backend: Send + Sync {
     /// Resolves when everything up to `ticket` is durable; an error says why it never will be.
     fn durable(&self, ticket: Ticket) -> Pending<'_, Result<(), String>>;
@@ -46,13 +47,21 @@ pub trait Backend: Send + Sync {
 
     fn runtime_info(&self) -> RuntimeInfo;
 
-    /// Statistics of the store; each list has at most `limit` entries.
+    /// Statistics of the store; each list has at most `limit` entries. May take its time: called
+    /// on a thread for blocking work.
     fn tsdb_status(&self, limit: usize) -> TsdbStatus;
+
+    /// How many series the store holds in memory. The page asks every few seconds, so an
+    /// implementation that knows it without statistics should say so.
+    fn series_count(&self) -> u64 {
+        self.tsdb_status(1).series_count
+    }
 
     /// Labels that go with everything that leaves this server.
     fn external_labels(&self) -> Labels;
 
-    /// The program's own metrics in Prometheus' text format, those of the server left out.
+    /// The program's own metrics in Prometheus' text format, those of the server left out. Called
+    /// on a thread for blocking work.
     fn metrics(&self) -> String;
 
     /// Sections of the configuration and conditions of the host that a person should know of:

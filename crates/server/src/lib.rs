@@ -44,6 +44,8 @@ mod web_config;
 pub use backend::{AlertmanagersView, Backend, BuildInfo, Pending, Phase, RuntimeInfo, TsdbStatus};
 pub use body::{BodyError, RequestBody, ResponseBody};
 pub use listen::{BindError, Server};
+pub use names::alternative_names;
 pub use options::{App, ServerOptions};
+pub use request::{format_time, parse_time};
 pub use service::{Request, Service, ServiceError};
 pub use web_config::WebConfigError;

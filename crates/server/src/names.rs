@@ -74,7 +74,7 @@ const EXTENSIONS: u8 = 0xa3;
 const ALTERNATIVE_NAMES: &[u8] = &[0x55, 0x1d, 0x11];
 
 /// DNS names, mail addresses, addresses and URIs; `None` where the bytes are no certificate.
-fn alternative_names(certificate: &[u8]) -> Option<Vec<String>> {
+pub fn alternative_names(certificate: &[u8]) -> Option<Vec<String>> {
     let certificate = Elements(certificate).expect(SEQUENCE)?;
     let body = Elements(certificate).expect(SEQUENCE)?;
     let Some((_, extensions)) = Elements(body).find(|(tag, _)| *tag == EXTENSIONS) else {

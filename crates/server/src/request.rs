@@ -172,7 +172,7 @@ fn hex_pair(text: &[u8]) -> Option<u8> {
 }
 
 /// Seconds since the epoch, perhaps with a fraction, or RFC 3339; in milliseconds.
-pub(crate) fn parse_time(text: &str) -> Result<i64, String> {
+pub fn parse_time(text: &str) -> Result<i64, String> {
     let error = || format!("cannot parse {text:?} to a valid timestamp");
     if let Some(seconds) = parse_number(text) {
         let ms = (seconds * 1000.0).round();
@@ -265,7 +265,7 @@ fn days_from_epoch(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// `2015-07-01T20:10:51.781Z`: RFC 3339 without zeroes at the end of the fraction, as Go prints.
-pub(crate) fn format_time(timestamp_ms: i64) -> String {
+pub fn format_time(timestamp_ms: i64) -> String {
     let days = timestamp_ms.div_euclid(86_400_000);
     let in_day = timestamp_ms.rem_euclid(86_400_000);
     // The inverse of `days_from_epoch`, in eras of 400 years.

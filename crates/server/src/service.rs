@@ -128,8 +128,13 @@ impl Service {
         match found.route {
             Route::Write => return api::write::write(self, &parts.headers, body).await,
             Route::Metrics => {
-                let body = ResponseBody::whole(self.metrics());
-                return reply::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body);
+                return match api::blocking(self, Service::metrics).await {
+                    Ok(text) => {
+                        let body = ResponseBody::whole(text);
+                        reply::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
+                    }
+                    Err(error) => reply::error(&error),
+                };
             }
             Route::Healthy => return reply::text(StatusCode::OK, "Tidewatch Server is Healthy.\n"),
             Route::Ready => return self.ready(),
@@ -176,7 +181,7 @@ impl Service {
             Route::RuntimeInfo => status::runtime_info(&backend.runtime_info(), self.app.env.clock.wall_ms()),
             Route::Flags => status::flags(&backend.flags()),
             Route::Config => status::config(&backend.config_yaml()),
-            Route::TsdbStatus => status::tsdb(backend, params)?,
+            Route::TsdbStatus => status::tsdb(self, params).await?,
             Route::WalReplay => status::wal_replay(&backend.phase()),
             Route::Notices => status::notices(backend, &self.app.options.page_title),
             Route::Admin => return Err(ApiError::new(ErrorKind::Unavailable, "admin APIs disabled")),

@@ -283,7 +283,7 @@ fn status_pages_say_how_the_server_is() {
     scene.check("GET /api/v1/status/walreplay", &answer(r#"{"min":0,"max":0,"current":0}"#));
     scene.check(
         "GET /api/tidewatch/notices",
-        &answer(r#"{"title":"Tidewatch","phase":"complete","notices":["remote_read is not served yet"]}"#),
+        &answer(r#"{"title":"Tidewatch","phase":"complete","series":3,"notices":["remote_read is not served yet"]}"#),
     );
     scene.check(
         "POST /api/v1/admin/tsdb/delete_series",

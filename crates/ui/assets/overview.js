@@ -34,14 +34,13 @@ let kept = { at: 0, charts: [] };
 
 async function load() {
   if (Date.now() - kept.at > STEP * 1000) kept = { at: Date.now(), charts: await charts() };
-  const [targets, alerts, tsdb, notices, runtime] = await Promise.all([
-    data("targets", { state: "active" }), data("alerts"), data("status/tsdb", { limit: 1 }),
-    data("/api/tidewatch/notices"), data("status/runtimeinfo"),
+  const [targets, alerts, notices, runtime] = await Promise.all([
+    data("targets", { state: "active" }), data("alerts"), data("/api/tidewatch/notices"), data("status/runtimeinfo"),
   ]);
-  return { targets: targets.activeTargets, alerts: alerts.alerts, tsdb, notices, runtime, charts: kept.charts };
+  return { targets: targets.activeTargets, alerts: alerts.alerts, notices, runtime, charts: kept.charts };
 }
 
-function draw({ targets, alerts, tsdb, notices, runtime, charts }) {
+function draw({ targets, alerts, notices, runtime, charts }) {
   const firing = alerts.filter((alert) => alert.state === "firing");
   const pending = alerts.length - firing.length;
   const up = targets.filter((target) => target.health === "up").length;
@@ -53,7 +52,7 @@ function draw({ targets, alerts, tsdb, notices, runtime, charts }) {
       tile("alerts", firing.length ? "bad" : "good", count(firing.length), firing.length === 1 ? "alert firing" : "alerts firing"),
       tile("alerts", pending ? "warn" : "", count(pending), "pending"),
       tile("targets", down.length ? "bad" : "good", `${up} / ${targets.length}`, "targets up"),
-      tile("status", "", count(tsdb.headStats.numSeries), "active series"),
+      tile("status", "", count(notices.series), "active series"),
       tile("status", "", span(running), "running")),
     notices.notices.length ? card("Good to know", notices.notices.map((text) => el("p", { class: "note warn" }, text))) : null,
     quickQuery(),

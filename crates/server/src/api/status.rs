@@ -1,10 +1,14 @@
 //! `/api/v1/status/…` and what the page asks besides.
 
+use std::sync::Arc;
+
+use super::blocking;
 use crate::backend::{Backend, BuildInfo, Phase, RuntimeInfo, TsdbStatus};
 use crate::error::ApiError;
 use crate::json::Json;
 use crate::reply::Reply;
 use crate::request::{Params, format_time};
+use crate::service::Service;
 
 /// Entries of each list of statistics, unless `limit` asks for another number.
 const STATISTICS: usize = 10;
@@ -52,7 +56,7 @@ pub(crate) fn config(yaml: &str) -> Reply {
     Reply::json(|json| json.object(|json| json.key("yaml").string(yaml)))
 }
 
-pub(crate) fn tsdb(backend: &dyn Backend, params: &Params) -> Result<Reply, ApiError> {
+pub(crate) async fn tsdb(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
     let limit = match params.integer("limit") {
         Ok(None) => STATISTICS,
         Ok(Some(limit)) if limit >= 1 => limit as usize,
@@ -68,7 +72,7 @@ pub(crate) fn tsdb(backend: &dyn Backend, params: &Params) -> Result<Reply, ApiE
         values_by_label,
         memory_by_label,
         series_by_label_pair,
-    } = backend.tsdb_status(limit.min(STATISTICS_MAX));
+    } = blocking(service, move |service| service.app.backend.tsdb_status(limit.min(STATISTICS_MAX))).await?;
     Ok(Reply::json(|json| {
         json.object(|json| {
             json.key("headStats").object(|json| {
@@ -121,6 +125,7 @@ pub(crate) fn notices(backend: &dyn Backend, page_title: &str) -> Reply {
         json.object(|json| {
             json.key("title").string(page_title);
             json.key("phase").string(phase);
+            json.key("series").integer(backend.series_count());
             json.key("notices").strings(backend.notices());
         });
     })
