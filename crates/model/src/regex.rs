@@ -232,4 +232,34 @@ mod tests {
         check(".+", &["a", "\n"], &[""]);
         check("pre.+", &["prex"], &["pre", "apre"]);
     }
+
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_known_of_an_expression_agrees_with_the_engine(
+            pieces in prop::collection::vec(select(&[
+                "a", "b", "é", ".", ".*", ".+", "(", ")", "|", "[ab]", "[^a]", "?", "*", "{2}", "(?i)", "\\d",
+                "\\Qa.b\\E", "^", "$", "\\b", "(?:a|b)", "x{", "-",
+            ][..]), 0..7),
+            texts in prop::collection::vec("[abAB.é1x{-]{0,5}", 8),
+        ) {
+            let pattern = pieces.concat();
+            if let Ok(regex) = GoRegex::new(&pattern) {
+                for text in texts.iter().map(String::as_str).chain(["", "a", "b", "ab"]) {
+                    let matches = regex.regex().is_match(text);
+                    prop_assert_eq!(regex.is_match(text), matches, "{} on {:?}", pattern, text);
+                    if let Some(set) = regex.set_matches() {
+                        prop_assert_eq!(set.iter().any(|member| member == text), matches, "{} lists", pattern);
+                    }
+                    if matches {
+                        prop_assert!(text.starts_with(regex.prefix()), "{} begins", pattern);
+                    }
+                }
+            }
+        }
+    }
 }
