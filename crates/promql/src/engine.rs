@@ -82,6 +82,8 @@ impl Engine {
     ) -> Result<Answer, QueryError> {
         let node = plan::build(expr, grid, step, &self.options, context.query.as_deref())?;
         let guard = Guard::new(Arc::clone(&self.env.clock), context.clone(), self.options.samples_max);
+        // Rows are as long as the grid: refused before the first is made.
+        let _room = guard.charge(grid.count as u64 * 16, 0)?;
         let mut evaluator = Evaluator {
             store,
             parallel: &*self.env.parallel,
@@ -137,7 +139,7 @@ fn drop_names(evaluator: &Evaluator<'_>, frame: Frame) -> Result<Frame, QueryErr
             if name.drop {
                 name.labels = without_metadata(&name.labels);
             }
-            name
+            Ok(name)
         })?
     } else {
         frame

@@ -190,7 +190,7 @@ impl Evaluator<'_> {
             frame.names.iter_mut().for_each(|name| name.drop = true);
             return Ok(frame);
         }
-        frame.rename(&self.guard, |name| self.strip(name, strip))
+        frame.rename(&self.guard, |name| Ok(self.strip(name, strip)))
     }
 }
 

@@ -31,10 +31,13 @@ pub(crate) struct Frame {
     values: Vec<f64>,
     present: Vec<u64>,
     /// One for each row, or empty where no row has any histogram.
-    histograms: Vec<Option<Box<[Option<Arc<FloatHistogram>>]>>>,
+    histograms: Vec<Option<HistogramRow>>,
     charges: Vec<Charge>,
     uncharged: usize,
 }
+
+/// The histograms of a row, one place for each step.
+type HistogramRow = Box<[Option<Arc<FloatHistogram>>]>;
 
 /// Rows that are charged at once.
 const CHARGE_BYTES: usize = 64 << 10;
@@ -75,7 +78,12 @@ impl Frame {
         if !row.histograms.is_empty() {
             self.histograms.resize_with(self.names.len() - 1, || None);
             self.histograms.push(Some(row.histograms.into()));
-            bytes += row.histograms.iter().flatten().map(|h| h.size_bytes() + 24).sum::<usize>();
+            bytes += row
+                .histograms
+                .iter()
+                .flatten()
+                .map(|h| 16 + h.size_bytes() / Arc::strong_count(h))
+                .sum::<usize>();
         } else if !self.histograms.is_empty() {
             self.histograms.push(None);
         }
@@ -138,11 +146,16 @@ impl Frame {
     pub(crate) fn rename(
         self,
         guard: &Guard,
-        mut rename: impl FnMut(&Name) -> Name,
+        mut rename: impl FnMut(&Name) -> Result<Name, QueryError>,
     ) -> Result<Frame, QueryError> {
-        let mut frame = self;
+        let (mut frame, mut text) = (self, 0);
         for name in &mut frame.names {
-            *name = rename(name);
+            *name = rename(name)?;
+            text += name.labels.as_bytes().len();
+            if text >= CHARGE_BYTES {
+                frame.charges.push(guard.charge(text as u64, 0)?);
+                text = 0;
+            }
         }
         frame.merge_equal(guard)
     }
@@ -196,6 +209,10 @@ pub(crate) fn same_labels_error() -> QueryError {
 pub(crate) fn merge_row(row: &mut Row, other: RowRef<'_>) -> Result<(), QueryError> {
     if row.present.iter().zip(other.present).any(|(a, b)| a & b != 0) {
         return Err(same_labels_error());
+    }
+    if row.is_empty() {
+        row.copy_from(other);
+        return Ok(());
     }
     for step in crate::row::set_steps(other.present) {
         match other.get(step).expect("the bit is set") {

@@ -99,6 +99,24 @@ impl Drop for Charge {
     }
 }
 
+/// What one worker holds of the series that it is at: grows to the largest of them.
+#[derive(Default)]
+pub(crate) struct Room {
+    bytes: u64,
+    charges: Vec<Charge>,
+}
+
+impl Room {
+    pub(crate) fn grow_to(&mut self, guard: &Guard, bytes: u64) -> Result<(), QueryError> {
+        if bytes > self.bytes {
+            let more = (bytes - self.bytes).max(self.bytes).max(64 << 10);
+            self.charges.push(guard.charge(more, more / 16)?);
+            self.bytes += more;
+        }
+        Ok(())
+    }
+}
+
 /// Counts one worker's samples between checks.
 #[derive(Default)]
 pub(crate) struct Pace {

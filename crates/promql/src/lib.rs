@@ -38,6 +38,7 @@ mod quantile;
 mod row;
 mod samples;
 mod stream;
+mod table;
 mod window;
 
 pub use context::{Answer, EngineOptions, QueryContext, QueryError, QueryStatistics};

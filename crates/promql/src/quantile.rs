@@ -84,7 +84,7 @@ pub(crate) fn classic_quantile(q: f64, buckets: &mut Vec<ClassicBucket>) -> (f64
         return (f64::NAN, mended);
     }
     let mut rank = q * observations;
-    let found = buckets[..highest].partition_point(|bucket| !(bucket.count >= rank));
+    let found = buckets[..highest].iter().position(|bucket| bucket.count >= rank).unwrap_or(highest);
     let bucket = buckets[found];
     if found == highest {
         return (buckets[highest - 1].upper, mended);
@@ -207,7 +207,11 @@ fn ranks(lower: f64, upper: f64, total: f64, parts: impl Iterator<Item = (Part, 
             break;
         }
     }
-    let capped = |rank: Option<f64>| rank.filter(|rank| !(*rank > total)).unwrap_or(total);
+    let capped = |rank: Option<f64>| match rank {
+        Some(rank) if rank > total => total,
+        Some(rank) => rank,
+        None => total,
+    };
     (capped(low), capped(high))
 }
 

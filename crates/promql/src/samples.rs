@@ -22,6 +22,7 @@ pub(crate) struct Samples {
     pub histogram_times: Vec<i64>,
     pub histograms: Vec<Arc<FloatHistogram>>,
     pub histogram_starts: Vec<i64>,
+    histogram_bytes: usize,
     /// How many resets lie at or before each float, for the functions that ask.
     pub resets: Vec<u32>,
     /// The newest histogram with its buckets, where those are not kept.
@@ -48,6 +49,7 @@ impl Samples {
         self.histogram_times.clear();
         self.histograms.clear();
         self.histogram_starts.clear();
+        self.histogram_bytes = 0;
         self.resets.clear();
         self.previous = None;
         self.clocks.clear();
@@ -56,6 +58,11 @@ impl Samples {
 
     pub(crate) fn len(&self) -> usize {
         self.times.len() + self.histogram_times.len()
+    }
+
+    /// Bytes that the columns hold.
+    pub(crate) fn bytes(&self) -> u64 {
+        (self.times.len() * 16 + self.starts.len() * 8 + self.histogram_bytes) as u64
     }
 
     /// Appends a run.
@@ -103,6 +110,7 @@ impl Samples {
                 true => self.without_buckets(histogram),
                 false => histogram.clone(),
             };
+            self.histogram_bytes += kept.size_bytes() + 24;
             self.histogram_times.push(*time);
             self.histograms.push(Arc::new(kept));
             self.histogram_starts.push(run.starts.map_or(0, |starts| starts[i]));
@@ -164,8 +172,11 @@ impl Samples {
     }
 }
 
-/// For each step the samples of its window: indexes `.0..`.1.
-pub(crate) type Bounds = Vec<(u32, u32)>;
+/// The samples of one window: from the first index up to the second.
+pub(crate) type Bound = (u32, u32);
+
+/// The window of each step.
+pub(crate) type Bounds = Vec<Bound>;
 
 /// The windows `(end - length, end]` of all steps, `end` being each step's time after the shift,
 /// moved by `extend` to the left and to the right.
@@ -229,7 +240,7 @@ const CLOCKS_MAX: usize = 256;
 
 impl BoundsCache {
     /// Bounds of the floats and of the histograms of `samples`.
-    pub(crate) fn bounds(&mut self, windows: &Windows, samples: &Samples) -> (&[(u32, u32)], &[(u32, u32)]) {
+    pub(crate) fn bounds(&mut self, windows: &Windows, samples: &Samples) -> (&[Bound], &[Bound]) {
         windows.bounds(&samples.histogram_times, &mut self.histograms);
         if !samples.clocked || samples.clocks.is_empty() {
             windows.bounds(&samples.times, &mut self.scratch);

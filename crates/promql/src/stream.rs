@@ -23,7 +23,7 @@ use crate::eval::{Evaluator, Tally, fixes_name};
 use crate::frame::{Frame, Name};
 use crate::functions::{self, RowMap};
 use crate::grid::Grid;
-use crate::guard::{Guard, Pace};
+use crate::guard::{Guard, Pace, Room};
 use crate::instant::{InstantSource, Pick};
 use crate::notes::Notes;
 use crate::plan::{Kind, Node, Selector};
@@ -64,6 +64,7 @@ pub(crate) struct Worker {
     pub notes: Notes,
     pub tally: Tally,
     pub pace: Pace,
+    pub room: Room,
     pub guard: Guard,
 }
 
@@ -78,6 +79,7 @@ impl Worker {
             notes: Notes::default(),
             tally: Tally::sized(steps, steps > 0),
             pace: Pace::default(),
+            room: Room::default(),
             guard: evaluator.guard.clone(),
         }
     }
@@ -269,7 +271,7 @@ impl Stream {
         let names = NameMaker { delayed: evaluator.options.delayed_name_removal };
         let parts = self.fold(
             evaluator,
-            || Frame::new(steps),
+            || Ok(Frame::new(steps)),
             |frame, i, row, _| {
                 if row.is_empty() {
                     return Ok(());
@@ -287,7 +289,7 @@ impl Stream {
     pub(crate) fn fold<A: Send>(
         &self,
         evaluator: &mut Evaluator<'_>,
-        init: impl Fn() -> A + Sync,
+        init: impl Fn() -> Result<A, QueryError> + Sync,
         visit: impl Fn(&mut A, usize, &mut Row, &mut Notes) -> Result<(), QueryError> + Sync,
     ) -> Result<Vec<A>, QueryError> {
         let ranges = split(self.len(), evaluator.parallel.width());
@@ -295,7 +297,7 @@ impl Stream {
         let results: Vec<Mutex<Option<Result<A, QueryError>>>> =
             ranges.iter().map(|_| Mutex::new(None)).collect();
         let run = |range: Range<usize>, worker: &mut Worker| {
-            let mut accumulator = init();
+            let mut accumulator = init()?;
             self.make(range, worker, &mut |i, row, notes| visit(&mut accumulator, i, row, notes))?;
             Ok(accumulator)
         };
@@ -395,7 +397,8 @@ pub(crate) fn scan(
             worker.samples.clear();
         }
         worker.samples.push(&run, reading);
-        match worker.pace.advance(&worker.guard, run.timestamps.len()) {
+        let room = worker.room.grow_to(&worker.guard, worker.samples.bytes());
+        match room.and_then(|()| worker.pace.advance(&worker.guard, run.timestamps.len())) {
             Ok(()) => Continue(()),
             Err(error) => {
                 failure = Some(error);

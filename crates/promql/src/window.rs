@@ -192,6 +192,8 @@ impl Input {
             }
             MatrixSource::Subquery { node, step } => {
                 let inner = inner_grid(windows, *step);
+                // Rows are as long as the grid: refused before the first is made.
+                let _room = evaluator.guard.charge(inner.count as u64 * 16, inner.count as u64)?;
                 // The samples below count once more when the window looks at them; Prometheus
                 // counts the latter only.
                 let tally = std::mem::take(&mut evaluator.tally);

@@ -32,16 +32,15 @@ pub(super) fn eval(
         evaluator,
         || States::new(op, groups.len() * steps, &guard),
         |states, i, row, notes| {
-            let states = states.as_mut().map_err(|_| out_of_memory(&guard))?;
             let first = groups.of_row[i] as usize * steps;
             states.fold(first, row, pos, stream.base_labels(i), notes);
             Ok(())
         },
     )?;
     let mut parts = parts.into_iter();
-    let mut states = parts.next().expect("at least one worker")?;
+    let mut states = parts.next().expect("at least one worker");
     for part in parts {
-        states.merge(part?, pos, &mut evaluator.notes);
+        states.merge(part, pos, &mut evaluator.notes);
     }
     let mut drop = vec![false; groups.len()];
     if evaluator.options.delayed_name_removal {
@@ -61,14 +60,6 @@ pub(super) fn eval(
         }
     }
     Ok(frame)
-}
-
-/// The budget did not hold the states; asking again says so.
-fn out_of_memory(guard: &Guard) -> QueryError {
-    match guard.charge(u64::MAX / 4, 0) {
-        Err(error) => error,
-        Ok(_) => QueryError::OutOfMemory { limit_bytes: 0 },
-    }
 }
 
 /// States of all groups at all steps. Which columns are in use depends on the operation.

@@ -37,15 +37,16 @@ pub(super) fn eval(
     };
     let mut kept: Vec<Row> = Vec::new();
     kept.resize_with(input.len(), Row::default);
-    let mut order = Vec::new();
+    let (mut order, mut charges) = (Vec::new(), Vec::new());
     let mut chosen = Vec::new();
     for rows in &members {
-        for step in 0..grid.count {
+        for (step, param) in params.iter().enumerate() {
             evaluator.guard.check()?;
             chosen.clear();
-            choose(evaluator, plan, &input, rows, step, params[step], &hashes, &mut chosen);
+            choose(evaluator, plan, &input, rows, step, *param, &hashes, &mut chosen);
             for &i in &chosen {
                 if kept[i].values.is_empty() {
+                    charges.push(evaluator.guard.charge(grid.count as u64 * 9, grid.count as u64)?);
                     kept[i].reset(grid.count);
                     order.push(i);
                 }

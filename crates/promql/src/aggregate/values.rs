@@ -11,6 +11,7 @@ use crate::frame::{Frame, Name};
 use crate::plan::Aggregate;
 use crate::row::{Cell, Row, set_steps};
 use crate::stream::Stream;
+use crate::table::Table;
 
 pub(super) fn quantile(
     evaluator: &mut Evaluator<'_>,
@@ -28,7 +29,11 @@ pub(super) fn quantile(
     let guard = evaluator.guard.clone();
     let parts = stream.fold(
         evaluator,
-        || (vec![Vec::<f64>::new(); groups.len() * steps], Vec::new()),
+        || {
+            let places = groups.len() * steps;
+            let charge = guard.charge(places as u64 * 24, 0)?;
+            Ok((vec![Vec::<f64>::new(); places], vec![charge]))
+        },
         |(values, charges), i, row, notes| {
             let mut count = 0;
             for step in set_steps(&row.present) {
@@ -74,8 +79,7 @@ pub(super) fn count_values(
     label: &str,
 ) -> Result<Frame, QueryError> {
     let input = stream.collect(evaluator)?;
-    let mut rows: Vec<(Labels, Row)> = Vec::new();
-    let mut place: HashMap<Labels, usize> = HashMap::new();
+    let mut table = Table::new(input.steps);
     for (name, cells) in input.rows() {
         evaluator.guard.check()?;
         let mut by_value: HashMap<String, usize> = HashMap::new();
@@ -84,30 +88,21 @@ pub(super) fn count_values(
                 Cell::Float(value) => format_float(value),
                 Cell::Histogram(histogram) => histogram.to_string(),
             };
-            let slot = match by_value.get(&value) {
-                Some(slot) => *slot,
+            let place = match by_value.get(&value) {
+                Some(place) => *place,
                 None => {
                     let labels = value_labels(plan, &name.labels, label, &value);
-                    let slot = *place.entry(labels.clone()).or_insert_with(|| {
-                        let mut row = Row::default();
-                        row.reset(input.steps);
-                        rows.push((labels, row));
-                        rows.len() - 1
-                    });
-                    by_value.insert(value, slot);
-                    slot
+                    let place = table.place(Name::keep(labels), &evaluator.guard)?;
+                    by_value.insert(value, place);
+                    place
                 }
             };
-            let row = &mut rows[slot].1;
+            let row = table.row(place);
             let count = if crate::row::bit(&row.present, step) { row.values[step] } else { 0.0 };
             row.set(step, count + 1.0);
         }
     }
-    let mut frame = Frame::new(input.steps);
-    for (labels, row) in rows {
-        frame.push(Name::keep(labels), row.as_ref(), &evaluator.guard)?;
-    }
-    Ok(frame)
+    table.into_frame(&evaluator.guard)
 }
 
 /// The group's labels with the value among them; the grouping of `by` names its label already.

@@ -84,12 +84,11 @@ fn floats(op: BinaryOp, row: &mut Row, scalar: &[f64], swapped: bool, return_boo
         _ if op.is_comparison() => {}
         _ => return false,
     }
-    for step in 0..row.values.len() {
-        let value = row.values[step];
-        let (lhs, rhs) = if swapped { (scalar[step], value) } else { (value, scalar[step]) };
+    for (step, (value, scalar)) in row.values.iter_mut().zip(scalar).enumerate() {
+        let (lhs, rhs) = if swapped { (*scalar, *value) } else { (*value, *scalar) };
         let holds = scalar_op(op, lhs, rhs);
         if return_bool {
-            row.values[step] = holds;
+            *value = holds;
         } else if holds == 0.0 {
             crate::row::clear_bit(&mut row.present, step);
         }

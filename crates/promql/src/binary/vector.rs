@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use tidewatch_model::Labels;
 use tidewatch_parser::{BinaryOp, Cardinality, PosRange, VectorMatching};
 
@@ -17,9 +16,11 @@ use crate::context::QueryError;
 use crate::eval::{Evaluator, is_metadata};
 use crate::frame::{Frame, Name, merge_row};
 use crate::grid::Grid;
+use crate::guard::Guard;
 use crate::notes::Notes;
 use crate::plan::Binary;
 use crate::row::{Cell, Row, RowRef, bit, clear_bit, words};
+use crate::table::Table;
 
 pub(super) fn eval(
     evaluator: &mut Evaluator<'_>,
@@ -49,20 +50,15 @@ pub(super) fn eval(
         fill_one: matching.fill.rhs,
         steps: grid.count,
         delayed: evaluator.options.delayed_name_removal,
-        rows: Vec::new(),
-        place: HashMap::new(),
+        table: Table::new(grid.count),
+        taken: Vec::new(),
+        guard: evaluator.guard.clone(),
         notes: std::mem::take(&mut evaluator.notes),
     };
     let joined = join.run(evaluator);
     evaluator.notes = std::mem::take(&mut join.notes);
     joined?;
-    let mut frame = Frame::new(grid.count);
-    for result in join.rows {
-        if !result.row.is_empty() {
-            frame.push(result.name, result.row.as_ref(), &evaluator.guard)?;
-        }
-    }
-    Ok(frame)
+    join.table.into_frame(&evaluator.guard)
 }
 
 struct Join<'a> {
@@ -78,17 +74,17 @@ struct Join<'a> {
     fill_one: Option<f64>,
     steps: usize,
     delayed: bool,
-    rows: Vec<ResultRow>,
-    place: HashMap<Labels, usize>,
+    table: Table,
+    /// What has been computed of each row of the table.
+    taken: Vec<Taken>,
+    guard: Guard,
     notes: Notes,
 }
 
-/// A row of the result.
-struct ResultRow {
-    name: Name,
-    row: Row,
+/// What has been computed of a row of the result.
+struct Taken {
     /// Steps at which a pair was computed, whether it passed or not.
-    taken: Vec<u64>,
+    steps: Vec<u64>,
     signature: usize,
 }
 
@@ -245,20 +241,20 @@ impl Join<'_> {
         computed: Vec<u64>,
         result: &Row,
     ) -> Result<(), QueryError> {
-        let Some(&place) = self.place.get(&name.labels) else {
-            self.place.insert(name.labels.clone(), self.rows.len());
-            self.rows.push(ResultRow { name, row: result.clone(), taken: computed, signature });
-            return Ok(());
-        };
-        let row = &mut self.rows[place];
-        let again = row.taken.iter().zip(&computed).any(|(a, b)| a & b != 0);
-        if again && row.signature == signature && self.matching.cardinality != Cardinality::OneToOne {
+        let place = self.table.place(name, &self.guard)?;
+        if place == self.taken.len() {
+            self.taken.push(Taken { steps: computed, signature });
+            return merge_row(self.table.row(place), result.as_ref());
+        }
+        let taken = &mut self.taken[place];
+        let again = taken.steps.iter().zip(&computed).any(|(a, b)| a & b != 0);
+        if again && taken.signature == signature && self.matching.cardinality != Cardinality::OneToOne {
             return Err(QueryError::Execution(
                 "multiple matches for labels: grouping labels must ensure unique matches".to_owned(),
             ));
         }
-        row.taken.iter_mut().zip(&computed).for_each(|(a, b)| *a |= b);
-        merge_row(&mut row.row, result.as_ref())
+        taken.steps.iter_mut().zip(&computed).for_each(|(a, b)| *a |= b);
+        merge_row(self.table.row(place), result.as_ref())
     }
 
     /// The labels of a result: those of the many side, of which only the matching ones are left

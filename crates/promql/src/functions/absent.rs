@@ -49,7 +49,7 @@ fn where_none(evaluator: &mut Evaluator<'_>, stream: Stream, labels: Labels) -> 
     let words = crate::row::words(steps);
     let parts = stream.fold(
         evaluator,
-        || vec![0u64; words],
+        || Ok(vec![0u64; words]),
         |seen, _, row, _| {
             seen.iter_mut().zip(&row.present).for_each(|(seen, present)| *seen |= present);
             Ok(())

@@ -13,8 +13,9 @@ use crate::eval::Evaluator;
 use crate::frame::{Frame, Name};
 use crate::grid::Grid;
 use crate::plan::{Kind, MatrixSource, Node, Selector, Shift};
-use crate::row::{Cell, Row};
+use crate::row::Cell;
 use crate::stream::Stream;
+use crate::table::Table;
 
 const IDENTIFYING: [&str; 2] = ["instance", "job"];
 
@@ -143,8 +144,7 @@ fn combine(
         by_signature.entry(signature(&name.labels)).or_default().push(i);
     }
     let requires = data.iter().any(|matcher| !matcher.matches_empty());
-    let mut rows: Vec<(Name, Row)> = Vec::new();
-    let mut place: HashMap<Labels, usize> = HashMap::new();
+    let mut table = Table::new(grid.count);
     for (i, (name, row)) in base.rows().enumerate() {
         evaluator.guard.check()?;
         let candidates = by_signature.get(&signature(&name.labels)).map_or(&[][..], Vec::as_slice);
@@ -165,13 +165,8 @@ fn combine(
                 }
             };
             let Some(labels) = labels else { continue };
-            let slot = *place.entry(labels.clone()).or_insert_with(|| {
-                let mut row = Row::default();
-                row.reset(grid.count);
-                rows.push((Name { labels, drop: name.drop }, row));
-                rows.len() - 1
-            });
-            let target = &mut rows[slot].1;
+            let place = table.place(Name { labels, drop: name.drop }, &evaluator.guard)?;
+            let target = table.row(place);
             if crate::row::bit(&target.present, step) {
                 return Err(crate::frame::same_labels_error());
             }
@@ -181,11 +176,7 @@ fn combine(
             }
         }
     }
-    let mut frame = Frame::new(grid.count);
-    for (name, row) in rows {
-        frame.push(name, row.as_ref(), &evaluator.guard)?;
-    }
-    Ok(frame)
+    table.into_frame(&evaluator.guard)
 }
 
 /// Of each info metric the series with the newest sample, in the order of the candidates.

@@ -28,10 +28,12 @@ pub(super) fn label_replace(
     let mut expanded = String::new();
     frame.rename(&evaluator.guard, |name| {
         let value = name.labels.get(source).unwrap_or_default();
-        let Some(captures) = regex.regex().captures(value) else { return name.clone() };
+        let Some(captures) = regex.regex().captures(value) else { return Ok(name.clone()) };
+        let references = replacement.bytes().filter(|byte| *byte == b'$').count();
+        check_length(replacement.len().saturating_add(references.saturating_mul(value.len())))?;
         expanded.clear();
         captures.expand(replacement, &mut expanded);
-        set(name, target, &expanded)
+        Ok(set(name, target, &expanded))
     })
 }
 
@@ -55,8 +57,21 @@ pub(super) fn label_join(
     frame.rename(&evaluator.guard, |name| {
         let values: Vec<&str> =
             sources.iter().map(|source| name.labels.get(source).unwrap_or_default()).collect();
-        set(name, target, &values.join(separator))
+        check_length(values.iter().map(|value| value.len() + separator.len()).sum())?;
+        Ok(set(name, target, &values.join(separator)))
     })
+}
+
+/// Bytes of a label that a function makes. Calls may nest, each twice as long as the one before.
+const VALUE_BYTES_MAX: usize = 1 << 20;
+
+fn check_length(bytes: usize) -> Result<(), QueryError> {
+    if bytes > VALUE_BYTES_MAX {
+        return Err(QueryError::Execution(format!(
+            "a label value would be longer than {VALUE_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(())
 }
 
 /// A name that is given explicitly is no longer to be dropped.

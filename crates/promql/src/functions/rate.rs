@@ -270,11 +270,11 @@ fn histogram_growth(
     sub_noting(&mut growth, previous, series, notes)?;
     if counter {
         note_overlap(series, times, starts, notes);
-        for i in 1..histograms.len() {
-            if start_reset_at(times, starts, i) || histograms[i].detect_reset(previous) {
+        for (i, histogram) in histograms.iter().enumerate().skip(1) {
+            if start_reset_at(times, starts, i) || histogram.detect_reset(previous) {
                 add_noting(&mut growth, previous, series, notes)?;
             }
-            previous = &histograms[i];
+            previous = histogram;
         }
     } else if !is_gauge(&histograms[0]) || !is_gauge(newest) {
         notes.histogram_not_gauge(series.labels, series.pos);

@@ -77,9 +77,8 @@ pub(crate) fn apply_window(
     notes: &mut Notes,
 ) -> Result<(), QueryError> {
     let samples = series.samples;
-    let plain = samples.histograms.is_empty()
-        && call.modifier.is_none()
-        && !(series.starts && !samples.starts.is_empty());
+    let started = series.starts && !samples.starts.is_empty();
+    let plain = samples.histograms.is_empty() && call.modifier.is_none() && !started;
     if plain && apply_floats(call, series, floats, row, notes)? {
         return Ok(());
     }
@@ -142,11 +141,10 @@ fn apply_floats(
     notes: &mut Notes,
 ) -> Result<bool, QueryError> {
     use FunctionId as F;
-    let mut each = |kernel: &dyn Fn(&[i64], &[f64], usize) -> Option<f64>| each(series, bounds, row, kernel);
     match call.id {
         F::Rate | F::Increase | F::Delta => rate::floats(call, series, bounds, row),
-        F::Irate => each(&|t, v, _| rate::last_two(t, v, true)),
-        F::Idelta => each(&|t, v, _| rate::last_two(t, v, false)),
+        F::Irate => each(series, bounds, row, |t, v, _| rate::last_two(t, v, true)),
+        F::Idelta => each(series, bounds, row, |t, v, _| rate::last_two(t, v, false)),
         F::Resets => resets(series, bounds, row),
         F::SumOverTime => loop_of(series, bounds, row, over::sum),
         F::AvgOverTime => loop_of(series, bounds, row, over::avg),
@@ -159,8 +157,8 @@ fn apply_floats(
         F::StddevOverTime => loop_of(series, bounds, row, |values| over::variance(values).sqrt()),
         F::StdvarOverTime => loop_of(series, bounds, row, over::variance),
         F::Changes => loop_of(series, bounds, row, over::changes),
-        F::Deriv => each(&|t, v, _| regression::deriv(t, v)),
-        F::PredictLinear => each(&|t, v, step| {
+        F::Deriv => each(series, bounds, row, |t, v, _| regression::deriv(t, v)),
+        F::PredictLinear => each(series, bounds, row, |t, v, step| {
             regression::predict(t, v, series.windows.grid.time(step), call.scalars[0][step])
         }),
         _ => return apply_with_notes(call, series, bounds, row, notes).map(|()| true),
