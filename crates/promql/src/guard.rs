@@ -109,7 +109,7 @@ pub(crate) struct Room {
 impl Room {
     pub(crate) fn grow_to(&mut self, guard: &Guard, bytes: u64) -> Result<(), QueryError> {
         if bytes > self.bytes {
-            let more = (bytes - self.bytes).max(self.bytes).max(64 << 10);
+            let more = (bytes - self.bytes).max(self.bytes).max(4 << 10);
             self.charges.push(guard.charge(more, more / 16)?);
             self.bytes += more;
         }

@@ -1,0 +1,264 @@
+//! What holds for every query: a range is its instants, workers do not change answers, and
+//! nothing outgrows its bounds.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use proptest::prelude::*;
+use tidewatch_model::histogram::Span;
+use tidewatch_model::{FloatHistogram, Labels, STALE_NAN, SampleValue, Value};
+use tidewatch_promql::{Engine, EngineOptions, QueryContext, QueryError};
+
+use common::{Piece, TinyStore, Values, env, parse};
+
+/// Queries of every kind of node, whose answers do not depend on the order of their series.
+const QUERIES: [&str; 40] = [
+    "m",
+    "m offset 1m",
+    "m @ 300",
+    "timestamp(m)",
+    "rate(m[2m])",
+    "increase(m[90s] offset 30s)",
+    "delta(m[2m])",
+    "irate(m[2m])",
+    "resets(m[5m])",
+    "changes(m[5m])",
+    "sum_over_time(m[2m])",
+    "avg_over_time(m[2m])",
+    "min_over_time(m[2m])",
+    "max_over_time(m[2m])",
+    "count_over_time(m[2m])",
+    "last_over_time(m[2m])",
+    "stddev_over_time(m[3m])",
+    "quantile_over_time(0.7, m[3m])",
+    "mad_over_time(m[3m])",
+    "deriv(m[3m])",
+    "predict_linear(m[3m], 60)",
+    "sum by (g) (rate(m[2m]))",
+    "avg by (g) (m)",
+    "stddev without (i) (m)",
+    "max(m) - min(m)",
+    "count(m > 40)",
+    "group by (g) (m)",
+    "quantile by (g) (0.5, m)",
+    "topk by (g) (2, m)",
+    "m / on (i, g) (m + 1)",
+    "m + on (g) group_left sum by (g) (m)",
+    "m and on (i) (m > 50)",
+    "m unless (m > 50)",
+    "(m > 50) or (m * 2)",
+    "abs(-m) ^ 2 % 7",
+    "clamp(m, 10, scalar(avg(m)))",
+    "max_over_time(rate(m[1m])[5m:1m])",
+    "absent(m > 1e9)",
+    "absent_over_time(m[1s])",
+    "histogram_count(h) + on () group_left () histogram_sum(sum(rate(h[2m])))",
+];
+
+type Points = BTreeMap<(Labels, i64), String>;
+
+fn text(value: &SampleValue) -> String {
+    match value {
+        // Sums of many workers may differ in the last digits.
+        SampleValue::Float(value) => format!("{value:.9e}"),
+        SampleValue::Histogram(histogram) => histogram.to_string(),
+    }
+}
+
+fn points(value: &Value) -> Points {
+    match value {
+        Value::Scalar { timestamp, value } => {
+            [((Labels::empty(), *timestamp), text(&SampleValue::Float(*value)))].into()
+        }
+        Value::String { .. } => Points::new(),
+        Value::Vector(samples) => {
+            samples.iter().map(|s| ((s.labels.clone(), s.timestamp), text(&s.value))).collect()
+        }
+        Value::Matrix(series) => {
+            let mut points = Points::new();
+            for series in series {
+                let floats = series.floats.iter().map(|(t, v)| (*t, SampleValue::Float(*v)));
+                let histograms =
+                    series.histograms.iter().map(|(t, h)| (*t, SampleValue::Histogram(h.clone())));
+                for (time, value) in floats.chain(histograms) {
+                    points.insert((series.labels.clone(), time), text(&value));
+                }
+            }
+            points
+        }
+    }
+}
+
+fn range(engine: &Engine, store: &TinyStore, query: &str, (start, end, step): (i64, i64, i64)) -> Points {
+    let answer = engine.range(store, &parse(query), start, end, step, &QueryContext::unbounded());
+    points(&answer.unwrap_or_else(|error| panic!("{query}: {error}")).value)
+}
+
+fn instants(engine: &Engine, store: &TinyStore, query: &str, (start, end, step): (i64, i64, i64)) -> Points {
+    let mut all = Points::new();
+    for at in (start..=end).step_by(step as usize) {
+        let answer = engine.instant(store, &parse(query), at, &QueryContext::unbounded());
+        all.append(&mut points(&answer.unwrap_or_else(|error| panic!("{query}: {error}")).value));
+    }
+    all
+}
+
+/// A series with gaps, markers, resets and, in some, histograms, in runs of random length.
+fn any_series(number: usize) -> impl Strategy<Value = (Labels, Vec<Piece>)> {
+    let sample = prop_oneof![8 => (0..100i32).prop_map(f64::from), 1 => Just(STALE_NAN), 1 => Just(f64::NAN)];
+    let pieces = prop::collection::vec(
+        (prop::collection::vec((1..40i64, sample), 1..30), any::<bool>(), 0..60i64),
+        0..4,
+    );
+    let labels = Labels::from_pairs([
+        ("__name__", "m".to_owned()),
+        ("i", number.to_string()),
+        ("g", (number % 2).to_string()),
+    ]);
+    pieces.prop_map(move |pieces| {
+        let mut time = 0;
+        let mut runs = Vec::new();
+        for (n, (samples, clocked, gap)) in pieces.into_iter().enumerate() {
+            time += gap * 1000;
+            let (mut times, mut values) = (Vec::new(), Vec::new());
+            for (step, value) in samples {
+                time += step * 1000;
+                times.push(time);
+                values.push(value);
+            }
+            let clock = clocked.then_some((number * 10 + n) as u64);
+            runs.push(Piece { clock, times, values: Values::Floats(values) });
+        }
+        (labels.clone(), runs)
+    })
+}
+
+fn histogram_series() -> (Labels, Vec<Piece>) {
+    let histogram = |n: u32| FloatHistogram {
+        count: f64::from(3 * n),
+        sum: f64::from(n),
+        positive_spans: vec![Span { offset: 0, length: 2 }],
+        positive_buckets: vec![f64::from(n), f64::from(2 * n)],
+        ..FloatHistogram::default()
+    };
+    let times = (0..40).map(|t| t * 15_000).collect();
+    let values = Values::Histograms((0..40).map(histogram).collect());
+    (Labels::from_pairs([("__name__", "h")]), vec![Piece { clock: None, times, values }])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_range_is_its_instants(
+        (a, b, c) in (any_series(0), any_series(1), any_series(2)),
+        start in 0..600_000i64,
+        step in 1_000..90_000i64,
+    ) {
+        let store = TinyStore::new(vec![a, b, c, histogram_series()]);
+        let engine = Engine::new(env(1), EngineOptions::default());
+        for query in QUERIES {
+            let times = (start, start + 5 * step, step);
+            prop_assert_eq!(
+                range(&engine, &store, query, times),
+                instants(&engine, &store, query, times),
+                "{}", query
+            );
+        }
+    }
+}
+
+#[test]
+fn many_workers_answer_as_one() {
+    let mut series = 0;
+    for run in [40, 7] {
+        let store = TinyStore::counters(300, 100, run);
+        let times = (200_000, 1_400_000, 40_000);
+        for query in QUERIES {
+            let one = range(&Engine::new(env(1), EngineOptions::default()), &store, query, times);
+            let four = range(&Engine::new(env(4), EngineOptions::default()), &store, query, times);
+            assert_eq!(one, four, "{query}");
+            series += one.len();
+        }
+    }
+    assert!(series > 10_000, "the queries have answers");
+}
+
+fn run(query: &str, context: &QueryContext) -> Result<usize, QueryError> {
+    let store = TinyStore::counters(200, 100, 40);
+    let engine = Engine::new(env(2), EngineOptions::default());
+    let answer = engine.range(&store, &parse(query), 0, 1_500_000, 15_000, context)?;
+    Ok(points(&answer.value).len())
+}
+
+#[test]
+fn a_query_ends_at_its_deadline_and_when_it_is_cancelled() {
+    let late = QueryContext { deadline_ns: Some(0), ..QueryContext::unbounded() };
+    assert!(matches!(run("sum(rate(m[5m]))", &late), Err(QueryError::Timeout(_))));
+    let cancelled = QueryContext::unbounded();
+    cancelled.cancel.store(true, Ordering::Relaxed);
+    assert!(matches!(run("sum(rate(m[5m]))", &cancelled), Err(QueryError::Canceled(_))));
+}
+
+#[test]
+fn a_query_is_refused_where_it_outgrows_its_budget() {
+    let small = QueryContext { memory_bytes: 100_000, ..QueryContext::unbounded() };
+    // 200 rows of 101 steps do not fit, 4 groups of them do.
+    assert!(matches!(run("m", &small), Err(QueryError::OutOfMemory { .. })));
+    assert!(run("sum by (g) (m)", &small).is_ok());
+    for bomb in ["sum_over_time(m[100y:1ms])", "quantile_over_time(0.5, vector(1)[10y:1ms])"] {
+        let refused = run(bomb, &QueryContext::unbounded());
+        assert!(
+            matches!(refused, Err(QueryError::OutOfMemory { .. } | QueryError::TooManySamples(_))),
+            "{bomb}: {refused:?}"
+        );
+    }
+    let bomb = (0..40).fold(r#"label_replace(m, "x", "aaaa", "", "")"#.to_owned(), |inner, _| {
+        format!(r#"label_replace({inner}, "x", "$1$1", "x", "(.*)")"#)
+    });
+    assert!(matches!(run(&bomb, &QueryContext::unbounded()), Err(QueryError::Execution(_))));
+}
+
+#[test]
+fn statistics_count_what_windows_look_at() {
+    let store = TinyStore::counters(2, 100, 40);
+    let engine = Engine::new(env(1), EngineOptions::default());
+    let context = QueryContext { per_step_statistics: true, ..QueryContext::unbounded() };
+    let check = |query: &str, per_step: &[u64]| {
+        let answer = engine.range(&store, &parse(query), 600_000, 720_000, 60_000, &context).expect(query);
+        let counts: Vec<u64> = answer.statistics.samples_per_step.iter().map(|(_, n)| *n).collect();
+        assert_eq!(counts, per_step, "{query}");
+        assert_eq!(answer.statistics.samples_total, per_step.iter().sum::<u64>(), "{query}");
+    };
+    check("m", &[2, 2, 2]);
+    check("m @ 600", &[2, 2, 2]);
+    check("rate(m[1m])", &[8, 8, 8]);
+    check("m / m", &[4, 4, 4]);
+    check("max_over_time(m[2m:1m])", &[4, 4, 4]);
+}
+
+#[test]
+fn a_range_needs_a_scalar_or_a_vector_and_a_step() {
+    let store = TinyStore::counters(1, 10, 10);
+    let engine = Engine::new(env(1), EngineOptions::default());
+    for (query, end, step, words) in [
+        (
+            "m[5m]",
+            60_000,
+            1000,
+            "invalid expression type \"range vector\" for range query, must be Scalar or instant Vector",
+        ),
+        ("m", -1, 1000, "end timestamp must not be before start time"),
+        (
+            "m",
+            60_000,
+            0,
+            "zero or negative query resolution step widths are not accepted. Try a positive integer",
+        ),
+    ] {
+        let refused = engine.range(&store, &parse(query), 0, end, step, &QueryContext::unbounded());
+        assert_eq!(refused.expect_err(query).to_string(), words);
+    }
+}
