@@ -19,6 +19,10 @@ use tidewatch_model::Labels;
 /// Texts beyond twice those of the last good scrape that failed scrapes may leave behind.
 const FAILED_TEXTS_MAX: usize = 1000;
 
+/// Texts that stand for nothing, because relabelling drops them, are remembered up to here:
+/// unlike samples they are bounded by no limit but the body's.
+const DROPPED_MAX: usize = 200_000;
+
 /// A series of the target, by its place in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SeriesId(u32);
@@ -93,7 +97,9 @@ impl SeriesCache {
 
     /// Remembers that relabelling drops `text`.
     pub(crate) fn add_dropped(&mut self, text: &[u8]) {
-        self.add_text(text, Known::Dropped);
+        if self.texts.len() < self.by_labels.len() + DROPPED_MAX {
+            self.add_text(text, Known::Dropped);
+        }
     }
 
     /// Remembers that `text` stands for `labels`, and says whether the labels are new.

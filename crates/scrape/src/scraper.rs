@@ -39,6 +39,9 @@ const NS_PER_MS: u64 = 1_000_000;
 /// Bytes of a secret's or certificate's file.
 const SECRET_BYTES_MAX: u64 = 1 << 20;
 
+/// Bytes of a target's last error, which may quote what the target sent.
+const ERROR_BYTES_MAX: usize = 4096;
+
 /// What holds for all jobs.
 #[derive(Debug, Clone, Default)]
 pub struct ScrapeOptions {
@@ -296,6 +299,8 @@ impl Scraper {
             let mut status = active.status.lock();
             status.health = if report.error.is_none() { Health::Up } else { Health::Down };
             status.last_error = report.error.or(report.sink_error).unwrap_or_default();
+            let cut = status.last_error.floor_char_boundary(ERROR_BYTES_MAX);
+            status.last_error.truncate(cut);
             status.last_scrape_ms = Some(at_ms);
             status.last_duration_seconds = report.duration_seconds;
         }

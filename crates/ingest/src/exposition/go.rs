@@ -2,46 +2,25 @@
 
 use std::fmt::Write;
 
-/// `%q` of bytes that need not be UTF-8.
+use super::lexer::SHOWN_BYTES_MAX;
+
+/// `%q` of bytes that need not be UTF-8, cut where they are too many to show.
 pub(super) fn quote(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() + 2);
+    let shown = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
+    let mut text = String::with_capacity(shown.len() + 2);
     text.push('"');
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            quote_char(c, &mut text);
-        }
+    for chunk in shown.utf8_chunks() {
+        let quoted = tidewatch_model::quote(chunk.valid());
+        text.push_str(&quoted[1..quoted.len() - 1]);
         for byte in chunk.invalid() {
             write!(text, "\\x{byte:02x}").expect("writing to a string succeeds");
         }
     }
+    if shown.len() < bytes.len() {
+        text.push('…');
+    }
     text.push('"');
     text
-}
-
-fn quote_char(c: char, text: &mut String) {
-    let escaped = match c {
-        '"' => "\\\"",
-        '\\' => "\\\\",
-        '\x07' => "\\a",
-        '\x08' => "\\b",
-        '\x0c' => "\\f",
-        '\n' => "\\n",
-        '\r' => "\\r",
-        '\t' => "\\t",
-        '\x0b' => "\\v",
-        _ => "",
-    };
-    let code = u32::from(c);
-    let result = match c {
-        _ if !escaped.is_empty() => write!(text, "{escaped}"),
-        ' '..='~' => write!(text, "{c}"),
-        '\0'..='\x7f' => write!(text, "\\x{code:02x}"),
-        // Rust's debug form leaves alone what is printable, as Go does.
-        _ if c.escape_debug().len() == 1 && !c.is_whitespace() => write!(text, "{c}"),
-        _ if code < 0x1_0000 => write!(text, "\\u{code:04x}"),
-        _ => write!(text, "\\U{code:08x}"),
-    };
-    result.expect("writing to a string succeeds");
 }
 
 /// A bucket's bound or a quantile as OpenMetrics spells it: `1` is `1.0`, large and small ones
@@ -77,6 +56,7 @@ mod tests {
         for (bytes, quoted) in [
             (&b"a\"b\\c\n\t\x07\0\x7f"[..], r#""a\"b\\c\n\t\a\x00\x7f""#),
             (b"\xff ok \xc3", r#""\xff ok \xc3""#),
+            (&[b'a'; 1025], &format!("\"{}…\"", "a".repeat(1024))),
             ("Björn 佖 \u{200b}\u{a0}".as_bytes(), "\"Björn 佖 \\u200b\\u00a0\""),
         ] {
             assert_eq!(quote(bytes), quoted);

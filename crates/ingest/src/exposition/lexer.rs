@@ -16,6 +16,9 @@ use memchr::{memchr, memchr2, memchr3};
 
 use super::Format;
 
+/// Bytes of an entry that a message shows: a line may be as long as the document.
+pub(super) const SHOWN_BYTES_MAX: usize = 1024;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {
     Invalid,
@@ -139,7 +142,8 @@ impl<'a> Lexer<'a> {
     /// The bytes from `start` to one past the position, for messages. The line break that is
     /// added to the document shows here as well.
     pub(super) fn shown(&self, start: usize) -> Vec<u8> {
-        let until = self.len().min(self.at + 1);
+        // One byte more than a message shows, so that the cut is seen.
+        let until = self.len().min(self.at + 1).min(start + SHOWN_BYTES_MAX + 1);
         (start.min(until)..until).map(|at| self.byte(at)).collect()
     }
 
