@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use tidewatch_env::Env;
+use tidewatch_env::{Env, Open};
 use tidewatch_model::{Batch, Matcher};
 use tidewatch_storage::{
     Append, AppendError, AppendOutcome, Refusal, Select, SelectError, Selection, Ticket, TimeRange,
@@ -63,6 +63,15 @@ pub(crate) struct Files {
     images: Mutex<Option<Images>>,
 }
 
+impl Files {
+    /// Bytes of the log's files, as far as they can be asked.
+    fn log_bytes(&self) -> u64 {
+        let directory = &self.directory;
+        let size = |number| directory.env.disk.open(&directory.segment(number), Open::Read)?.len();
+        self.log.wal.segments().into_iter().filter_map(|number| size(number).ok()).sum()
+    }
+}
+
 /// What is counted while the database runs.
 #[derive(Debug, Default)]
 pub(crate) struct AtomicCounters {
@@ -104,6 +113,10 @@ impl Db {
         let wal = WalOptions { segment_min: images.newest_segment() + 1, ..WalOptions::default() };
         let (log, opened) = DurableLog::open(&env, &directory.wal(), wal)
             .map_err(|error| OpenError::Log(error.to_string()))?;
+        if let Some(torn) = &opened.torn {
+            // A write that was under way when the power went, or damage: nobody can tell.
+            directory.report(&torn.path, torn.offset, format!("the log's end: {}", torn.reason));
+        }
         let images = Mutex::new(Some(images));
         Ok(Db::new(env, options, Some(Files { directory, log, opened, images })))
     }
@@ -193,6 +206,7 @@ impl Db {
         };
         if let Some(files) = &self.files {
             status.read_only = files.log.refusal();
+            status.wal_bytes = files.log_bytes();
             status.damage = files.directory.damage();
             status.counters.commits = files.log.commits();
         }

@@ -35,6 +35,11 @@ mod select;
 mod status;
 mod wire;
 
+#[doc(hidden)]
+pub use head::image::walk as walk_image;
+#[doc(hidden)]
+pub use log::walk as walk_frame;
+
 pub use db::Db;
 pub use jobs::{Job, JobError};
 pub use options::{BLOCK_MS, DbOptions, OpenError};

@@ -462,3 +462,101 @@ pub(crate) fn zigzag(value: i64) -> u64 {
 pub(crate) fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
+
+/// Reads everything that a frame has and forgets it: for tests of bytes that may be anything.
+pub fn walk(bytes: &[u8]) {
+    match read_frame(bytes) {
+        Ok(Frame::Floats(floats)) => floats.for_each(|_, _| {}),
+        Ok(Frame::Definitions(definitions)) => drop(definitions.for_each(|_, _| {})),
+        Ok(Frame::Deferred(fields)) => drop(read_deferred(fields, |_, _| {})),
+        Ok(Frame::CutBegin { .. } | Frame::CutEnd { .. }) | Err(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame(samples: &[(u32, i64, f64)]) -> Vec<u8> {
+        let mut frame = FloatsFrame::default();
+        frame.clear();
+        for (id, timestamp, value) in samples {
+            frame.push(SeriesId(*id), Sample { timestamp: *timestamp, value: *value });
+        }
+        frame.finish().to_vec()
+    }
+
+    fn read(bytes: &[u8]) -> Vec<(u32, i64, u64)> {
+        let Ok(Frame::Floats(floats)) = read_frame(bytes) else { panic!("not a frame of floats") };
+        let mut samples = Vec::new();
+        floats.for_each(|id, sample| samples.push((id.0, sample.timestamp, sample.value.to_bits())));
+        samples
+    }
+
+    #[test]
+    fn a_frame_of_samples_is_frozen() {
+        let bytes = frame(&[(1000, 1500, 1.0), (1001, 1500, 0.0), (1003, 1400, 0.1)]);
+        let expected = [
+            1, 0, 3, 0, 0, 0, 0xdc, 5, 0, 0, 0, 0, 0, 0, // kind, flags, count, base
+            0xd0, 0x0f, 2, 4, // ids
+            2, 0, 0xc7, 1, // rows
+            0, 0, 1, // row of each
+            0x02, 0x08, // lengths
+            0xf0, 0x3f, 0x9a, 0x99, 0x99, 0x99, 0x99, 0x99, 0xb9, 0x3f, // values
+        ];
+        assert_eq!(bytes, expected, "{bytes:02x?}");
+    }
+
+    #[test]
+    fn a_frame_of_definitions_is_frozen() {
+        let mut registry = crate::head::registry::Registry::new(1);
+        let pairs: Vec<PairId> =
+            [("a", "x"), ("b", "y"), ("b", "z")].map(|(n, v)| registry.intern(n, v)).to_vec();
+        let series = [[pairs[0], pairs[2]], [pairs[0], pairs[1]]];
+        let mut bytes = Vec::new();
+        write_definitions(SeriesId(7), &registry.pairs, series.iter().map(|s| &s[..]), &mut bytes);
+        assert_eq!(
+            bytes,
+            [
+                2, 0, 7, 0, 0, 0, // kind, flags, first
+                3, 1, b'a', 1, b'x', 1, b'b', 1, b'y', 1, b'b', 1, b'z', // pairs
+                2, 2, 0, 2, 2, 0, 1, // series
+            ]
+        );
+        let Ok(Frame::Definitions(read)) = read_frame(&bytes) else { panic!("not definitions") };
+        let mut found = Vec::new();
+        read.for_each(|id, numbers| found.push((id.0, numbers.to_vec()))).expect("whole");
+        assert_eq!(found, [(7, vec![0, 2]), (8, vec![0, 1])]);
+    }
+
+    #[test]
+    fn the_other_frames_are_frozen() {
+        let mut bytes = Vec::new();
+        write_cut_begin(3, 258, &mut bytes);
+        assert_eq!(bytes, [3, 0, 3, 2, 1, 0, 0, 0, 0, 0, 0]);
+        write_cut_end(-1, &mut bytes);
+        assert_eq!(bytes, [4, 0, 255, 255, 255, 255, 255, 255, 255, 255]);
+        let labels = Labels::from_pairs([("a", "x")]);
+        write_deferred(&[(labels, vec![Sample { timestamp: 1, value: 1.0 }])], &mut bytes);
+        let expected =
+            [5, 0, 1, 4, 1, b'a', 1, b'x', 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f];
+        assert_eq!(bytes, expected);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn samples_come_back(samples in proptest::collection::vec((any::<u32>(), prop_oneof![any::<i64>(),
+            0..3i64], prop_oneof![any::<u64>(), (0u64..9).prop_map(|v| (v as f64).to_bits())]), 0..80)) {
+            let pushed: Vec<_> = samples.iter().map(|(id, t, bits)| (*id, *t, f64::from_bits(*bits))).collect();
+            prop_assert_eq!(read(&frame(&pushed)), samples);
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(kind in 0..7u8, rest in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let bytes: Vec<u8> = [kind, 0].into_iter().chain(rest).collect();
+            walk(&bytes);
+        }
+    }
+}

@@ -1,12 +1,17 @@
 //! Open runs: the newest values of each series, lightly packed in chained cells of 32 bytes.
 //!
-//! A value is written as a token against the value before it (the first one against 0.0):
+//! A value is written as a token against the value before it (the first one against 0.0). A run
+//! has an exponent e, 0 at first; a value's *mantissa* is the whole number m with m / 10^e = value,
+//! where there is one: most values came from decimal text.
 //!
 //! ```text
 //! 00nnnnnn             the same bits again, n + 1 times
-//! 01zzzzzz             both are whole: the difference, zigzag, below 64
+//! 01zzzzzz             difference of the mantissas, zigzag, below 64
 //! 10zzzzzz zzzzzzzz    the same, below 16,384, high bits first
-//! 11lllttt bytes       XOR of the bits without l leading and t trailing zero bytes
+//! 11lllttt bytes       XOR of the bits without l leading and t trailing zero bytes, l + t < 8
+//! 11110010 bytes×3     difference of the mantissas, zigzag, little-endian
+//! 11110011 bytes×4     the same
+//! 11111eee             the exponent is eee - 1 from here on, 1 ≤ eee
 //! ```
 //!
 //! Tokens are bytes, so that one sample costs a few instructions and most samples one or two
@@ -19,8 +24,16 @@ pub(crate) const NONE: u32 = u32::MAX;
 
 const PAYLOAD: usize = 28;
 const PAGE: usize = 1024;
-/// Largest whole number below which every whole number is a double.
-const WHOLE_MAX: i64 = 1 << 53;
+/// Whole numbers below this are all doubles.
+const MANTISSA_MAX: i64 = 1 << 53;
+/// Powers of ten that an exponent can name.
+const POWERS: [f64; 7] = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6];
+/// The exponent of a run that had a value without mantissa at any: it is not sought again.
+const NO_EXPONENT: u8 = 0xff;
+
+const DELTA_3: u8 = 0b1111_0010;
+const DELTA_4: u8 = 0b1111_0011;
+const EXPONENT: u8 = 0b1111_1000;
 
 #[derive(Debug, Clone, Copy)]
 struct Cell {
@@ -54,10 +67,13 @@ pub(crate) struct Tail {
     fill: u8,
     /// Whether the last token is a repetition that can be extended: its byte is the last one.
     repeating: bool,
+    /// Of the values to come.
+    exponent: u8,
 }
 
 impl Tail {
-    pub(crate) const EMPTY: Tail = Tail { first: NONE, last: NONE, value: 0, fill: 0, repeating: false };
+    pub(crate) const EMPTY: Tail =
+        Tail { first: NONE, last: NONE, value: 0, fill: 0, repeating: false, exponent: 0 };
 }
 
 impl Cells {
@@ -70,17 +86,42 @@ impl Cells {
             return self.push_repeat(tail);
         }
         tail.repeating = false;
-        if let Some(delta) = whole_delta(tail.value, bits) {
-            let zigzag = ((delta << 1) ^ (delta >> 63)) as u64;
-            tail.value = bits;
-            if zigzag < 64 {
-                return self.write(tail, &[0x40 | zigzag as u8]);
+        let before = std::mem::replace(&mut tail.value, bits);
+        if tail.exponent != NO_EXPONENT {
+            if let Some(delta) = delta_at(tail.exponent, before, bits) {
+                return self.push_delta(tail, delta);
             }
-            if zigzag < 1 << 14 {
-                return self.write(tail, &[0x80 | (zigzag >> 8) as u8, zigzag as u8]);
+            // NaN and infinities say nothing about the values around them.
+            if value.is_finite() && f64::from_bits(before).is_finite() {
+                tail.exponent = (0..POWERS.len() as u8)
+                    .find(|exponent| delta_at(*exponent, before, bits).is_some())
+                    .unwrap_or(NO_EXPONENT);
+                if let Some(delta) = delta_at(tail.exponent, before, bits) {
+                    self.write(tail, &[EXPONENT | (tail.exponent + 1)]);
+                    return self.push_delta(tail, delta);
+                }
             }
         }
-        tail.value = bits;
+        self.push_xor(tail, xor);
+    }
+
+    #[inline]
+    fn push_delta(&mut self, tail: &mut Tail, delta: i64) {
+        let zigzag = ((delta << 1) ^ (delta >> 63)) as u64;
+        match zigzag {
+            0..64 => self.write(tail, &[0x40 | zigzag as u8]),
+            64..0x4000 => self.write(tail, &[0x80 | (zigzag >> 8) as u8, zigzag as u8]),
+            _ => {
+                let bytes = zigzag.to_le_bytes();
+                match zigzag {
+                    0..0x100_0000 => self.write(tail, &[DELTA_3, bytes[0], bytes[1], bytes[2]]),
+                    _ => self.write(tail, &[DELTA_4, bytes[0], bytes[1], bytes[2], bytes[3]]),
+                }
+            }
+        }
+    }
+
+    fn push_xor(&mut self, tail: &mut Tail, xor: u64) {
         let (lead, trail) = (xor.leading_zeros() / 8, xor.trailing_zeros() / 8);
         let mut token = [0; 9];
         token[0] = 0xc0 | (lead << 3 | trail) as u8;
@@ -134,8 +175,9 @@ impl Cells {
     }
 
     /// Puts tokens that [`Cells::copy_tokens`] gave back into cells, with the state that came along.
-    pub(crate) fn restore(&mut self, tokens: &[u8], value: u64, repeating: bool) -> Tail {
-        let mut tail = Tail { value, repeating, ..Tail::EMPTY };
+    pub(crate) fn restore(&mut self, tokens: &[u8], state: RunState) -> Tail {
+        let RunState { value, repeating, exponent } = state;
+        let mut tail = Tail { value, repeating, exponent, ..Tail::EMPTY };
         for piece in tokens.chunks(PAYLOAD) {
             self.write(&mut tail, piece);
         }
@@ -181,19 +223,56 @@ impl Cells {
     }
 }
 
-impl Tail {
-    pub(crate) fn is_repeating(&self) -> bool {
-        self.repeating
+/// What goes with a run's tokens so that it can be continued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RunState {
+    pub(crate) value: u64,
+    pub(crate) repeating: bool,
+    pub(crate) exponent: u8,
+}
+
+impl RunState {
+    /// Whether an encoder can be in this state.
+    pub(crate) fn is_possible(&self) -> bool {
+        usize::from(self.exponent) < POWERS.len() || self.exponent == NO_EXPONENT
     }
 }
 
-/// The difference of two doubles that both are whole numbers, where it can be added back exactly.
+impl Tail {
+    pub(crate) fn state(&self) -> RunState {
+        RunState { value: self.value, repeating: self.repeating, exponent: self.exponent }
+    }
+}
+
+/// The whole number m with m / 10^exponent = value, bit for bit.
 #[inline]
-fn whole_delta(before: u64, now: u64) -> Option<i64> {
-    let (a, b) = (f64::from_bits(before) as i64, f64::from_bits(now) as i64);
-    // The comparison of bits rules out fractions, NaN, infinities and -0.
-    let whole = (a as f64).to_bits() == before && (b as f64).to_bits() == now;
-    (whole && a.abs() < WHOLE_MAX && b.abs() < WHOLE_MAX).then(|| b - a)
+fn mantissa(exponent: u8, bits: u64) -> Option<i64> {
+    let (value, power) = (f64::from_bits(bits), POWERS[usize::from(exponent)]);
+    let mantissa = (value * power).round_ties_even() as i64;
+    // The comparison of bits rules out NaN, infinities and -0.
+    let exact = (mantissa as f64 / power).to_bits() == bits;
+    (exact && mantissa.abs() < MANTISSA_MAX).then_some(mantissa)
+}
+
+/// The difference of two values' mantissas, where both have one and a token has room for it.
+#[inline]
+fn delta_at(exponent: u8, before: u64, now: u64) -> Option<i64> {
+    if exponent == 0 {
+        // Whole numbers need neither multiplication nor division.
+        let (a, b) = (f64::from_bits(before) as i64, f64::from_bits(now) as i64);
+        let whole = (a as f64).to_bits() == before && (b as f64).to_bits() == now;
+        let small = whole && a.abs() < MANTISSA_MAX && b.abs() < MANTISSA_MAX;
+        return small.then(|| b - a).filter(fits);
+    }
+    if exponent == NO_EXPONENT {
+        return None;
+    }
+    let delta = mantissa(exponent, now)? - mantissa(exponent, before)?;
+    Some(delta).filter(fits)
+}
+
+fn fits(delta: &i64) -> bool {
+    (-(1 << 31)..1 << 31).contains(delta)
 }
 
 /// Appends the `count` values of a run's tokens to `out`. The tokens are ours, from memory or
@@ -201,12 +280,12 @@ fn whole_delta(before: u64, now: u64) -> Option<i64> {
 #[must_use]
 pub(crate) fn decode_tokens(mut tokens: &[u8], count: usize, out: &mut Vec<f64>) -> bool {
     let end = out.len() + count;
-    let mut bits = 0u64;
+    let (mut bits, mut exponent) = (0u64, 0);
     while let Some((&token, rest)) = tokens.split_first() {
         tokens = rest;
         let low = token & 0x3f;
-        match token >> 6 {
-            0 => {
+        match token {
+            0..0x40 => {
                 let repeats = usize::from(low) + 1;
                 if out.len() + repeats > end {
                     return false;
@@ -214,20 +293,28 @@ pub(crate) fn decode_tokens(mut tokens: &[u8], count: usize, out: &mut Vec<f64>)
                 out.resize(out.len() + repeats, f64::from_bits(bits));
                 continue;
             }
-            1 => bits = add_whole(bits, u64::from(low)),
-            2 => {
+            0x40..0x80 => bits = add_delta(exponent, bits, u64::from(low)),
+            0x80..0xc0 => {
                 let Some((&second, rest)) = tokens.split_first() else { return false };
                 tokens = rest;
-                bits = add_whole(bits, u64::from(low) << 8 | u64::from(second));
+                bits = add_delta(exponent, bits, u64::from(low) << 8 | u64::from(second));
+            }
+            DELTA_3 | DELTA_4 => {
+                let Some(zigzag) = take_bytes(&mut tokens, usize::from(token - DELTA_3) + 3) else {
+                    return false;
+                };
+                bits = add_delta(exponent, bits, zigzag);
+            }
+            0b1111_1001..=0b1111_1111 => {
+                exponent = token & 7;
+                exponent -= 1;
+                continue;
             }
             _ => {
                 let (lead, trail) = (usize::from(low >> 3), usize::from(low & 7));
                 let len = 8usize.saturating_sub(lead + trail);
-                let Some((bytes, rest)) = tokens.split_at_checked(len) else { return false };
-                tokens = rest;
-                let mut xor = [0; 8];
-                xor[..len].copy_from_slice(bytes);
-                bits ^= u64::from_le_bytes(xor) << (trail * 8);
+                let Some(xor) = take_bytes(&mut tokens, len) else { return false };
+                bits ^= xor << (trail * 8);
             }
         }
         if out.len() == end {
@@ -238,10 +325,23 @@ pub(crate) fn decode_tokens(mut tokens: &[u8], count: usize, out: &mut Vec<f64>)
     out.len() == end
 }
 
+/// A little-endian number of up to eight bytes.
 #[inline]
-fn add_whole(bits: u64, zigzag: u64) -> u64 {
+fn take_bytes(tokens: &mut &[u8], len: usize) -> Option<u64> {
+    let (bytes, rest) = tokens.split_at_checked(len)?;
+    *tokens = rest;
+    let mut number = [0; 8];
+    number[..len].copy_from_slice(bytes);
+    Some(u64::from_le_bytes(number))
+}
+
+#[inline]
+fn add_delta(exponent: u8, bits: u64, zigzag: u64) -> u64 {
     let delta = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
-    ((f64::from_bits(bits) as i64).wrapping_add(delta) as f64).to_bits()
+    let power = POWERS[usize::from(exponent)];
+    // What is not exact here was not written by the encoder.
+    let mantissa = (f64::from_bits(bits) * power).round_ties_even() as i64;
+    (mantissa.wrapping_add(delta) as f64 / power).to_bits()
 }
 
 #[cfg(test)]
@@ -262,7 +362,7 @@ mod tests {
         assert!(decode_tokens(&tokens, values.len(), &mut read));
         let bits = |v: &[f64]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&read), bits(values));
-        let mut again = cells.restore(&tokens, tail.value, tail.is_repeating());
+        let mut again = cells.restore(&tokens, tail.state());
         cells.push(&mut again, 7.25);
         tokens.clear();
         cells.copy_tokens(&again, &mut tokens);
@@ -283,13 +383,40 @@ mod tests {
         check(&[3.0; 200]);
         check(&[9_007_199_254_740_991.0, 9_007_199_254_740_992.0, -1.0, 8191.0, -8192.0, 31.0, -31.0]);
         check(&(0..120).map(|i| f64::from(i) * 0.37).collect::<Vec<_>>());
+        check(&[0.1, 0.25, 7.0, f64::NAN, 12.125, 1e-7, 0.5, 3.0, -0.000_001, 99_999.999_999]);
+        check(&[5.0, 20_000.0, 9e6, -4e9, 1e15, -1e15]);
     }
+
+    #[test]
+    fn decimals_take_two_bytes() {
+        let (mut cells, mut tail, mut tokens) = (Cells::default(), Tail::EMPTY, Vec::new());
+        for i in 0..100 {
+            cells.push(&mut tail, f64::from(1_234_567 + i * 150) / 100.0);
+        }
+        cells.copy_tokens(&tail, &mut tokens);
+        assert!(tokens.len() < 206, "{} bytes", tokens.len());
+    }
+
+    #[test]
+    fn the_tokens_are_frozen() {
+        let values = [1.0, 1.0, 1.0, 3.0, 1000.0, 0.5, 100_000.5, f64::NAN, 0.1, 10_000_000.1];
+        let (mut cells, mut tail, mut tokens) = (Cells::default(), Tail::EMPTY, Vec::new());
+        values.iter().for_each(|value| cells.push(&mut tail, *value));
+        cells.copy_tokens(&tail, &mut tokens);
+        assert_eq!(tokens, FROZEN, "{tokens:02x?}");
+    }
+
+    const FROZEN: &[u8] = &[
+        0x42, 0x01, 0x44, 0x87, 0xca, 0xfa, 0xf2, 0x15, 0x4e, 0x00, 0xf2, 0x80, 0x84, 0x1e, 0xc4, 0x08, 0x6a,
+        0x00, 0x3f, 0xc0, 0x9a, 0x99, 0x99, 0x99, 0x99, 0x99, 0x41, 0x40, 0xf3, 0x00, 0xc2, 0xeb, 0x0b,
+    ];
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
         #[test]
         fn any_run_comes_back(bits in proptest::collection::vec(prop_oneof![any::<u64>(),
-            (0u64..300).prop_map(|v| (v as f64).to_bits()), Just(1f64.to_bits())], 0..140)) {
+            (0u64..300).prop_map(|v| (v as f64).to_bits()),
+            (0u64..1_000_000, 0i32..8).prop_map(|(v, e)| (v as f64 / 10f64.powi(e)).to_bits()), Just(1f64.to_bits())], 0..140)) {
             check(&bits.into_iter().map(f64::from_bits).collect::<Vec<_>>());
         }
 

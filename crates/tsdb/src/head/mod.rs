@@ -98,6 +98,10 @@ impl Head {
             directory.registry.is_alive(*id) && self.shards[Shard::of(*id)].lock().is_empty_series(*id)
         });
         directory.remove(&gone);
+        if !gone.is_empty() {
+            let next = directory.registry.next_id();
+            self.shards.iter().enumerate().for_each(|(at, shard)| shard.lock().free_pages(at, next));
+        }
         gone.len()
     }
 

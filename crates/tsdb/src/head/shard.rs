@@ -19,7 +19,7 @@ use tidewatch_chunk::Encoder;
 use tidewatch_model::Sample;
 use tidewatch_storage::{Refusal, TimeRange};
 
-use super::cells::{Cells, NONE, Tail, decode_tokens};
+use super::cells::{Cells, NONE, RunState, Tail, decode_tokens};
 use super::clock::{Clocks, ROWS_MAX};
 use super::registry::SeriesId;
 use super::sealed::{ChunkBytes, NewChunk, Sealed};
@@ -356,6 +356,17 @@ impl Shard {
         self.oldest = self.oldest.max(self.floor).min(late.unwrap_or(i64::MAX));
     }
 
+    /// Frees pages of series that hold nothing and will not again: those below `next`, which is
+    /// not given out yet.
+    pub(crate) fn free_pages(&mut self, shard: usize, next: SeriesId) {
+        for at in 0..self.pages.len() {
+            let past = Shard::id_of(shard, at, 0).0.saturating_add(PAGE_SERIES) <= next.0;
+            if past && self.used_of_page(at).next().is_none() {
+                self.pages[at] = None;
+            }
+        }
+    }
+
     /// Whether the shard holds no sample of a series.
     pub(crate) fn is_empty_series(&self, id: SeriesId) -> bool {
         self.get(id).is_none_or(|open| open.clock == NONE && !open.has_late)
@@ -442,16 +453,16 @@ impl Shard {
         clock: u32,
         (first_row, count): (u8, u8),
         tokens: &[u8],
-        value: u64,
-        repeating: bool,
+        state: RunState,
     ) -> Result<(), FrameError> {
         self.values.clear();
-        if !decode_tokens(tokens, usize::from(count), &mut self.values)
+        if !state.is_possible()
+            || !decode_tokens(tokens, usize::from(count), &mut self.values)
             || !self.clocks.refer(clock, first_row, count)
         {
             return Err(FrameError::Malformed);
         }
-        let tail = self.cells.restore(tokens, value, repeating);
+        let tail = self.cells.restore(tokens, state);
         let open = self.open_mut(id);
         *open = Open { tail, clock, first_row, count, ..*open };
         self.restored(clock, first_row, count);

@@ -63,6 +63,12 @@ impl Ledger {
         for (key, bits) in &self.acknowledged {
             assert_eq!(read.get(key), Some(bits), "{context}: {key:?} was acknowledged");
         }
+        self.check_sent(read, context);
+    }
+
+    /// read ⊆ sent.
+    #[track_caller]
+    pub fn check_sent(&self, read: &Contents, context: &str) {
         for (key, bits) in read {
             let sent = self.sent.get(key).is_some_and(|values| values.contains(bits));
             assert!(sent, "{context}: {key:?} = {bits:x} was never sent");

@@ -1,0 +1,6 @@
+//! A section of a head's image with any bytes: read or refused, never a panic.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| tidewatch_tsdb::walk_image(bytes));
