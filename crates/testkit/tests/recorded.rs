@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use common::db::DbStore;
 use serde_json::Value as Json;
 use tidewatch_model::{Labels, SampleValue, Value};
 use tidewatch_parser::{ParserOptions, parse_expr};
@@ -31,19 +32,24 @@ type Points = BTreeMap<Labels, Vec<(i64, f64)>>;
 
 #[test]
 fn demo_answers_equal_those_of_a_real_prometheus() {
-    check("demo");
+    check("demo", &mut MemoryStore::new());
 }
 
 #[test]
 fn node_answers_equal_those_of_a_real_prometheus() {
-    check("node");
+    check("node", &mut MemoryStore::new());
+}
+
+#[test]
+fn answers_from_blocks_equal_those_of_a_real_prometheus() {
+    check("demo", &mut DbStore::on_disk());
+    check("node", &mut DbStore::on_disk());
 }
 
 #[track_caller]
-fn check(name: &str) {
+fn check(name: &str, store: &mut dyn TestStore) {
     let Some(folder) = common::folder(&format!("recorded/{name}")) else { return };
-    let mut store = MemoryStore::new();
-    load(&std::fs::read_to_string(folder.join("data.test")).expect("the data are there"), &mut store);
+    load(&std::fs::read_to_string(folder.join("data.test")).expect("the data are there"), store);
     let engine = common::engine(EngineOptions::default());
     let results = std::fs::read_to_string(folder.join("results.jsonl")).expect("the answers are there");
     let (mut queries, mut failures) = (0, Vec::new());
@@ -54,7 +60,7 @@ fn check(name: &str) {
         if KNOWN_DIFFERENCES.iter().any(|known| query.contains(known)) {
             continue;
         }
-        if let Err(why) = compare(&engine, &store, query, &case) {
+        if let Err(why) = compare(&engine, store, query, &case) {
             failures.push(format!("{query}: {why}"));
         }
     }
@@ -71,7 +77,7 @@ fn load(text: &str, store: &mut dyn TestStore) {
     }
 }
 
-fn compare(engine: &Engine, store: &MemoryStore, query: &str, case: &Json) -> Result<(), String> {
+fn compare(engine: &Engine, store: &dyn TestStore, query: &str, case: &Json) -> Result<(), String> {
     let context = QueryContext::unbounded();
     let expr = parse_expr(query, &ParserOptions::stable());
     let ms = |seconds: &Json| (seconds.as_f64().expect("a time") * 1000.0).round() as i64;

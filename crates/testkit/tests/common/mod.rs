@@ -1,5 +1,8 @@
 //! What the conformance tests share.
 
+#[allow(dead_code, reason = "not every test needs the real store")]
+pub mod db;
+
 use std::path::PathBuf;
 
 use tidewatch_env::Env;

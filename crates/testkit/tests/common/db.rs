@@ -1,0 +1,92 @@
+//! The real store behind the scripts' door: in memory, or on a simulated disk where every load is
+//! committed, cut into blocks as far as it is due, and read by another process.
+
+use tidewatch_env::Env;
+use tidewatch_env::sim::Simulation;
+use tidewatch_model::{Batch, RawLabels, Sample};
+use tidewatch_storage::{Append, Select};
+use tidewatch_testkit::script::Load;
+use tidewatch_testkit::{SampleData, TestStore};
+use tidewatch_tsdb::{Db, DbOptions};
+
+pub enum DbStore {
+    Memory(Db),
+    Disk { simulation: Simulation, db: Option<Db> },
+}
+
+fn options() -> DbOptions {
+    // Scripts load samples of 1970, which no retention would keep.
+    DbOptions { retention_ms: None, ..DbOptions::new("/data") }
+}
+
+fn open(simulation: &Simulation) -> Db {
+    let db = Db::open(simulation.env.clone(), options()).expect("a good disk");
+    db.recover().expect("a good disk");
+    db
+}
+
+impl DbStore {
+    pub fn in_memory() -> DbStore {
+        DbStore::Memory(Db::in_memory(Env::in_memory(), options()))
+    }
+
+    pub fn on_disk() -> DbStore {
+        let simulation = Env::simulated(1);
+        let db = Some(open(&simulation));
+        DbStore::Disk { simulation, db }
+    }
+
+    fn db(&self) -> &Db {
+        match self {
+            DbStore::Memory(db) => db,
+            DbStore::Disk { db, .. } => db.as_ref().expect("taken only while it is reopened"),
+        }
+    }
+
+    /// Does all that is due, and starts again on the same disk.
+    fn settle(&mut self) {
+        let DbStore::Disk { simulation, db } = self else { return };
+        if let Some(old) = db.take() {
+            old.commit().expect("a good disk");
+            while let Some(job) = old.next_job(simulation.env.clock.wall_ms()) {
+                old.run(job).expect("a good disk");
+            }
+        }
+        *db = Some(open(simulation));
+    }
+}
+
+impl TestStore for DbStore {
+    fn load(&mut self, load: &Load) -> Result<(), String> {
+        let mut batch = Batch::new();
+        for series in &load.series {
+            let mut samples = Vec::with_capacity(series.samples.len());
+            for sample in &series.samples {
+                match sample.data {
+                    SampleData::Float(value) if sample.start == 0 => {
+                        samples.push(Sample { timestamp: sample.timestamp, value });
+                    }
+                    _ => return Err("only floats without start times are loaded here".to_owned()),
+                }
+            }
+            batch.push(RawLabels::Canonical(series.labels.as_bytes()), &samples);
+        }
+        let outcome = self.db().append(&batch).map_err(|error| error.to_string())?;
+        if outcome.refused_count() > 0 {
+            return Err(outcome.first_refusal.unwrap_or_else(|| "a sample was refused".to_owned()));
+        }
+        self.settle();
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        *self = match self {
+            DbStore::Memory(_) => DbStore::in_memory(),
+            DbStore::Disk { .. } => DbStore::on_disk(),
+        };
+    }
+
+    fn select(&self) -> &dyn Select {
+        self.db()
+    }
+}
