@@ -153,12 +153,19 @@ impl Head {
 
 /// Looks up every series; returns how many are not known.
 fn find_all(directory: &Directory, batch: &Batch<'_>, scratch: &mut RequestScratch) -> usize {
-    scratch.ids.clear();
-    let find = |(series, hash): (&tidewatch_model::BatchSeries<'_>, &u64)| {
-        directory.registry.find(*hash, &series.labels).unwrap_or(UNKNOWN)
-    };
-    scratch.ids.extend(batch.series.iter().zip(&scratch.hashes).map(find));
-    scratch.ids.iter().filter(|id| **id == UNKNOWN).count()
+    let RequestScratch { hashes, ids, .. } = scratch;
+    let registry = &directory.registry;
+    ids.clear();
+    ids.extend(hashes.iter().map(|hash| registry.candidate(*hash).unwrap_or(UNKNOWN)));
+    let mut unknown = 0;
+    for ((id, series), hash) in ids.iter_mut().zip(&batch.series).zip(hashes) {
+        if *id != UNKNOWN && !registry.is_spelled(*id, &series.labels) {
+            // Two spellings share the table's part of the hash.
+            *id = registry.find(*hash, &series.labels).unwrap_or(UNKNOWN);
+        }
+        unknown += usize::from(*id == UNKNOWN);
+    }
+    unknown
 }
 
 /// Sorts the known series by shard, and keeps the order of the batch within each.

@@ -197,7 +197,7 @@ fn compare(registry: &Registry, a: SeriesId, b: SeriesId) -> Ordering {
     let (a, b) = (registry.labels(a), registry.labels(b));
     for (left, right) in a.iter().zip(b) {
         if left != right {
-            return registry.pairs.get(*left).cmp(&registry.pairs.get(*right));
+            return registry.pairs.parts(*left).cmp(&registry.pairs.parts(*right));
         }
     }
     a.len().cmp(&b.len())

@@ -78,9 +78,13 @@ impl Pairs {
         &self.text[self.starts[at] as usize..self.starts[at + 1] as usize]
     }
 
+    /// Name and value as bytes, which are in the order of the texts.
+    pub(crate) fn parts(&self, pair: PairId) -> (&[u8], &[u8]) {
+        RawLabels::Proto(self.bytes(pair)).pairs().next().flatten().expect("interned in this spelling")
+    }
+
     pub(crate) fn get(&self, pair: PairId) -> (&str, &str) {
-        let mut pairs = RawLabels::Proto(self.bytes(pair)).pairs();
-        let (name, value) = pairs.next().flatten().expect("interned in this spelling");
+        let (name, value) = self.parts(pair);
         let text = |bytes| std::str::from_utf8(bytes).expect("checked before it was interned");
         (text(name), text(value))
     }
@@ -232,8 +236,17 @@ impl Registry {
         self.table.find(Slot::spread(tag), same).map(|slot| slot.id)
     }
 
+    /// A series that probably has the label bytes with this hash: to be confirmed with
+    /// [`Registry::is_spelled`]. A loop of nothing else lets the processor wait for many entries
+    /// of the table at once.
+    #[inline]
+    pub(crate) fn candidate(&self, hash: u64) -> Option<SeriesId> {
+        let tag = Slot::tag(hash);
+        self.table.find(Slot::spread(tag), |slot| slot.tag == tag).map(|slot| slot.id)
+    }
+
     /// Whether `raw` is a spelling of the series' labels.
-    fn is_spelled(&self, id: SeriesId, raw: &RawLabels<'_>) -> bool {
+    pub(crate) fn is_spelled(&self, id: SeriesId, raw: &RawLabels<'_>) -> bool {
         let pairs = self.labels(id);
         let straight = match raw {
             RawLabels::Proto(bytes) => {
@@ -378,6 +391,11 @@ impl Registry {
         })
     }
 
+    /// Makes room for series that are about to come back.
+    pub(crate) fn reserve(&mut self, series: usize) {
+        self.table.reserve(series, |slot| Slot::spread(slot.tag));
+    }
+
     fn insert(&mut self, hash: u64, id: SeriesId) {
         let tag = Slot::tag(hash);
         self.table.insert_unique(Slot::spread(tag), Slot { tag, id }, |slot| Slot::spread(slot.tag));
@@ -395,7 +413,9 @@ impl Registry {
 
     /// A series' labels as a value.
     pub(crate) fn to_labels(&self, id: SeriesId) -> Labels {
-        Labels::from_sorted(self.labels(id).iter().map(|pair| self.pairs.get(*pair)))
+        // Collected, because the text is walked twice: for its size, then for itself.
+        let pairs: Vec<(&str, &str)> = self.labels(id).iter().map(|pair| self.pairs.get(*pair)).collect();
+        Labels::from_sorted(pairs.into_iter())
     }
 
     pub(crate) fn is_alive(&self, id: SeriesId) -> bool {

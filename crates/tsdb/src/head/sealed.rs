@@ -14,6 +14,14 @@ use super::image::Placed;
 /// Bytes of a page. Small enough that a shard's half-filled page is no burden.
 const PAGE: usize = 64 << 10;
 
+/// Chunks of one page of their table.
+const CHUNK_PAGE: usize = 512;
+
+const NO_CHUNK: Chunk =
+    Chunk { clock: NONE, page: NONE, older: NONE, offset: 0, len: 0, first_row: 0, count: 0 };
+
+const _: () = assert!(size_of::<Chunk>() == 20);
+
 /// One sealed run, linked to the run before it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Chunk {
@@ -29,7 +37,10 @@ pub(crate) struct Chunk {
 
 #[derive(Debug, Default)]
 pub(crate) struct Sealed {
-    chunks: Vec<Chunk>,
+    /// By pages, so that growth copies nothing and leaves no half of it empty.
+    chunks: Vec<Box<[Chunk; CHUNK_PAGE]>>,
+    /// Chunks handed out from the last of these pages, in all.
+    fresh: u32,
     free: Option<u32>,
     used: u32,
     pages: Vec<Page>,
@@ -119,14 +130,22 @@ impl Sealed {
 
     fn link(&mut self, chunk: Chunk) -> u32 {
         self.used += 1;
-        if let Some(at) = self.free {
-            let next = self.chunks[at as usize].older;
-            self.free = (next != NONE).then_some(next);
-            self.chunks[at as usize] = chunk;
-            return at;
-        }
-        self.chunks.push(chunk);
-        self.chunks.len() as u32 - 1
+        let at = match self.free {
+            Some(at) => {
+                let next = self.get(at).older;
+                self.free = (next != NONE).then_some(next);
+                at
+            }
+            None => {
+                if self.fresh as usize == self.chunks.len() * CHUNK_PAGE {
+                    self.chunks.push(Box::new([NO_CHUNK; CHUNK_PAGE]));
+                }
+                self.fresh += 1;
+                self.fresh - 1
+            }
+        };
+        *self.get_mut(at) = chunk;
+        at
     }
 
     /// Makes the filling page immutable and shareable.
@@ -138,11 +157,11 @@ impl Sealed {
 
     #[inline]
     pub(crate) fn get(&self, chunk: u32) -> &Chunk {
-        &self.chunks[chunk as usize]
+        &self.chunks[chunk as usize / CHUNK_PAGE][chunk as usize % CHUNK_PAGE]
     }
 
     pub(crate) fn get_mut(&mut self, chunk: u32) -> &mut Chunk {
-        &mut self.chunks[chunk as usize]
+        &mut self.chunks[chunk as usize / CHUNK_PAGE][chunk as usize % CHUNK_PAGE]
     }
 
     pub(crate) fn bytes(&self, chunk: &Chunk) -> ChunkBytes<'_> {
@@ -155,10 +174,10 @@ impl Sealed {
 
     /// Forgets a chunk; with a page's last chunk the page goes.
     pub(crate) fn remove(&mut self, chunk: u32) {
-        let Chunk { page, len, .. } = self.chunks[chunk as usize];
+        let Chunk { page, len, .. } = *self.get(chunk);
         self.payload_bytes -= u64::from(len);
         self.used -= 1;
-        self.chunks[chunk as usize].older = self.free.replace(chunk).unwrap_or(NONE);
+        self.get_mut(chunk).older = self.free.replace(chunk).unwrap_or(NONE);
         self.leave_page(page);
     }
 
@@ -182,7 +201,7 @@ impl Sealed {
         let to = self.add_page(file);
         self.pages[to as usize].chunks = placed.len() as u32;
         for Placed { chunk, offset } in placed {
-            let chunk = &mut self.chunks[*chunk as usize];
+            let chunk = self.get_mut(*chunk);
             let from = std::mem::replace(&mut chunk.page, to);
             chunk.offset = *offset;
             self.leave_page(from);
@@ -206,7 +225,7 @@ impl Sealed {
         let pages: usize = self.pages.iter().filter_map(|page| page.bytes.as_ref()).map(Bytes::len).sum();
         pages
             + self.filling.capacity()
-            + self.chunks.capacity() * size_of::<Chunk>()
+            + self.chunks.len() * size_of::<[Chunk; CHUNK_PAGE]>()
             + self.pages.capacity() * size_of::<Page>()
     }
 }
