@@ -38,11 +38,14 @@ impl Db {
             shard.begin_cut(until_ms);
         }
         self.head.windows_before(until_ms, BLOCK_MS, &mut windows);
+        let (length_ms, windows) = widen(BLOCK_MS, windows);
         let ids = self.head.ids_by_labels();
         let mut blocks = Vec::new();
         for window in windows {
-            let start_ms = window * BLOCK_MS;
-            blocks.extend(self.write_block(files, &ids, start_ms, start_ms + BLOCK_MS)?);
+            let start_ms = window * length_ms;
+            // A wider stretch may reach into what is not cut yet.
+            let end_ms = (start_ms + length_ms).min(until_ms);
+            blocks.extend(self.write_block(files, &ids, start_ms, end_ms)?);
         }
         write_cut_end(until_ms, &mut frame);
         files.log.append(&frame)?;
@@ -87,6 +90,19 @@ impl Db {
     }
 }
 
+/// Blocks that one cut may make: those of a backfill of five days.
+const BLOCKS_MAX: usize = 64;
+
+/// Samples may have any times, so they may lie in more stretches than there should be blocks:
+/// then wider ones are taken.
+fn widen(mut length_ms: i64, mut windows: BTreeSet<i64>) -> (i64, BTreeSet<i64>) {
+    while windows.len() > BLOCKS_MAX {
+        length_ms *= 3;
+        windows = windows.into_iter().map(|window| window.div_euclid(3)).collect();
+    }
+    (length_ms, windows)
+}
+
 fn write_slice(
     writer: &mut Writer,
     selection: &DbSelection,
@@ -105,4 +121,23 @@ fn write_slice(
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     Ok(written?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::head::append::TIME_MIN;
+
+    #[test]
+    fn scattered_times_make_few_blocks_and_no_number_too_large() {
+        let times = (0..10_000i64).map(|i| TIME_MIN + i * (TIME_MIN.unsigned_abs() / 9000) as i64);
+        let windows: BTreeSet<i64> = times.clone().map(|time| time.div_euclid(BLOCK_MS)).collect();
+        let (length_ms, wide) = widen(BLOCK_MS, windows);
+        assert!(wide.len() <= BLOCKS_MAX);
+        for time in times {
+            let window = time.div_euclid(length_ms);
+            assert!(wide.contains(&window));
+            assert!((window * length_ms..(window * length_ms).saturating_add(length_ms)).contains(&time));
+        }
+    }
 }

@@ -59,11 +59,30 @@ pub(crate) struct Files {
     pub(crate) log: DurableLog,
     /// What the log's directory held at the start.
     opened: OpenReport,
+    /// Whether the disk is so full that samples are refused.
+    low_space: AtomicBool,
     /// Images of the last process, until recovery has them.
     images: Mutex<Option<Images>>,
 }
 
+/// Room on the disk that samples leave alone, so that the log can be trimmed and alerts be
+/// stored: a twentieth, but no more than this.
+const RESERVE_BYTES_MAX: u64 = 256 << 20;
+
 impl Files {
+    /// Looks whether there is room for samples.
+    pub(crate) fn watch_space(&self) {
+        let Ok(space) = self.directory.env.disk.space(&self.directory.root) else { return };
+        let reserve = (space.total_bytes / 20).min(RESERVE_BYTES_MAX);
+        self.low_space.store(space.free_bytes < reserve, Ordering::Relaxed);
+    }
+
+    /// Why samples are refused, if they are.
+    fn refusal(&self) -> Option<String> {
+        let low = || "the disk is nearly full: its last 5 % or 256 MiB are a reserve".to_owned();
+        self.log.refusal().or_else(|| self.low_space.load(Ordering::Relaxed).then(low))
+    }
+
     /// Bytes of the log's files, as far as they can be asked.
     fn log_bytes(&self) -> u64 {
         let directory = &self.directory;
@@ -118,7 +137,11 @@ impl Db {
             directory.report(&torn.path, torn.offset, format!("the log's end: {}", torn.reason));
         }
         let images = Mutex::new(Some(images));
-        Ok(Db::new(env, options, Some(Files { directory, log, opened, images })))
+        Ok(Db::new(
+            env,
+            options,
+            Some(Files { directory, log, opened, low_space: AtomicBool::new(false), images }),
+        ))
     }
 
     fn new(env: Env, options: DbOptions, files: Option<Files>) -> Db {
@@ -205,7 +228,7 @@ impl Db {
             ..DbStatus::default()
         };
         if let Some(files) = &self.files {
-            status.read_only = files.log.refusal();
+            status.read_only = files.refusal();
             status.wal_bytes = files.log_bytes();
             status.damage = files.directory.damage();
             status.counters.commits = files.log.commits();
@@ -234,7 +257,7 @@ impl Db {
         batch: &Batch<'_>,
         terms: &Terms<'_>,
     ) -> Result<AppendOutcome, AppendError> {
-        if let Some(reason) = files.log.refusal() {
+        if let Some(reason) = files.refusal() {
             return Err(AppendError::ReadOnly { reason });
         }
         if !self.is_complete()

@@ -97,8 +97,8 @@ pub(crate) struct Images {
 impl Images {
     /// Opens what is there. An image whose header is damaged is set aside.
     pub(crate) fn open(env: &Env, directory: &Directory) -> Result<Images, OpenError> {
-        let mut images = Images::default();
-        images.series = open_image(env, directory, &series_path(directory), ImageKind::Series)?;
+        let series = open_image(env, directory, &series_path(directory), ImageKind::Series)?;
+        let mut images = Images { series, ..Images::default() };
         for (at, image) in images.shards.iter_mut().enumerate() {
             *image = open_image(env, directory, &shard_path(directory, at), ImageKind::Shard(at))?;
         }

@@ -65,6 +65,7 @@ impl Db {
     /// What is to be done at `now_ms`, most urgent first; `None` when nothing is.
     pub fn next_job(&self, now_ms: i64) -> Option<Job> {
         let files = self.files.as_ref().filter(|_| self.is_complete() && !self.is_stopping())?;
+        files.watch_space();
         let state = self.jobs.lock();
         if state.not_before_ms.is_some_and(|at| now_ms < at && at <= now_ms.saturating_add(RETRY_MS)) {
             return None;

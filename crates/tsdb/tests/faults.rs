@@ -184,3 +184,28 @@ fn batches_that_come_before_recovery_are_kept_and_readable_after_it() {
         assert_eq!(db.status().counters.samples_set_aside, 0);
     }
 }
+
+#[test]
+fn samples_leave_a_reserve_on_the_disk() {
+    let simulation = Env::simulated(9);
+    let mut ledger = Ledger::default();
+    let db = open(&simulation).expect("opens");
+    ingest(&db, &simulation, &mut ledger, 0, 3);
+    let used: u64 = simulation
+        .disk
+        .files()
+        .iter()
+        .map(|file| simulation.disk.peek(file).expect("there").len() as u64)
+        .sum();
+    simulation.disk.set_capacity(used + used / 50);
+    assert_eq!(db.next_job(simulation.clock_ms()), None);
+    let read_only = db.status().read_only.expect("refuses samples");
+    assert!(read_only.contains("nearly full"), "{read_only}");
+    let before = ledger.acknowledged();
+    ingest(&db, &simulation, &mut ledger, 3, 1);
+    assert_eq!(ledger.acknowledged(), before);
+    simulation.disk.set_capacity(used * 100);
+    db.next_job(simulation.clock_ms());
+    ingest(&db, &simulation, &mut ledger, 4, 1);
+    assert!(ledger.acknowledged() > before);
+}

@@ -69,9 +69,10 @@ fn repeats_conflicts_and_late_samples_are_told_apart() {
     assert_eq!(append(&db, &series, &[(15_000, 9.0)]), [(Refusal::Conflict, 1)]);
     assert_eq!(append(&db, &series, &[(-4_000_000, 0.0)]), [(Refusal::TooOld, 1)]);
     assert_eq!(append(&db, &series, &[(i64::MAX, 0.0)]), [(Refusal::TooFarInFuture, 1)]);
+    assert_eq!(append(&db, &labels(&[("__name__", "y")]), &[(i64::MIN, 0.0)]), [(Refusal::TooOld, 1)]);
     assert_eq!(dump(&db, &[], ALL), [r#"{__name__="x"} 0.5@5000 1@10000 1.5@15000 2@20000"#]);
     let counters = db.status().counters;
-    assert_eq!((counters.duplicates, counters.refused_conflict, counters.refused_too_old), (3, 3, 1));
+    assert_eq!((counters.duplicates, counters.refused_conflict, counters.refused_too_old), (3, 3, 2));
 }
 
 #[test]

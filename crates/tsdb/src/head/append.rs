@@ -30,6 +30,10 @@ pub(crate) struct Terms<'a> {
     pub(crate) series_max: usize,
 }
 
+/// The oldest time that is taken, far before any calendar: stretches of blocks can be computed
+/// around every time behind it.
+pub(crate) const TIME_MIN: i64 = i64::MIN / 8;
+
 /// A series that was refused, or not looked up yet.
 const UNKNOWN: SeriesId = SeriesId(u32::MAX);
 
@@ -203,9 +207,10 @@ fn take_group(
         let series = &batch.series[*at as usize];
         let id = ids[*at as usize];
         for sample in &batch.samples[series.samples.start as usize..series.samples.end as usize] {
-            let verdict = match sample.timestamp > terms.until_ms {
-                true => Verdict::Refused(Refusal::TooFarInFuture),
-                false => shard.take(id, *sample, window_ms),
+            let verdict = match sample.timestamp {
+                TIME_MIN.. if sample.timestamp <= terms.until_ms => shard.take(id, *sample, window_ms),
+                TIME_MIN.. => Verdict::Refused(Refusal::TooFarInFuture),
+                _ => Verdict::Refused(Refusal::TooOld),
             };
             match verdict {
                 Verdict::Taken => {
