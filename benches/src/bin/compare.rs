@@ -92,6 +92,9 @@ fn known(kind: Kind, folder: &Path, load: &Load, queries: bool) -> Result<Vec<Me
     ];
     let (server, restart) = server.kill_and_restart("count(up) or vector(0)")?;
     figures.push(("known: seconds to complete after kill -9".to_owned(), Some(restart), false));
+    let kept = scalar(&server, "sum(count_over_time(node_load1[7h]))")?;
+    let lost = 50.0 * steps as f64 - kept;
+    figures.push(("known: of 72,000 samples lost by the kill".to_owned(), Some(lost), false));
     std::thread::sleep(std::time::Duration::from_secs(20));
     let total = series * steps as f64;
     let wal =
@@ -116,7 +119,7 @@ fn new(kind: Kind, folder: &Path, load: &Load) -> Result<Vec<Measured>> {
     let sent = send(&server, load, 0..8, start_ms)?;
     let cpu = server.cpu_seconds()? - cpu;
     let resident = server.resident_bytes()?;
-    let (_server, restart) = server.kill_and_restart("count(node_load1) or vector(0)")?;
+    let (server, restart) = server.kill_and_restart("count(node_load1) or vector(0)")?;
     Ok(vec![
         ("new: samples per CPU-second".to_owned(), Some(sent as f64 / cpu), true),
         (
@@ -125,7 +128,18 @@ fn new(kind: Kind, folder: &Path, load: &Load) -> Result<Vec<Measured>> {
             false,
         ),
         ("new: seconds to complete after kill -9".to_owned(), Some(restart), false),
+        (
+            "new: series lost by the kill".to_owned(),
+            Some(load.series_count() as f64 - scalar(&server, "count({__name__=~\".+\"})")?),
+            false,
+        ),
     ])
+}
+
+/// The one number that an instant query gives; 0 where it gives nothing.
+fn scalar(server: &Server, expression: &str) -> Result<f64> {
+    let result = http::query(server.port, expression)?;
+    Ok(result[0]["value"][1].as_str().and_then(|text| text.parse().ok()).unwrap_or(0.0))
 }
 
 /// Sends the steps over several connections; gives the number of samples.
