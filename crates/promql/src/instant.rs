@@ -13,7 +13,7 @@ use crate::functions::extended;
 use crate::grid::Grid;
 use crate::plan::Selector;
 use crate::row::{Row, histogram_samples};
-use crate::samples::{Bounds, Reading, Samples, Windows};
+use crate::samples::{Bound, BoundsCache, Reading, Samples, Windows};
 use crate::stream::{Visit, Worker, scan};
 
 /// What a row gets from the sample that was found.
@@ -68,7 +68,6 @@ impl InstantSource {
             return self.make_latest(range, worker, visit);
         }
         let steps = self.windows.grid.count;
-        let mut bounds = (Bounds::new(), Bounds::new());
         let reading = Reading { markers: !self.smoothed, counts_only: self.counts_only };
         scan(&self.selection, range, self.windows.hull(), reading, worker, &mut |series, worker| {
             let mut row = std::mem::take(&mut worker.row);
@@ -78,7 +77,7 @@ impl InstantSource {
                 let at = extended::Place { labels, pos: self.pos };
                 extended::smooth_row(&worker.samples, &self.windows, at, &mut row, &mut worker.notes);
             } else {
-                self.fill(&mut worker.samples, &mut bounds, &mut row);
+                self.fill(&worker.samples, &mut worker.bounds, &mut row);
             }
             count(&row, &mut worker.tally);
             let visited = visit(series, &mut row, &mut worker.notes);
@@ -87,12 +86,19 @@ impl InstantSource {
         })
     }
 
-    fn fill(&self, samples: &mut Samples, bounds: &mut (Bounds, Bounds), row: &mut Row) {
-        self.windows.bounds(&samples.times, &mut bounds.0);
-        self.windows.bounds(&samples.histogram_times, &mut bounds.1);
-        for step in 0..self.windows.grid.count {
-            let float = last(bounds.0[step]).map(|i| (samples.times[i], i));
-            let histogram = last(bounds.1[step]).map(|i| (samples.histogram_times[i], i));
+    fn fill(&self, samples: &Samples, bounds: &mut BoundsCache, row: &mut Row) {
+        let (floats, histograms) = bounds.bounds(&self.windows, samples);
+        if samples.histograms.is_empty() {
+            for (step, bound) in floats.iter().enumerate() {
+                if let Some(i) = last(*bound) {
+                    self.set_float(row, step, samples.times[i], samples.values[i]);
+                }
+            }
+            return;
+        }
+        for (step, (float, histogram)) in floats.iter().zip(histograms).enumerate() {
+            let float = last(*float).map(|i| (samples.times[i], i));
+            let histogram = last(*histogram).map(|i| (samples.histogram_times[i], i));
             match (float, histogram) {
                 (Some((time, i)), other) if other.is_none_or(|(t, _)| t < time) => {
                     self.set_float(row, step, time, samples.values[i]);
@@ -148,7 +154,7 @@ impl InstantSource {
     }
 }
 
-fn last((low, high): (u32, u32)) -> Option<usize> {
+fn last((low, high): Bound) -> Option<usize> {
     (low < high).then(|| high as usize - 1)
 }
 

@@ -69,30 +69,24 @@ fn final_labels(name: Name) -> Labels {
 /// Gives a modified range a sample at each of its edges: the anchored one the sample before its
 /// start and its last sample, the smoothed one values on the lines that cross the edges.
 fn extend(series: &mut RangeSeries, modifier: RangeModifier, start: i64, end: i64) {
-    let floats = &series.floats;
-    if floats.last().is_none_or(|(time, _)| *time <= start) && modifier == RangeModifier::Anchored {
-        series.floats.clear();
+    let floats = std::mem::take(&mut series.floats);
+    let Some(mut last) = floats.len().checked_sub(1) else { return };
+    let smoothed = modifier == RangeModifier::Smoothed;
+    let first = floats[..last].partition_point(|(time, _)| *time <= start).saturating_sub(1);
+    if smoothed {
+        last = floats[..last].partition_point(|(time, _)| *time < end);
+    }
+    if floats[last].0 <= start {
         return;
     }
-    let line = |(t1, v1): (i64, f64), (t2, v2): (i64, f64), at: i64| {
+    let line = |a: usize, b: usize, at: i64| {
+        let ((t1, v1), (t2, v2)) = (floats[a], floats[b]);
         v1 + (v2 - v1) * (at - t1) as f64 / (t2 - t1) as f64
     };
-    let smoothed = modifier == RangeModifier::Smoothed;
-    let first = floats.partition_point(|(time, _)| *time <= start);
-    let until = floats.partition_point(|(time, _)| *time < end);
-    let left = match (first.checked_sub(1), floats.get(first)) {
-        (Some(before), Some(after)) if smoothed => line(floats[before], *after, start),
-        (Some(before), _) => floats[before].1,
-        (None, Some(after)) => after.1,
-        (None, None) => return,
-    };
-    let right = match (until.checked_sub(1), floats.get(until)) {
-        (_, Some((time, value))) if *time == end => *value,
-        (Some(before), Some(after)) if smoothed => line(floats[before], *after, end),
-        (Some(before), _) => floats[before].1,
-        (None, Some(after)) => after.1,
-        (None, None) => return,
-    };
-    let inside = floats.get(first..until).unwrap_or(&[]).iter().copied();
+    let cuts_left = smoothed && floats[first].0 < start;
+    let left = if cuts_left { line(first, first + 1, start) } else { floats[first].1 };
+    let cuts_right = smoothed && last > 0 && floats[last].0 > end;
+    let right = if cuts_right { line(last - 1, last, end) } else { floats[last].1 };
+    let inside = floats.get(first + 1..last).unwrap_or(&[]).iter().copied();
     series.floats = std::iter::once((start, left)).chain(inside).chain([(end, right)]).collect();
 }

@@ -233,6 +233,8 @@ pub(crate) struct BoundsCache {
     known: HashMap<Box<[u64]>, Bounds>,
     scratch: Bounds,
     histograms: Bounds,
+    /// All of `histograms` are empty windows.
+    no_histograms: bool,
 }
 
 /// Clocks that are remembered: a few targets' worth in the order of labels.
@@ -241,7 +243,13 @@ const CLOCKS_MAX: usize = 256;
 impl BoundsCache {
     /// Bounds of the floats and of the histograms of `samples`.
     pub(crate) fn bounds(&mut self, windows: &Windows, samples: &Samples) -> (&[Bound], &[Bound]) {
-        windows.bounds(&samples.histogram_times, &mut self.histograms);
+        if !samples.histogram_times.is_empty() || self.histograms.len() != windows.grid.count {
+            windows.bounds(&samples.histogram_times, &mut self.histograms);
+            self.no_histograms = samples.histogram_times.is_empty();
+        } else if !self.no_histograms {
+            self.histograms.fill((0, 0));
+            self.no_histograms = true;
+        }
         if !samples.clocked || samples.clocks.is_empty() {
             windows.bounds(&samples.times, &mut self.scratch);
             return (&self.scratch, &self.histograms);

@@ -137,9 +137,24 @@ impl States {
         }
     }
 
+    /// The operation is decided once a row, so that the loops are of one operation each.
     fn fold_floats(&mut self, first: usize, row: &Row) {
-        for step in set_steps(&row.present) {
-            self.fold_float(first + step, row.values[step]);
+        let places = first..first + row.values.len();
+        let present = set_steps(&row.present).map(|step| (step, row.values[step]));
+        match self.op {
+            AggregateOp::Sum => {
+                let counts = &mut self.counts[places.clone()];
+                let (sums, rests) = (&mut self.values[places.clone()], &mut self.compensations[places]);
+                for (step, value) in present {
+                    counts[step] += 1.0;
+                    kahan_inc(value, &mut sums[step], &mut rests[step]);
+                }
+            }
+            AggregateOp::Count | AggregateOp::Group => {
+                let counts = &mut self.counts[places];
+                present.for_each(|(step, _)| counts[step] += 1.0);
+            }
+            _ => present.for_each(|(step, value)| self.fold_float(first + step, value)),
         }
     }
 

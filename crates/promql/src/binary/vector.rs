@@ -91,11 +91,13 @@ struct Taken {
 impl Join<'_> {
     fn run(&mut self, evaluator: &Evaluator<'_>) -> Result<(), QueryError> {
         let one_to_one = self.matching.cardinality == Cardinality::OneToOne;
+        for (signature, ones) in self.matched.right_rows.iter().enumerate() {
+            self.refuse_duplicates(signature, ones)?;
+        }
         for signature in 0..self.matched.signatures.len() {
             evaluator.guard.check()?;
             let ones = &self.matched.right_rows[signature];
             let manys = &self.matched.left_rows[signature];
-            self.refuse_duplicates(signature, ones)?;
             if one_to_one {
                 self.refuse_many(ones, manys)?;
             }

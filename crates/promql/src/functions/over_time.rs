@@ -2,6 +2,8 @@
 //!
 //! Kernels for floats are free functions on slices that are not empty.
 
+use std::collections::VecDeque;
+
 use tidewatch_model::FloatHistogram;
 use tidewatch_model::histogram::{CounterResetHint, IncompatibleSchemas, Reconciled, kahan_inc};
 
@@ -9,6 +11,8 @@ use super::rate::is_start_reset;
 use super::window::{Reduced, View};
 use crate::notes::{Notes, Operation};
 use crate::quantile::quantile;
+use crate::row::Row;
+use crate::samples::Bound;
 use crate::window::Series;
 
 pub(super) fn sum(values: &[f64]) -> f64 {
@@ -53,6 +57,32 @@ pub(super) fn max(values: &[f64]) -> f64 {
 
 pub(super) fn min(values: &[f64]) -> f64 {
     values.iter().fold(values[0], |min, value| if *value < min || min.is_nan() { *value } else { min })
+}
+
+/// The extreme of every window, in one pass: a queue holds the values that may yet be one, the
+/// best first, as both ends of the windows only ascend. `beats` tells whether a value takes the
+/// place of an earlier one. NaN is an extreme only where there is nothing else.
+pub(super) fn sliding(values: &[f64], bounds: &[Bound], row: &mut Row, beats: impl Fn(f64, f64) -> bool) {
+    let mut queue: VecDeque<u32> = VecDeque::new();
+    let mut next = 0;
+    for (step, (low, high)) in bounds.iter().enumerate() {
+        while next < *high {
+            let value = values[next as usize];
+            if !value.is_nan() {
+                while queue.back().is_some_and(|last| beats(value, values[*last as usize])) {
+                    queue.pop_back();
+                }
+                queue.push_back(next);
+            }
+            next += 1;
+        }
+        while queue.front().is_some_and(|first| first < low) {
+            queue.pop_front();
+        }
+        if low < high {
+            row.set(step, queue.front().map_or(f64::NAN, |first| values[*first as usize]));
+        }
+    }
 }
 
 /// The index of the last value that `beats` all before it.
