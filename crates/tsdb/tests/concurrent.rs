@@ -32,7 +32,7 @@ fn labels(writer: usize, i: usize, generation: i64) -> Labels {
 /// One writer's scrapes; some of its series are replaced by others every hundred steps.
 fn write(db: &Db, writer: usize, done: &AtomicI64) {
     for step in 0..STEPS {
-        let generation = |i: usize| if i % 4 == 0 { step / 100 } else { 0 };
+        let generation = |i: usize| if i.is_multiple_of(4) { step / 100 } else { 0 };
         let names: Vec<Labels> = (0..SERIES).map(|i| labels(writer, i, generation(i))).collect();
         let mut batch = Batch::new();
         for (i, name) in names.iter().enumerate() {

@@ -13,8 +13,8 @@
 //!    seal, start ◄───┘    └──► copy of the rows, maybe shared
 //! ```
 //!
-//! Invariants: rows ascend; a full clock ([`ROWS_MAX`]) never changes, so sealed runs refer to
-//! clocks too and no timestamp is stored twice in the head; a clock lives while runs refer to it.
+//! Invariants: rows ascend; a full clock never changes, so sealed runs refer to clocks too and no
+//! timestamp is stored twice in the head; a clock lives while runs refer to it.
 
 use super::cells::NONE;
 
@@ -28,6 +28,8 @@ const RECENT: usize = 8;
 #[derive(Debug, Default)]
 pub(crate) struct Clock {
     pub(crate) rows: Vec<i64>,
+    /// Rows at which it is full.
+    limit: u8,
     /// Open and sealed runs that refer to this clock.
     references: u32,
     /// The clock that went on when this one was full; perhaps freed or reused since.
@@ -55,6 +57,14 @@ struct Fork {
     to: u32,
 }
 
+/// When the first clock of a source is full: between a quarter and all of [`ROWS_MAX`], so that
+/// sources which began together do not seal together. Else all open runs of a server would be
+/// at their longest at once, and their memory with them.
+fn first_limit(timestamp: i64) -> u8 {
+    let scattered = (timestamp as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    (ROWS_MAX / 4 + scattered as usize % (ROWS_MAX - ROWS_MAX / 4 + 1)) as u8
+}
+
 impl Clocks {
     #[inline]
     pub(crate) fn get(&self, clock: u32) -> &Clock {
@@ -70,17 +80,22 @@ impl Clocks {
     /// Whether `timestamp` is, or has now become, the row after those of a run.
     #[inline]
     pub(crate) fn take(&mut self, clock: u32, first_row: u8, count: u8, timestamp: i64) -> bool {
-        let rows = &mut self.clocks[clock as usize].rows;
+        let Clock { rows, limit, .. } = &mut self.clocks[clock as usize];
         let row = usize::from(first_row) + usize::from(count);
         match rows.get(row) {
             Some(have) => *have == timestamp,
-            None if row == ROWS_MAX || rows[row - 1] >= timestamp => false,
+            None if row == usize::from(*limit) || rows[row - 1] >= timestamp => false,
             None => {
                 debug_assert!(row == rows.len(), "a run ends within its clock");
                 rows.push(timestamp);
                 true
             }
         }
+    }
+
+    /// Whether a run has all rows that its clock will have.
+    pub(crate) fn is_full(&self, clock: u32, first_row: u8, count: u8) -> bool {
+        first_row + count == self.clocks[clock as usize].limit
     }
 
     /// A clock and row for a run that begins at `timestamp`: the successor of the run's former
@@ -100,7 +115,8 @@ impl Clocks {
                 return (clock, row);
             }
         }
-        let clock = self.create(vec![timestamp]);
+        let limit = if former == NONE { first_limit(timestamp) } else { ROWS_MAX as u8 };
+        let clock = self.create(vec![timestamp], limit);
         if former != NONE {
             self.clocks[former as usize].successor = Some(clock);
         }
@@ -118,8 +134,8 @@ impl Clocks {
 
     /// The row of `timestamp`, if it is the newest of a living clock that has room after it.
     fn joinable(&self, clock: u32, timestamp: i64) -> Option<u8> {
-        let rows = &self.clocks[clock as usize].rows;
-        (rows.last() == Some(&timestamp) && rows.len() < ROWS_MAX).then(|| rows.len() as u8 - 1)
+        let Clock { rows, limit, .. } = &self.clocks[clock as usize];
+        (rows.last() == Some(&timestamp) && rows.len() < usize::from(*limit)).then(|| rows.len() as u8 - 1)
     }
 
     /// Moves a run of `count` rows, whose next sample is at `timestamp`, to a clock where that
@@ -137,15 +153,15 @@ impl Clocks {
         let mut rows = Vec::with_capacity(usize::from(count) + 16);
         rows.extend_from_slice(self.rows(from, first_row, count));
         rows.push(timestamp);
-        let to = self.create(rows);
+        let to = self.create(rows, ROWS_MAX as u8);
         self.forks[self.next_fork] = Some(Fork { from, first_row, row, timestamp, to });
         self.next_fork = (self.next_fork + 1) % RECENT;
         self.release(from);
         to
     }
 
-    fn create(&mut self, rows: Vec<i64>) -> u32 {
-        let clock = Clock { rows, references: 1, successor: None };
+    fn create(&mut self, rows: Vec<i64>, limit: u8) -> u32 {
+        let clock = Clock { rows, limit, references: 1, successor: None };
         match self.free.pop() {
             Some(at) => {
                 self.clocks[at as usize] = clock;
@@ -166,7 +182,7 @@ impl Clocks {
 
     /// Puts a clock back to which no run refers yet.
     pub(crate) fn restore(&mut self, rows: Vec<i64>) -> u32 {
-        self.clocks.push(Clock { rows, references: 0, successor: None });
+        self.clocks.push(Clock { rows, limit: ROWS_MAX as u8, references: 0, successor: None });
         self.clocks.len() as u32 - 1
     }
 

@@ -20,7 +20,7 @@ use tidewatch_model::Sample;
 use tidewatch_storage::{Refusal, TimeRange};
 
 use super::cells::{Cells, NONE, RunState, Tail, decode_tokens};
-use super::clock::{Clocks, ROWS_MAX};
+use super::clock::Clocks;
 use super::registry::SeriesId;
 use super::sealed::{ChunkBytes, NewChunk, Sealed};
 use super::{PAGE_SERIES, SHARDS};
@@ -165,7 +165,7 @@ impl Shard {
         }
         if open.clock == NONE {
             self.start_run(id, sample);
-        } else if usize::from(open.first_row) + usize::from(open.count) == ROWS_MAX {
+        } else if self.clocks.is_full(open.clock, open.first_row, open.count) {
             self.seal(id);
             self.start_run(id, sample);
         } else {
