@@ -13,7 +13,7 @@ impl Display for Expr {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Expr::Number(number) => number.fmt(f),
-            Expr::String(string) => f.write_str(&string.quoted()),
+            Expr::String(string) => f.write_str(&readable(&string.quoted())),
             Expr::Vector(selector) => selector.fmt(f),
             Expr::Matrix(matrix) => matrix.fmt(f),
             Expr::Subquery(subquery) => write!(f, "{}{}", subquery.expr, SubquerySuffix(subquery)),
@@ -118,6 +118,12 @@ impl DurationOp {
     }
 }
 
+/// Escapes U+FFFD, which a query may contain as an escape only: the lexer cannot tell the
+/// character itself from bytes that are no UTF-8.
+fn readable(quoted: &str) -> String {
+    quoted.replace('\u{fffd}', "\\ufffd")
+}
+
 /// `name{matchers}`, the matchers in the order of their text.
 struct Name<'a>(&'a VectorSelector);
 
@@ -132,7 +138,7 @@ impl Display for Name<'_> {
             .filter(|m| {
                 m.name() != METRIC_NAME || m.op() != MatchOp::Equal || m.value() != name || name.is_empty()
             })
-            .map(ToString::to_string)
+            .map(|matcher| readable(&matcher.to_string()))
             .collect();
         if matchers.is_empty() && !name.is_empty() {
             return Ok(());
@@ -260,7 +266,7 @@ impl Display for LabelNames<'_> {
             if is_valid_legacy_name(name) {
                 f.write_str(name)?;
             } else {
-                f.write_str(&quote(name))?;
+                f.write_str(&readable(&quote(name)))?;
             }
         }
         Ok(())

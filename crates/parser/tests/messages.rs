@@ -161,6 +161,17 @@ fn texts_that_are_no_utf8_are_kept_to_the_byte() {
     assert_eq!(printed, r#"count_values("a\xc5z", up)"#);
 }
 
+// Found by fuzzing: a matcher's text that is no UTF-8 was printed as a character that is refused.
+#[test]
+fn a_replacement_character_is_printed_so_that_it_can_be_read() {
+    let options = ParserOptions::stable();
+    for query in [r#"{a="\377"}"#, r#"sum by ("\xff") (up)"#, r#"count_values("\ufffd", up)"#] {
+        let printed = parse_expr(query, &options).expect("valid").to_string();
+        let again = parse_expr(&printed, &options).map(|again| again.to_string());
+        assert_eq!(again.as_deref(), Ok(printed.as_str()), "{query}");
+    }
+}
+
 #[test]
 fn selectors_are_read_alone() {
     let matchers = parse_metric_selector("up{job=~\"a|b\", \"x.y\"!=\"1\"}").expect("a selector");
