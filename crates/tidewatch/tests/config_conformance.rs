@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use tidewatch::config::{LoadOptions, load};
+use tidewatch::config::alertmanager::{self, Names};
+use tidewatch::config::{LoadOptions, load, load_http_client, secret_files};
+use tidewatch_scrape::parse_discovery_file;
 
 fn folder() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance/config");
@@ -67,5 +69,45 @@ fn run(suite: &str, accept: impl Fn(&Path, bool) -> Result<(), String>) {
 fn prometheus_files_load_or_are_refused_as_prometheus_does() {
     run("prometheus", |file, agent| {
         load(file, LoadOptions { agent }).map(drop).map_err(|error| error.to_string())
+    });
+}
+
+// The verdicts come from tests that read names and matchers in the classic way.
+#[test]
+fn alertmanager_files_load_or_are_refused_as_alertmanager_does() {
+    run("alertmanager", |file, _| {
+        alertmanager::load(file, Names::Classic).map(drop).map_err(|error| error.to_string())
+    });
+}
+
+// A client may be configured well and still fail at its first request, when it reads its secrets.
+// The suite has one such file; others name files that nobody reads.
+#[test]
+fn http_client_files_load_or_are_refused_as_prometheus_does() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    run("http_client", |file, _| {
+        let name = file.file_name().and_then(|name| name.to_str()).expect("a name");
+        let mut file = file.to_owned();
+        if name.starts_with("tls_config") {
+            let text = std::fs::read_to_string(&file).expect("readable");
+            let inner: String = text.lines().map(|line| format!("  {line}\n")).collect();
+            file = scratch.path().join(name);
+            std::fs::write(&file, format!("tls_config:\n{inner}")).expect("written");
+        }
+        let client = load_http_client(&file).map_err(|error| error.to_string())?;
+        if name.contains("invalid-bearer-token-file") {
+            for secret in secret_files(&client) {
+                std::fs::read(secret).map_err(|error| format!("{}: {error}", secret.display()))?;
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn discovery_files_load_or_are_refused_as_prometheus_does() {
+    run("file_sd", |file, _| {
+        let bytes = std::fs::read(file).expect("readable");
+        parse_discovery_file(file, &bytes).map(drop)
     });
 }

@@ -1,4 +1,5 @@
-//! `check config` and `check rules`: what promtool checks, with its flags, output and exit codes.
+//! `check config` and `check rules`: what promtool checks, with its flags, output and exit codes;
+//! and `check alertmanager`, which is amtool's `check-config`.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +9,8 @@ use tidewatch_parser::ParserOptions;
 use tidewatch_promql::EngineOptions;
 use tidewatch_rules::{LoadOptions, RuleFile, duplicate_rules};
 
-use super::{CheckConfig, CheckRules, Lint};
+use super::{CheckAlertmanager, CheckConfig, CheckRules, Lint};
+use crate::config::alertmanager::{self, AlertmanagerFile, Names};
 use crate::{config, evaluate, files};
 
 /// The exit codes of promtool.
@@ -146,4 +148,64 @@ fn check_text(text: &str, name: &str, lint: &Lint, out: &mut dyn Write) -> Resul
     }
     writeln!(out, "Might cause inconsistency while recording expressions\n")?;
     Ok(if lint.lint_fatal { LINT } else { OK })
+}
+
+pub fn alertmanager(arguments: &CheckAlertmanager, out: &mut dyn Write) -> Result<u8> {
+    let mut failed = 0;
+    let mut names = Names::Fallback;
+    for feature in arguments.enable_feature.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        names = match feature {
+            "classic-mode" => Names::Classic,
+            "utf8-strict-mode" => Names::Strict,
+            _ => anyhow::bail!("unknown feature {feature:?}: must be classic-mode or utf8-strict-mode"),
+        };
+    }
+    for file in &arguments.files {
+        write!(out, "Checking '{}'", file.display())?;
+        match alertmanager::load(file, names) {
+            Err(error) => {
+                writeln!(out, "  FAILED: {error}")?;
+                failed += 1;
+            }
+            Ok(loaded) => {
+                writeln!(out, "  SUCCESS")?;
+                failed += usize::from(!describe(&loaded, out)?);
+            }
+        }
+        writeln!(out)?;
+    }
+    anyhow::ensure!(failed == 0, "failed to validate {failed} file(s)");
+    Ok(OK)
+}
+
+/// Says what a file holds; false where one of its templates can not be read. A template that does
+/// not exist is fine, as it is for amtool.
+fn describe(file: &AlertmanagerFile, out: &mut dyn Write) -> Result<bool> {
+    writeln!(out, "Found:\n - global config\n - route")?;
+    writeln!(out, " - {} inhibit rules", file.inhibit_rules.len())?;
+    writeln!(out, " - {} receivers", file.receivers.len())?;
+    writeln!(out, " - {} templates", file.templates.len())?;
+    for warning in &file.warnings {
+        writeln!(out, "  WARNING: {warning}")?;
+    }
+    if file.templates.is_empty() {
+        return Ok(true);
+    }
+    let mut unreadable = Vec::new();
+    for pattern in &file.templates {
+        let found = files::glob(pattern);
+        match found {
+            Ok(files) => {
+                unreadable.extend(files.iter().filter(|file| file.exists()).filter_map(|f| read(f).err()));
+            }
+            Err(reason) => unreadable.push(reason),
+        }
+    }
+    for reason in &unreadable {
+        writeln!(out, "  FAILED: {reason}")?;
+    }
+    if unreadable.is_empty() {
+        writeln!(out, "  SUCCESS")?;
+    }
+    Ok(unreadable.is_empty())
 }

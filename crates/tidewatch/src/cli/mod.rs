@@ -19,6 +19,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(arguments)) => crate::serve::run(*arguments).map(|()| check::OK),
         Some(Command::Check(Check::Config(arguments))) => check::config(&arguments, &mut out),
         Some(Command::Check(Check::Rules(arguments))) => check::rules(&arguments, &mut out),
+        Some(Command::Check(Check::Alertmanager(arguments))) => check::alertmanager(&arguments, &mut out),
         Some(Command::Query(arguments)) => query::run(&arguments, &mut out),
         Some(Command::Test(Test::Rules(arguments))) => test::rules(&arguments, &mut out),
         Some(Command::Test(Test::Promql { files })) => test::promql(&files, &mut out),
@@ -63,6 +64,17 @@ pub enum Check {
     Config(CheckConfig),
     /// Check whether rule files are valid.
     Rules(CheckRules),
+    /// Check whether Alertmanager's configuration files are valid.
+    Alertmanager(CheckAlertmanager),
+}
+
+#[derive(Debug, Args)]
+pub struct CheckAlertmanager {
+    /// Features of Alertmanager to check for: classic-mode, utf8-strict-mode (several with commas).
+    #[arg(long = "enable-feature", default_value = "")]
+    pub enable_feature: String,
+    #[arg(required = true)]
+    pub files: Vec<std::path::PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use tidewatch_net::{Authorization, BasicAuth, HttpClientConfig, ProxyConfig, Secret, TlsConfig, TlsVersion};
 
-use super::Folder;
 use super::schema::{Object, Problem, Section, Type, no_check};
 use super::types::{TEXT_MAP, TEXTS, URL};
+use super::{ConfigError, Folder, load, schema};
 
 pub(super) static HTTP_CLIENT: Object = Object {
     name: "config.HTTPClientConfig",
@@ -358,6 +358,16 @@ fn headers(section: &Section<'_>, folder: &Folder) -> Vec<(String, Secret)> {
         headers.extend(inline.chain(files).map(|value| (name.to_owned(), value)));
     }
     headers
+}
+
+/// Reads a file that holds nothing but a client's configuration, as `--http.config.file` names it.
+pub fn load_http_client(file: &Path) -> Result<HttpClientConfig, ConfigError> {
+    let tree = load::parse(&load::read(file)?, file)?;
+    let problems = schema::check(&tree, &HTTP_CLIENT);
+    if !problems.is_empty() {
+        return Err(ConfigError::Invalid { file: file.to_owned(), problems });
+    }
+    Ok(client(&Section { node: &tree }, &Folder::of(file)))
 }
 
 /// Files that a client's configuration names.

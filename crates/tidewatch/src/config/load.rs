@@ -86,13 +86,13 @@ pub fn load_text(text: &str, file: &Path, options: LoadOptions) -> Result<Config
     })
 }
 
-fn read(file: &Path) -> Result<String, ConfigError> {
+pub(super) fn read(file: &Path) -> Result<String, ConfigError> {
     let error = |reason: String| ConfigError::Read { file: file.to_owned(), reason };
     let bytes = std::fs::read(file).map_err(|cause| error(format!("can not be read: {cause}")))?;
     String::from_utf8(bytes).map_err(|_| error("is not UTF-8 text".to_owned()))
 }
 
-fn parse(text: &str, file: &Path) -> Result<yaml::Node, ConfigError> {
+pub(super) fn parse(text: &str, file: &Path) -> Result<yaml::Node, ConfigError> {
     yaml::parse(text).map_err(|error| {
         let problem = Problem { line: error.line, column: error.column, message: error.message };
         ConfigError::Invalid { file: file.to_owned(), problems: vec![problem] }

@@ -1,4 +1,4 @@
-//! `prometheus.yml` and the files it names, read unchanged.
+//! `prometheus.yml` and the files it names, and [`alertmanager`]'s file, read unchanged.
 //!
 //! ```text
 //! text ─ yaml ─► tree with places ─ schema ─► checked sections ─ load ─► [Config]
@@ -7,6 +7,7 @@
 //! The whole schema is parsed. What is wrong is refused with file, line and column; what is
 //! right but not served yet becomes a [`Warning`], which the log, a metric and the page show.
 
+pub mod alertmanager;
 mod discovery;
 mod http;
 mod load;
@@ -24,7 +25,7 @@ use tidewatch_model::{Labels, RelabelConfig};
 use tidewatch_net::HttpClientConfig;
 use tidewatch_scrape::{FileSdConfig, ScrapeConfig, StaticConfig};
 
-pub use http::secret_files;
+pub use http::{load_http_client, secret_files};
 pub use load::{LoadOptions, load, load_text};
 
 /// A configuration that was checked.
@@ -84,7 +85,7 @@ pub struct Warning {
 impl Config {
     /// The main file's text as YAML, secrets replaced by `<secret>`.
     pub fn masked_text(&self) -> String {
-        yaml::parse(&self.text).map_or_else(|_| String::new(), |tree| print::masked(&tree))
+        yaml::parse(&self.text).map_or_else(|_| String::new(), |tree| print::masked(&tree, &[]))
     }
 }
 

@@ -29,55 +29,93 @@ const SECRET_KEYS: [&str; 20] = [
     "proxy_connect_header",
 ];
 
-/// Prints a document, each secret as `<secret>`.
-pub(super) fn masked(node: &Node) -> String {
-    let mut out = String::new();
+/// The same in `alertmanager.yml`, where an address often is the secret: beside those above.
+pub(super) const ALERTMANAGER_KEYS: [&str; 23] = [
+    "alert_source_token",
+    "api_secret",
+    "api_url",
+    "app_token",
+    "auth_password",
+    "auth_secret",
+    "bot_token",
+    "mattermost_webhook_url",
+    "opsgenie_api_key",
+    "rocketchat_token",
+    "rocketchat_token_id",
+    "routing_key",
+    "slack_api_url",
+    "slack_app_token",
+    "smtp_auth_password",
+    "smtp_auth_secret",
+    "telegram_bot_token",
+    "token_id",
+    "url",
+    "user_key",
+    "victorops_api_key",
+    "webhook_url",
+    "wechat_api_secret",
+];
+
+/// Prints a document, each secret as `<secret>`. `more` names keys of secrets beside those that
+/// every document has.
+pub(super) fn masked(node: &Node, more: &[&str]) -> String {
     if node.is_null() {
         return "{}\n".to_owned();
     }
-    print(node, 0, false, &mut out);
-    out
+    let mut printer = Printer { more, out: String::new() };
+    printer.print(node, 0, false);
+    printer.out
 }
 
-/// Prints a value at `indent`. Collections begin on a line of their own; depth is bounded by the
-/// reader of the tree.
-fn print(node: &Node, indent: usize, secret: bool, out: &mut String) {
-    match &node.kind {
-        Kind::Scalar { .. } if secret && !node.is_null() => out.push_str("<secret>\n"),
-        Kind::Scalar { text, plain } => {
-            out.push_str(&scalar(text, *plain));
-            out.push('\n');
-        }
-        Kind::List(items) if items.is_empty() => out.push_str("[]\n"),
-        Kind::Map(entries) if entries.is_empty() => out.push_str("{}\n"),
-        Kind::List(items) => {
-            for (i, item) in items.iter().enumerate() {
-                pad(indent, i == 0, out);
-                out.push_str("- ");
-                print(item, indent + 2, secret, out);
+struct Printer<'k> {
+    more: &'k [&'k str],
+    out: String,
+}
+
+impl Printer<'_> {
+    /// Prints a value at `indent`. Collections begin on a line of their own; depth is bounded by
+    /// the reader of the tree.
+    fn print(&mut self, node: &Node, indent: usize, secret: bool) {
+        match &node.kind {
+            Kind::Scalar { .. } if secret && !node.is_null() => self.out.push_str("<secret>\n"),
+            Kind::Scalar { text, plain } => {
+                self.out.push_str(&scalar(text, *plain));
+                self.out.push('\n');
             }
-        }
-        Kind::Map(entries) => {
-            for (i, (key, value)) in entries.iter().enumerate() {
-                pad(indent, i == 0, out);
-                let name = key.text().unwrap_or_default();
-                out.push_str(&scalar(name, true));
-                out.push(':');
-                let hidden = secret || SECRET_KEYS.contains(&name);
-                let nested = match &value.kind {
-                    Kind::List(items) => !items.is_empty(),
-                    Kind::Map(entries) => !entries.is_empty(),
-                    Kind::Scalar { .. } => false,
-                };
-                if nested {
-                    out.push('\n');
-                    out.extend(std::iter::repeat_n(' ', indent + 2));
-                } else {
-                    out.push(' ');
+            Kind::List(items) if items.is_empty() => self.out.push_str("[]\n"),
+            Kind::Map(entries) if entries.is_empty() => self.out.push_str("{}\n"),
+            Kind::List(items) => {
+                for (i, item) in items.iter().enumerate() {
+                    pad(indent, i == 0, &mut self.out);
+                    self.out.push_str("- ");
+                    self.print(item, indent + 2, secret);
                 }
-                print(value, indent + 2, hidden, out);
+            }
+            Kind::Map(entries) => {
+                for (i, (key, value)) in entries.iter().enumerate() {
+                    pad(indent, i == 0, &mut self.out);
+                    self.entry(key, value, indent, secret);
+                }
             }
         }
+    }
+
+    fn entry(&mut self, key: &Node, value: &Node, indent: usize, secret: bool) {
+        let name = key.text().unwrap_or_default();
+        self.out.push_str(&scalar(name, true));
+        self.out.push(':');
+        let nested = match &value.kind {
+            Kind::List(items) => !items.is_empty(),
+            Kind::Map(entries) => !entries.is_empty(),
+            Kind::Scalar { .. } => false,
+        };
+        if nested {
+            self.out.push('\n');
+            self.out.extend(std::iter::repeat_n(' ', indent + 2));
+        } else {
+            self.out.push(' ');
+        }
+        self.print(value, indent + 2, secret || SECRET_KEYS.contains(&name) || self.more.contains(&name));
     }
 }
 
@@ -119,7 +157,7 @@ mod tests {
         let text = "a:\n- basic_auth: {username: u, password: 'p: w'}\n  x: \"1\"\n- http_headers: {H: {secrets: [s1, s2]}}\n\
                     url: http://me:pw@host/x\nempty: []\nnested: {b: [[1, 2], {c: d}]}\n";
         let tree = parse(text).expect("valid");
-        let printed = masked(&tree);
+        let printed = masked(&tree, &[]);
         assert_eq!(
             printed,
             "a:\n  - basic_auth:\n      username: u\n      password: <secret>\n    x: \"1\"\n  - http_headers:\n      H:\n        \

@@ -27,6 +27,8 @@ pub enum Type {
     /// A map from any key.
     Map(&'static Type),
     Object(&'static Object),
+    /// A map is a section, anything else the simpler type.
+    Or(&'static Type, &'static Object),
     Any,
 }
 
@@ -69,6 +71,8 @@ fn walk(node: &Node, wanted: Type, problems: &mut Vec<Problem>) {
     match wanted {
         Type::Any => {}
         Type::Object(object) => walk_object(node, object, problems),
+        Type::Or(_, object) if matches!(node.kind, Kind::Map(_)) => walk_object(node, object, problems),
+        Type::Or(simple, _) => walk(node, *simple, problems),
         // Null leaves the default, whatever the type.
         _ if node.is_null() => {}
         Type::List(item) => walk_list(node, *item, None, problems),
@@ -164,14 +168,18 @@ fn walk_object(node: &Node, object: &'static Object, problems: &mut Vec<Problem>
     }
     if problems.len() == before {
         let section = Section { node };
-        for part in object.inline {
-            (part.check)(&section, problems);
-        }
-        (object.check)(&section, problems);
+        object.check_parts(&section, problems);
     }
 }
 
 impl Object {
+    fn check_parts(&self, section: &Section<'_>, problems: &mut Vec<Problem>) {
+        for part in self.inline {
+            part.check_parts(section, problems);
+        }
+        (self.check)(section, problems);
+    }
+
     fn field(&self, name: &str) -> Option<Type> {
         let own = self.fields.iter().find(|(field, _)| *field == name).map(|(_, wanted)| *wanted);
         own.or_else(|| self.inline.iter().find_map(|part| part.field(name)))

@@ -65,6 +65,12 @@ impl Node {
         }
     }
 
+    /// A text at the same place.
+    pub fn with_text(&self, text: &str) -> Node {
+        let kind = Kind::Scalar { text: text.to_owned(), plain: false };
+        Node { kind, line: self.line, column: self.column }
+    }
+
     /// What Go's decoder calls this kind of node in its messages.
     pub fn tag(&self) -> &'static str {
         match &self.kind {
