@@ -1,9 +1,9 @@
 //! Relabelling: rules that rewrite, keep or drop label sets. Semantics are Prometheus'
 //! (`relabel_configs`, `metric_relabel_configs`, `alert_relabel_configs`, `write_relabel_configs`).
 
-mod md5;
 mod template;
 
+use md5::{Digest, Md5};
 use std::fmt;
 
 use crate::regex::GoRegex;
@@ -176,7 +176,7 @@ impl RelabelConfig {
                 labels.set(target_label, &upper);
             }
             RelabelAction::HashMod => {
-                let digest = md5::digest(self.source(labels).as_bytes());
+                let digest = Md5::digest(self.source(labels).as_bytes());
                 let (_, low) = digest.split_last_chunk().expect("a digest has sixteen bytes");
                 let hash = u64::from_be_bytes(*low) % self.fields.modulus;
                 labels.set(target_label, &hash.to_string());
