@@ -227,6 +227,7 @@ impl Db {
             counters: self.counters.load(),
             ..DbStatus::default()
         };
+        status.counters.series_created = self.head.series_created.load(Ordering::Relaxed);
         if let Some(files) = &self.files {
             status.read_only = files.refusal();
             status.wal_bytes = files.log_bytes();

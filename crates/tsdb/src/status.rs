@@ -22,6 +22,8 @@ pub struct HeadStatus {
     /// Sealed and open runs.
     pub chunks: u64,
     pub samples: u64,
+    /// Samples taken out of order since the start.
+    pub out_of_order: u64,
     /// Times of the oldest and newest sample; `None` in an empty head.
     pub min_time: Option<i64>,
     pub max_time: Option<i64>,
@@ -74,7 +76,6 @@ pub struct BlockStatus {
 pub struct Counters {
     pub samples_appended: u64,
     pub duplicates: u64,
-    pub out_of_order: u64,
     pub refused_too_old: u64,
     pub refused_conflict: u64,
     pub refused_future: u64,

@@ -5,6 +5,7 @@
 //! the processor have several of them under way.
 
 use std::fmt::Write;
+use std::sync::atomic::Ordering;
 
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 use tidewatch_model::{Batch, Limits, RawLabels, Sample};
@@ -146,6 +147,7 @@ impl Head {
         }
         let registry = &directory.registry;
         let created = first.0..registry.next_id().0;
+        self.series_created.fetch_add(created.len() as u64, Ordering::Relaxed);
         if !created.is_empty() {
             let series = created.map(|id| registry.labels(SeriesId(id)));
             write_definitions(first, &registry.pairs, series, &mut scratch.definitions);

@@ -24,6 +24,7 @@ pub(crate) mod sealed;
 pub(crate) mod shard;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Mutex, RwLock};
 use tidewatch_model::METRIC_NAME;
@@ -51,6 +52,7 @@ pub(crate) struct Directory {
 pub(crate) struct Head {
     pub(crate) directory: RwLock<Directory>,
     pub(crate) shards: [Mutex<Shard>; SHARDS],
+    pub(crate) series_created: AtomicU64,
     /// Memory of requests, lent and given back.
     scratch: Mutex<Vec<RequestScratch>>,
 }
@@ -61,6 +63,7 @@ impl Head {
         Head {
             directory: RwLock::new(directory),
             shards: Default::default(),
+            series_created: AtomicU64::new(0),
             scratch: Mutex::new(Vec::new()),
         }
     }
@@ -133,6 +136,7 @@ impl Head {
             let shard = shard.lock();
             status.chunks += shard.sealed.count();
             status.samples += shard.samples;
+            status.out_of_order += shard.taken_late;
             status.clocks += shard.clocks.count() as u64;
             memory.series += shard.bytes_of_open() as u64;
             memory.open_runs += shard.cells.bytes_held() as u64;

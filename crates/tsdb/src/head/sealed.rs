@@ -48,7 +48,6 @@ pub(crate) struct Sealed {
     filling: Vec<u8>,
     /// The number of the page that is filling, once it has bytes.
     filling_page: Option<u32>,
-    payload_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +55,8 @@ struct Page {
     /// `None` while the page is filling and after its last chunk went.
     bytes: Option<Bytes>,
     chunks: u32,
+    /// Whether the bytes are a file's, mapped.
+    mapped: bool,
 }
 
 /// A run whose column stands in a page.
@@ -92,7 +93,7 @@ impl Sealed {
         let page = match self.filling_page {
             Some(page) => page,
             None => {
-                let page = self.new_page(None);
+                let page = self.new_page(None, false);
                 *self.filling_page.insert(page)
             }
         };
@@ -100,12 +101,11 @@ impl Sealed {
         write(&mut self.filling);
         let len = u16::try_from(self.filling.len() - offset).expect("a column of 120 samples is below 1 KiB");
         self.pages[page as usize].chunks += 1;
-        self.payload_bytes += u64::from(len);
         self.link(Chunk { clock, page, older, offset: offset as u32, len, first_row, count })
     }
 
-    fn new_page(&mut self, bytes: Option<Bytes>) -> u32 {
-        let page = Page { bytes, chunks: 0 };
+    fn new_page(&mut self, bytes: Option<Bytes>, mapped: bool) -> u32 {
+        let page = Page { bytes, chunks: 0, mapped };
         if let Some(at) = self.free_pages.pop() {
             self.pages[at as usize] = page;
             return at;
@@ -174,8 +174,7 @@ impl Sealed {
 
     /// Forgets a chunk; with a page's last chunk the page goes.
     pub(crate) fn remove(&mut self, chunk: u32) {
-        let Chunk { page, len, .. } = *self.get(chunk);
-        self.payload_bytes -= u64::from(len);
+        let page = self.get(chunk).page;
         self.used -= 1;
         self.get_mut(chunk).older = self.free.replace(chunk).unwrap_or(NONE);
         self.leave_page(page);
@@ -183,7 +182,7 @@ impl Sealed {
 
     /// Adds bytes that hold columns already: a file.
     pub(crate) fn add_page(&mut self, bytes: Bytes) -> u32 {
-        self.new_page(Some(bytes))
+        self.new_page(Some(bytes), true)
     }
 
     /// Adds a run whose column stands in a page.
@@ -191,7 +190,6 @@ impl Sealed {
         let NewChunk { clock, first_row, count, page, offset, len } = new;
         let (offset, len) = (u32::try_from(offset).ok()?, u16::try_from(len).ok()?);
         self.pages[page as usize].chunks += 1;
-        self.payload_bytes += u64::from(len);
         Some(self.link(Chunk { clock, page, older, offset, len, first_row, count }))
     }
 
@@ -221,8 +219,10 @@ impl Sealed {
         u64::from(self.used)
     }
 
+    /// Bytes on the heap.
     pub(crate) fn bytes_held(&self) -> usize {
-        let pages: usize = self.pages.iter().filter_map(|page| page.bytes.as_ref()).map(Bytes::len).sum();
+        let heap = self.pages.iter().filter(|page| !page.mapped);
+        let pages: usize = heap.filter_map(|page| page.bytes.as_ref()).map(Bytes::len).sum();
         pages
             + self.filling.capacity()
             + self.chunks.len() * size_of::<[Chunk; CHUNK_PAGE]>()

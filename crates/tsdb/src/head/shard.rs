@@ -70,6 +70,8 @@ pub(crate) struct Shard {
     pub(crate) oldest: i64,
     pub(crate) newest: i64,
     pub(crate) samples: u64,
+    /// Samples that were taken out of order since the start.
+    pub(crate) taken_late: u64,
     encoder: Encoder,
     values: Vec<f64>,
     tokens: Vec<u8>,
@@ -106,6 +108,7 @@ impl Default for Shard {
             oldest: i64::MAX,
             newest: i64::MIN,
             samples: 0,
+            taken_late: 0,
             encoder: Encoder::new(),
             values: Vec::new(),
             tokens: Vec::new(),
@@ -233,6 +236,7 @@ impl Shard {
         let late = self.late.entry(id).or_default();
         let at = late.partition_point(|have| have.timestamp < sample.timestamp);
         late.insert(at, sample);
+        self.taken_late += 1;
         self.open_mut(id).has_late = true;
         self.count(sample.timestamp);
         Verdict::Taken
