@@ -102,7 +102,7 @@ impl Builder {
         let clock = Arc::new(SimClock::at(self.start_ms));
         let env = Env::in_memory_at(clock.clone());
         let db = Arc::new(Db::in_memory(env.clone(), DbOptions::new("")));
-        let settings = Arc::new(self.settings);
+        let settings = Arc::new(Settings { parser: parser.clone(), ..self.settings });
         let load = LoadOptions { parser: parser.clone(), ..LoadOptions::default() };
         let mut groups = Vec::new();
         for (name, text) in &self.rules {

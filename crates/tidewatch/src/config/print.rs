@@ -134,7 +134,7 @@ fn scalar(text: &str, plain: bool) -> String {
         && !text.contains(": ")
         && !text.contains(" #")
         && text.chars().all(|c| !c.is_control());
-    if simple && plain || text.is_empty() && plain { text } else { format!("{text:?}") }
+    if plain && (simple || text.is_empty()) { text } else { format!("{text:?}") }
 }
 
 /// A URL without the password in it.

@@ -17,7 +17,9 @@ use tidewatch_env::Env;
 use tidewatch_journal::{Journal, JournalError, JournalState, Record};
 use tidewatch_net::{Client, Request as HttpRequest};
 use tidewatch_notify::{Alert, Endpoint, Notifier, Options, OutboxChanges, Outcome, Request};
-use tidewatch_rules::{AlertChange, AlertInstance, AlertState, Effects, Group, Notification, RuleId};
+use tidewatch_rules::{
+    AlertChange, AlertInstance, AlertState, ChangeKind, Effects, Group, Notification, RuleId,
+};
 use tidewatch_server::AlertmanagersView;
 use tidewatch_tsdb::Db;
 use tokio::sync::Notify;
@@ -260,8 +262,8 @@ fn alert(notification: &Notification) -> Alert {
     }
 }
 
-/// Puts the alerts of the journal into the groups they belong to. Alerts of groups that are no
-/// more are left to the caller's reload.
+/// Puts the alerts of the journal into the groups they belong to, and forgets those whose groups
+/// are no more.
 pub fn restore(groups: &mut [Group], state: &JournalState, alerting: &Alerting) {
     let mut kept: BTreeMap<(String, String), Vec<(RuleId, AlertInstance)>> = records::alerts(state);
     for group in groups {
@@ -272,5 +274,12 @@ pub fn restore(groups: &mut [Group], state: &JournalState, alerting: &Alerting) 
         if !forgotten.is_empty() {
             alerting.forget(&key.0, &key.1, &forgotten);
         }
+    }
+    for ((file, group), alerts) in kept {
+        let forgotten: Vec<AlertChange> = alerts
+            .into_iter()
+            .map(|(rule, instance)| AlertChange { rule, kind: ChangeKind::Forgotten, instance })
+            .collect();
+        alerting.forget(&file, &group, &forgotten);
     }
 }

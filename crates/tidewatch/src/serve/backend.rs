@@ -164,6 +164,10 @@ impl Backend for Running {
         }
     }
 
+    fn series_count(&self) -> u64 {
+        self.db.status().head.series
+    }
+
     fn external_labels(&self) -> Labels {
         self.config.load().global.external_labels.clone()
     }

@@ -118,6 +118,7 @@ pub async fn apply(
         resend_delay_ms: running.arguments.resend_delay_ms,
         external_labels: config.global.external_labels.clone(),
         external_url: external_url(&running.arguments),
+        parser: evaluate::features(&running.arguments.enable_feature, &mut EngineOptions::default()).0,
         ..Settings::default()
     });
     let former = running.rules.stop().await;
