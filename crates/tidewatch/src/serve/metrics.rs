@@ -61,11 +61,12 @@ fn store(out: &mut Exposition, running: &Running) {
         "Samples taken.",
         counters.samples_appended as f64,
     );
+    let late = head.out_of_order as f64;
     out.single(
-        "tidewatch_store_out_of_order_total",
-        "counter",
-        "Samples taken out of order.",
-        counters.out_of_order as f64,
+        "tidewatch_store_head.out_of_order",
+        "gauge",
+        "Samples in the head that came out of order.",
+        late,
     );
     out.family("tidewatch_store_samples_refused_total", "counter", "Samples refused, by cause.");
     let refused = [
