@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use tidewatch_model::{METRIC_NAME, is_valid_label_name, is_valid_legacy_name, quote};
 use tidewatch_parser::{ParserOptions, parse_expr};
+use tidewatch_yaml::{Node, YamlError, parse_unique};
 
 use crate::definition::{AlertingFields, Query, Rule, RuleFile, RuleGroup, RuleKind};
+use crate::reader::{Fields, Reader};
 use crate::template::Template;
-use crate::yaml::{Document, Fields, Node, Reader, YamlError};
 
 /// How strictly a rule file is read.
 #[derive(Debug, Clone, Default)]
@@ -64,11 +65,10 @@ impl RuleFile {
             rule: None,
             message: error.message,
         };
-        let document = Document::parse(text).map_err(|error| vec![place(error)])?;
-        let reader = Reader::new(&document, options.ignore_unknown_fields);
-        let mut loader =
-            Loader { file: name, document: &document, reader: &reader, options, errors: Vec::new() };
-        let groups = loader.groups();
+        let root = parse_unique(text).map_err(|error| vec![place(error)])?;
+        let reader = Reader::new(options.ignore_unknown_fields);
+        let mut loader = Loader { file: name, text, reader: &reader, options, errors: Vec::new() };
+        let groups = loader.groups(&root);
         let mut errors = loader.errors;
         errors.extend(reader.finish().into_iter().map(place));
         errors.sort_by_key(|error| (error.line, error.column));
@@ -78,8 +78,8 @@ impl RuleFile {
 
 struct Loader<'d> {
     file: &'d str,
-    document: &'d Document<'d>,
-    reader: &'d Reader<'d>,
+    text: &'d str,
+    reader: &'d Reader,
     options: &'d LoadOptions,
     errors: Vec<RuleFileError>,
 }
@@ -99,8 +99,7 @@ impl RuleNode<'_> {
 }
 
 impl<'d> Loader<'d> {
-    fn groups(&mut self) -> Vec<RuleGroup> {
-        let Some(root) = self.document.root() else { return Vec::new() };
+    fn groups(&mut self, root: &'d Node) -> Vec<RuleGroup> {
         let fields = self.reader.fields(root, "a rule file", &["groups"]);
         let mut names = HashSet::new();
         let mut groups = Vec::new();
@@ -191,7 +190,7 @@ impl<'d> Loader<'d> {
         match parse_expr(&text, &self.options.parser) {
             Ok(expr) => Some(Query { text: expr.to_string(), expr: Arc::new(expr) }),
             Err(error) => {
-                let (line, column) = self.document.locate(node, error.first().pos.start);
+                let (line, column) = node.locate(self.text, error.first().pos.start);
                 self.refuse_at(rule, line, column, format!("could not parse expression: {error}"));
                 None
             }

@@ -22,12 +22,12 @@ mod effects;
 mod file;
 mod group;
 mod lint;
+mod reader;
 mod recording;
 mod reload;
 mod status;
 pub mod template;
 pub mod testfile;
-mod yaml;
 
 pub use alert::{AlertInstance, AlertState};
 pub use definition::{AlertingFields, Query, Rule, RuleFile, RuleGroup, RuleKind};

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 
 use jiff::Timestamp;
 use tidewatch_model::Labels;
+use tidewatch_yaml::{Node, YamlError, parse_unique};
 
 use super::compare::Alert;
 use super::{AlertTest, ExpectedSample, ExprTest, InputSeries, TestFile, TestGroup};
-use crate::yaml::{Document, Fields, Node, Reader, YamlError, parse_bool, parse_float};
+use crate::reader::{Fields, Reader, parse_bool, parse_float};
 
 const EVALUATION_INTERVAL_MS: i64 = 60_000;
 
@@ -16,19 +17,19 @@ impl TestFile {
     /// reported, with its place.
     pub fn parse(text: &str, name: &str) -> Result<TestFile, Vec<String>> {
         let place = |error: YamlError| format!("{name}: {}:{}: {}", error.line, error.column, error.message);
-        let document = Document::parse(text).map_err(|error| vec![place(error)])?;
-        let reader = Reader::new(&document, false);
-        let file = read_file(&reader, document.root(), name);
+        let root = parse_unique(text).map_err(|error| vec![place(error)])?;
+        let reader = Reader::new(false);
+        let file = read_file(&reader, &root, name);
         let mut errors = reader.finish();
         errors.sort_by_key(|error| (error.line, error.column));
         if errors.is_empty() { Ok(file) } else { Err(errors.into_iter().map(place).collect()) }
     }
 }
 
-fn read_file<'d>(reader: &Reader<'d>, root: Option<&'d Node>, name: &str) -> TestFile {
+fn read_file(reader: &Reader, root: &Node, name: &str) -> TestFile {
     const KNOWN: [&str; 5] =
         ["rule_files", "evaluation_interval", "group_eval_order", "tests", "fuzzy_compare"];
-    let fields = root.map(|root| reader.fields(root, "a test file", &KNOWN)).unwrap_or_default();
+    let fields = reader.fields(root, "a test file", &KNOWN);
     let field = |name: &str| fields.get(name).copied();
     let texts = |name: &str| reader.items(field(name)).into_iter().map(|node| reader.text(node)).collect();
     let evaluation_interval_ms = nonzero(reader.duration_ms(field("evaluation_interval")));
@@ -54,7 +55,7 @@ fn nonzero(duration_ms: Option<i64>) -> Option<i64> {
     duration_ms.filter(|duration_ms| *duration_ms > 0)
 }
 
-fn read_group<'d>(reader: &Reader<'d>, node: &'d Node, index: usize, interval_ms: i64) -> TestGroup {
+fn read_group(reader: &Reader, node: &Node, index: usize, interval_ms: i64) -> TestGroup {
     const KNOWN: [&str; 8] = [
         "name",
         "interval",
@@ -92,17 +93,17 @@ fn parse_start_ms(text: &str) -> Result<i64, String> {
     time.map(Timestamp::as_millisecond).map_err(|_| format!("cannot parse {text:?} to a valid timestamp"))
 }
 
-fn read_series<'d>(reader: &Reader<'d>, node: &'d Node) -> InputSeries {
+fn read_series(reader: &Reader, node: &Node) -> InputSeries {
     let fields = reader.fields(node, "an input series", &["series", "values"]);
     let text = |name: &str| reader.optional_text(fields.get(name).copied());
     InputSeries { series: text("series"), values: text("values") }
 }
 
-fn eval_time_ms(reader: &Reader<'_>, fields: &Fields<'_>) -> i64 {
+fn eval_time_ms(reader: &Reader, fields: &Fields<'_>) -> i64 {
     reader.duration_ms(fields.get("eval_time").copied()).unwrap_or(0)
 }
 
-fn read_alert_test<'d>(reader: &Reader<'d>, node: &'d Node) -> AlertTest {
+fn read_alert_test(reader: &Reader, node: &Node) -> AlertTest {
     let fields = reader.fields(node, "an alert test", &["eval_time", "alertname", "exp_alerts"]);
     let alert = reader.optional_text(fields.get("alertname").copied());
     if alert.is_empty() {
@@ -122,7 +123,7 @@ fn read_alert_test<'d>(reader: &Reader<'d>, node: &'d Node) -> AlertTest {
     AlertTest { eval_time_ms: eval_time_ms(reader, &fields), alert, expected }
 }
 
-fn read_expr_test<'d>(reader: &Reader<'d>, node: &'d Node) -> ExprTest {
+fn read_expr_test(reader: &Reader, node: &Node) -> ExprTest {
     let fields = reader.fields(node, "an expression test", &["expr", "eval_time", "exp_samples"]);
     let expected = reader.items(fields.get("exp_samples").copied()).into_iter().map(|node| {
         let fields = reader.fields(node, "an expected sample", &["labels", "value", "histogram"]);
