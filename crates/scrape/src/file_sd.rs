@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use tidewatch_env::{Disk, Open};
+use tidewatch_yaml::{Entry, Kind, Node, YamlError};
 
 use crate::{FileSdConfig, StaticConfig};
 
@@ -122,9 +124,7 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<StaticConfig>, String> {
         "json" => serde_json::from_slice(bytes).map_err(|error| error.to_string())?,
         "yml" | "yaml" => {
             let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
-            serde_saphyr::from_str::<Option<Vec<Option<Group>>>>(text)
-                .map_err(|error| error.to_string())?
-                .unwrap_or_default()
+            yaml_groups(text).map_err(|error| error.to_string())?
         }
         _ => return Err(format!("invalid file extension {extension:?}: must be json, yml or yaml")),
     };
@@ -134,6 +134,61 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<StaticConfig>, String> {
         configs.push(StaticConfig { targets: group.targets, labels: group.labels.into_iter().collect() });
     }
     Ok(configs)
+}
+
+/// A document without content has no groups.
+fn yaml_groups(text: &str) -> Result<Vec<Option<Group>>, YamlError> {
+    let root = tidewatch_yaml::parse_unique(text)?;
+    let groups = list(&root)?.iter().map(|node| yaml_group(node));
+    groups.collect()
+}
+
+fn yaml_group(node: &Node) -> Result<Option<Group>, YamlError> {
+    if node.is_null() {
+        return Ok(None);
+    }
+    let mut group = Group { targets: Vec::new(), labels: BTreeMap::new() };
+    for (key, value) in map(node)? {
+        match scalar(key)? {
+            "targets" => {
+                let targets = list(value)?.iter().map(|target| scalar(target).map(str::to_owned));
+                group.targets = targets.collect::<Result<_, _>>()?;
+            }
+            "labels" => {
+                for (name, value) in map(value)? {
+                    group.labels.insert(scalar(name)?.to_owned(), scalar(value)?.to_owned());
+                }
+            }
+            unknown => return Err(key.error(format!("field {unknown} not found in a target group"))),
+        }
+    }
+    Ok(Some(group))
+}
+
+/// The items of a list; a null has none.
+fn list(node: &Node) -> Result<&[Arc<Node>], YamlError> {
+    match &node.kind {
+        Kind::List(items) => Ok(items),
+        _ if node.is_null() => Ok(&[]),
+        _ => Err(node.error(format!("cannot unmarshal {} into a list", node.tag()))),
+    }
+}
+
+/// The entries of a map; a null has none.
+fn map(node: &Node) -> Result<&[Entry], YamlError> {
+    match &node.kind {
+        Kind::Map(entries) => Ok(entries),
+        _ if node.is_null() => Ok(&[]),
+        _ => Err(node.error(format!("cannot unmarshal {} into a map", node.tag()))),
+    }
+}
+
+/// A scalar as it is written; a null is the empty text.
+fn scalar(node: &Node) -> Result<&str, YamlError> {
+    match &node.kind {
+        Kind::Scalar { .. } => Ok(node.text().unwrap_or_default()),
+        _ => Err(node.error(format!("cannot unmarshal {} into string", node.tag()))),
+    }
 }
 
 /// The existing files that a pattern names. Only its last part may hold wildcards.
@@ -246,7 +301,10 @@ mod tests {
 
     #[test]
     fn what_is_no_list_of_groups_is_refused() {
-        assert!(groups("f.yml", "- targats:\n    - localhost:9100\n").unwrap_err().contains("targats"));
+        let misspelt = groups("f.yml", "- targats:\n    - localhost:9100\n").unwrap_err();
+        assert_eq!(misspelt, "1:3: field targats not found in a target group");
+        assert_eq!(groups("f.yml", "targets: [a]").unwrap_err(), "1:1: cannot unmarshal !!map into a list");
+        assert_eq!(groups("f.yml", "-").unwrap_err(), "nil target group item found (index 0)");
         assert!(groups("f.json", "{").is_err());
         assert_eq!(groups("f.json", "[null]").unwrap_err(), "nil target group item found (index 0)");
         assert!(groups("f.txt", "[]").unwrap_err().starts_with("invalid file extension"));

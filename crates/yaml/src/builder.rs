@@ -118,7 +118,7 @@ impl Builder {
         parent.depth = parent.depth.max(complete.depth + 1);
         let (nodes, depth) = (parent.nodes, parent.depth);
         if nodes > NODES_MAX {
-            return Err(format!("yaml: document has more than {NODES_MAX} nodes, aliases followed"));
+            return Err(format!("yaml: document contains excessive aliasing or more than {NODES_MAX} nodes"));
         }
         if self.open.len() - 1 + depth > DEPTH_MAX {
             return Err(format!("yaml: nested deeper than {DEPTH_MAX} levels"));
@@ -256,7 +256,7 @@ mod tests {
         assert_eq!(nested(5, 10), Ok(()));
         assert_eq!(
             nested(10, 10),
-            Err(format!("yaml: document has more than {NODES_MAX} nodes, aliases followed"))
+            Err(format!("yaml: document contains excessive aliasing or more than {NODES_MAX} nodes"))
         );
         assert_eq!(nested(120, 1), Err(format!("yaml: nested deeper than {DEPTH_MAX} levels")));
         assert!(parse(&"[".repeat(5_000)).is_err());

@@ -2,15 +2,17 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use tidewatch_model::Labels;
 use tidewatch_scrape::{ScrapeConfig, ScrapeProtocol};
+use tidewatch_yaml::Node;
 
 use super::prometheus::{CONFIG, SCRAPE_FILE};
 use super::schema::{Problem, Section, check};
 use super::{
     AlertmanagerConfig, Config, ConfigError, Folder, Global, Storage, Warning, discovery, http, relabel,
-    types, yaml,
+    types,
 };
 use crate::files;
 
@@ -40,7 +42,7 @@ pub fn load_text(text: &str, file: &Path, options: LoadOptions) -> Result<Config
     {
         return Err(invalid(vec![problem]));
     }
-    let empty = yaml::Node { kind: yaml::Kind::Map(Vec::new()), line: 1, column: 1 };
+    let empty = Node::empty_map();
     let global_section = root.section("global").unwrap_or(Section { node: &empty });
     let global = global(&global_section, &folder);
     let mut warnings = Vec::new();
@@ -92,8 +94,8 @@ pub(super) fn read(file: &Path) -> Result<String, ConfigError> {
     String::from_utf8(bytes).map_err(|_| error("is not UTF-8 text".to_owned()))
 }
 
-pub(super) fn parse(text: &str, file: &Path) -> Result<yaml::Node, ConfigError> {
-    yaml::parse(text).map_err(|error| {
+pub(super) fn parse(text: &str, file: &Path) -> Result<Arc<Node>, ConfigError> {
+    tidewatch_yaml::parse(text).map_err(|error| {
         let problem = Problem { line: error.line, column: error.column, message: error.message };
         ConfigError::Invalid { file: file.to_owned(), problems: vec![problem] }
     })

@@ -16,7 +16,6 @@ mod prometheus;
 mod relabel;
 pub mod schema;
 mod types;
-pub mod yaml;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -85,7 +84,7 @@ pub struct Warning {
 impl Config {
     /// The main file's text as YAML, secrets replaced by `<secret>`.
     pub fn masked_text(&self) -> String {
-        yaml::parse(&self.text).map_or_else(|_| String::new(), |tree| print::masked(&tree, &[]))
+        tidewatch_yaml::parse(&self.text).map_or_else(|_| String::new(), |tree| print::masked(&tree, &[]))
     }
 }
 

@@ -3,7 +3,7 @@
 //! The text is printed from the tree and not cut from the file: a mask over byte ranges would
 //! miss a secret the moment a scalar's range is off by one.
 
-use super::yaml::{Kind, Node};
+use tidewatch_yaml::{Kind, Node, Style};
 
 /// Keys whose value is a secret, wherever they stand.
 const SECRET_KEYS: [&str; 20] = [
@@ -78,8 +78,8 @@ impl Printer<'_> {
     fn print(&mut self, node: &Node, indent: usize, secret: bool) {
         match &node.kind {
             Kind::Scalar { .. } if secret && !node.is_null() => self.out.push_str("<secret>\n"),
-            Kind::Scalar { text, plain } => {
-                self.out.push_str(&scalar(text, *plain));
+            Kind::Scalar { text, style, .. } => {
+                self.out.push_str(&scalar(text, *style == Style::Plain));
                 self.out.push('\n');
             }
             Kind::List(items) if items.is_empty() => self.out.push_str("[]\n"),
@@ -150,7 +150,7 @@ fn without_password(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::yaml::parse;
+    use tidewatch_yaml::parse;
 
     #[test]
     fn secrets_do_not_show_and_the_rest_reads_back() {

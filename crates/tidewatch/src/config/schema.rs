@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 
-use super::yaml::{Kind, Node};
+use tidewatch_yaml::{Kind, Node, parse_bool, parse_float};
 
 /// What a field may hold.
 #[derive(Clone, Copy)]
@@ -96,7 +96,7 @@ fn walk(node: &Node, wanted: Type, problems: &mut Vec<Problem>) {
         Type::Bool => expect(node, "bool", problems, |text| parse_bool(text).is_some()),
         Type::Int => expect(node, "int", problems, |text| text.parse::<i64>().is_ok()),
         Type::Uint => expect(node, "uint64", problems, |text| text.parse::<u64>().is_ok()),
-        Type::Float => expect(node, "float64", problems, |text| text.parse::<f64>().is_ok()),
+        Type::Float => expect(node, "float64", problems, |text| parse_float(text).is_some()),
     }
 }
 
@@ -183,15 +183,6 @@ impl Object {
     fn field(&self, name: &str) -> Option<Type> {
         let own = self.fields.iter().find(|(field, _)| *field == name).map(|(_, wanted)| *wanted);
         own.or_else(|| self.inline.iter().find_map(|part| part.field(name)))
-    }
-}
-
-/// YAML 1.1's booleans, which Go's decoder takes for a bool.
-fn parse_bool(text: &str) -> Option<bool> {
-    match text {
-        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "y" | "Y" => Some(true),
-        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" | "n" | "N" => Some(false),
-        _ => None,
     }
 }
 

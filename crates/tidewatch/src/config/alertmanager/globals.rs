@@ -1,7 +1,10 @@
 //! What integrations take from `global`.
 
+use std::sync::Arc;
+
+use tidewatch_yaml::{Entry, Kind as Shape, Node};
+
 use super::super::schema::{Problem, Section};
-use super::super::yaml::{Kind as Shape, Node};
 use super::integrations::{Kind, authorizes};
 
 /// Fields that an integration takes from `global` where it has none of them itself.
@@ -167,7 +170,7 @@ fn complete_slack(fields: &mut Fields<'_>) -> Result<(), Problem> {
 struct Fields<'a> {
     section: Section<'a>,
     global: Section<'a>,
-    entries: Vec<(Node, Node)>,
+    entries: Vec<Entry>,
 }
 
 impl<'a> Fields<'a> {
@@ -192,7 +195,7 @@ impl<'a> Fields<'a> {
             for (field, global) in wanted.fields {
                 if let Some(value) = self.global_value(global) {
                     self.entries.retain(|(key, _)| key.text() != Some(field));
-                    self.entries.push((value.with_text(field), value));
+                    self.entries.push((Arc::new(value.with_text(field)), Arc::new(value)));
                 }
             }
         }

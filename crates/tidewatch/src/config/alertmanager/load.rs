@@ -5,9 +5,9 @@ use std::path::Path;
 
 use tidewatch_model::{MatchOp, Matcher, is_valid_legacy_name};
 use tidewatch_net::HttpClientConfig;
+use tidewatch_yaml::{Kind as Shape, Node};
 
 use super::super::schema::{Problem, Section, check};
-use super::super::yaml::{Kind as Shape, Node};
 use super::super::{ConfigError, Folder, Warning, http, load as files};
 use super::integrations::Kind;
 use super::tables::FILE;
@@ -47,7 +47,7 @@ struct Loader {
 impl Loader {
     /// Absent only where there is a problem.
     fn file(&mut self, root: &Section<'_>, text: &str, file: &Path) -> Option<AlertmanagerFile> {
-        let empty = Node { kind: Shape::Map(Vec::new()), line: 1, column: 1 };
+        let empty = Node::empty_map();
         let global = root.section("global").unwrap_or(Section { node: &empty });
         let receivers = self.receivers(root, &global);
         let time_intervals = self.time_intervals(root);

@@ -22,9 +22,10 @@ use std::path::PathBuf;
 
 use tidewatch_model::Matcher;
 use tidewatch_net::HttpClientConfig;
+use tidewatch_yaml::Node;
 
 use super::schema::Section;
-use super::{Warning, print, yaml};
+use super::{Warning, print};
 
 pub use integrations::Kind;
 pub use intervals::{DayOfMonth, Schedule};
@@ -107,7 +108,7 @@ pub struct Integration {
     pub send_resolved: bool,
     pub http: HttpClientConfig,
     /// The section as written, with what it takes from `global`.
-    node: yaml::Node,
+    node: Node,
 }
 
 impl Integration {
@@ -147,7 +148,7 @@ impl AlertmanagerFile {
 
     /// The file's text as YAML, secrets replaced by `<secret>`.
     pub fn masked_text(&self) -> String {
-        let masked = |tree: yaml::Node| print::masked(&tree, &print::ALERTMANAGER_KEYS);
-        yaml::parse(&self.text).map_or_else(|_| String::new(), masked)
+        let tree = tidewatch_yaml::parse(&self.text);
+        tree.map_or_else(|_| String::new(), |tree| print::masked(&tree, &print::ALERTMANAGER_KEYS))
     }
 }
