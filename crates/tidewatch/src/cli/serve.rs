@@ -11,59 +11,61 @@ use crate::logging::LogFormat;
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// Prometheus configuration file. Without one the server watches this host and itself.
-    #[arg(long = "config.file")]
+    #[arg(long = "config.file", value_name = "FILE")]
     pub config_file: Option<PathBuf>,
     /// Directory for data.
-    #[arg(long = "storage.tsdb.path", default_value = "./tidewatch-data")]
+    #[arg(long = "storage.tsdb.path", value_name = "DIRECTORY", default_value = "./tidewatch-data")]
     pub storage_path: PathBuf,
     /// How long to keep samples.
-    #[arg(long = "storage.tsdb.retention.time", value_parser = duration)]
+    #[arg(long = "storage.tsdb.retention.time", value_name = "DURATION", value_parser = duration)]
     pub retention_ms: Option<i64>,
     /// Address to listen on; may be given several times.
-    #[arg(long = "web.listen-address", default_value = "127.0.0.1:9090", value_parser = address)]
+    #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:9090", value_parser = address)]
     pub listen: Vec<SocketAddr>,
     /// File with TLS and authentication settings.
-    #[arg(long = "web.config.file")]
+    #[arg(long = "web.config.file", value_name = "FILE")]
     pub web_config_file: Option<PathBuf>,
     /// The URL under which the server is reached from outside.
-    #[arg(long = "web.external-url", default_value = "")]
+    #[arg(long = "web.external-url", value_name = "URL", default_value = "")]
     pub external_url: String,
     /// Prefix of all routes; the path of the external URL where absent.
-    #[arg(long = "web.route-prefix")]
+    #[arg(long = "web.route-prefix", value_name = "PATH")]
     pub route_prefix: Option<String>,
     /// Allow shutdown and reload by HTTP.
     #[arg(long = "web.enable-lifecycle")]
     pub enable_lifecycle: bool,
     /// Regular expression of origins that may read by CORS.
-    #[arg(long = "web.cors.origin", default_value = ".*")]
+    #[arg(long = "web.cors.origin", value_name = "REGEX", default_value = ".*")]
     pub cors_origin: String,
     /// Title of the page.
-    #[arg(long = "web.page-title", default_value = "Tidewatch")]
+    #[arg(long = "web.page-title", value_name = "TEXT", default_value = "Tidewatch")]
     pub page_title: String,
     /// Most connections at once.
-    #[arg(long = "web.max-connections", default_value_t = 512)]
+    #[arg(long = "web.max-connections", value_name = "COUNT", default_value_t = 512)]
     pub max_connections: usize,
     /// The longest that a query may take.
-    #[arg(long = "query.timeout", default_value = "2m", value_parser = duration)]
+    #[arg(long = "query.timeout", value_name = "DURATION", default_value = "2m", value_parser = duration)]
     pub query_timeout_ms: i64,
     /// Most queries at once; twice the cores where absent.
-    #[arg(long = "query.max-concurrency")]
+    #[arg(long = "query.max-concurrency", value_name = "COUNT")]
     pub query_concurrency: Option<usize>,
     /// Most samples that a query may hold at once.
-    #[arg(long = "query.max-samples", default_value_t = 50_000_000)]
+    #[arg(long = "query.max-samples", value_name = "COUNT", default_value_t = 50_000_000)]
     pub query_max_samples: u64,
     /// How far back an instant selector looks for a sample.
-    #[arg(long = "query.lookback-delta", default_value = "5m", value_parser = duration)]
+    #[arg(long = "query.lookback-delta", value_name = "DURATION", default_value = "5m", value_parser = duration)]
     pub lookback_ms: i64,
     /// Shortest time between two notifications of an alert.
-    #[arg(long = "rules.alert.resend-delay", default_value = "1m", value_parser = duration)]
+    #[arg(long = "rules.alert.resend-delay", value_name = "DURATION", default_value = "1m", value_parser = duration)]
     pub resend_delay_ms: i64,
     /// Features to switch on, with commas between them.
-    #[arg(long = "enable-feature", value_delimiter = ',')]
+    #[arg(long = "enable-feature", value_name = "NAMES", value_delimiter = ',')]
     pub enable_feature: Vec<String>,
-    #[arg(long = "log.level", default_value = "info")]
+    /// Only messages of this level or above: error, warn, info, debug, trace.
+    #[arg(long = "log.level", value_name = "LEVEL", default_value = "info")]
     pub log_level: tracing::Level,
-    #[arg(long = "log.format", default_value = "logfmt")]
+    /// How messages are written.
+    #[arg(long = "log.format", value_name = "FORMAT", default_value = "logfmt")]
     pub log_format: LogFormat,
 
     /// Always on here; taken so that command lines need no change.
@@ -90,6 +92,20 @@ pub struct NoEffect {
     admin_api: bool,
     #[arg(long = "alertmanager.notification-queue-capacity", hide = true)]
     notification_queue: Option<String>,
+    #[arg(long = "web.read-timeout", hide = true)]
+    read_timeout: Option<String>,
+    #[arg(long = "rules.alert.for-outage-tolerance", hide = true)]
+    for_outage_tolerance: Option<String>,
+    #[arg(long = "rules.alert.for-grace-period", hide = true)]
+    for_grace_period: Option<String>,
+    #[arg(long = "rules.max-concurrent-evals", hide = true)]
+    rules_max_concurrent: Option<String>,
+    #[arg(long = "storage.tsdb.min-block-duration", hide = true)]
+    min_block_duration: Option<String>,
+    #[arg(long = "storage.tsdb.max-block-duration", hide = true)]
+    max_block_duration: Option<String>,
+    #[arg(long = "storage.remote.flush-deadline", hide = true)]
+    remote_flush_deadline: Option<String>,
 }
 
 impl NoEffect {
@@ -103,6 +119,13 @@ impl NoEffect {
             ("web.console.libraries", self.console_libraries.is_some()),
             ("web.enable-admin-api", self.admin_api),
             ("alertmanager.notification-queue-capacity", self.notification_queue.is_some()),
+            ("web.read-timeout", self.read_timeout.is_some()),
+            ("rules.alert.for-outage-tolerance", self.for_outage_tolerance.is_some()),
+            ("rules.alert.for-grace-period", self.for_grace_period.is_some()),
+            ("rules.max-concurrent-evals", self.rules_max_concurrent.is_some()),
+            ("storage.tsdb.min-block-duration", self.min_block_duration.is_some()),
+            ("storage.tsdb.max-block-duration", self.max_block_duration.is_some()),
+            ("storage.remote.flush-deadline", self.remote_flush_deadline.is_some()),
         ]
         .into_iter()
         .filter_map(|(name, given)| given.then_some(name))
