@@ -27,10 +27,21 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("tidewatch: {error:#}");
+            eprintln!("tidewatch: {}", one_line(&error));
             ExitCode::from(check::FAILED)
         }
     }
+}
+
+/// An error with its causes. Many errors print their cause already: what was said is not said twice.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
 }
 
 /// A time-series and alert-evaluation engine: drop-in for Prometheus.
