@@ -24,11 +24,21 @@ fn wants_duplicates(lint: &Lint) -> bool {
     lint.lint.split(',').any(|name| matches!(name.trim(), "all" | "duplicate-rules"))
 }
 
+/// A lint that nobody knows is no error, as with promtool.
+fn warn_of_unknown_lints(lint: &Lint) {
+    for name in lint.lint.split(',').map(str::trim) {
+        if !matches!(name, "all" | "duplicate-rules" | "too-long-scrape-interval" | "none") {
+            eprintln!("WARNING: unknown lint option {name:?}");
+        }
+    }
+}
+
 fn parser_options(features: &[String]) -> ParserOptions {
     evaluate::features(features, &mut EngineOptions::default()).0
 }
 
 pub fn config(arguments: &CheckConfig, out: &mut dyn Write) -> Result<u8> {
+    warn_of_unknown_lints(&arguments.lint);
     let mut worst = OK;
     for file in &arguments.files {
         writeln!(out, "Checking {}", file.display())?;
@@ -38,11 +48,19 @@ pub fn config(arguments: &CheckConfig, out: &mut dyn Write) -> Result<u8> {
                 worst = FAILED;
             }
             Ok(loaded) => {
-                let notices = if arguments.syntax_only { Vec::new() } else { missing_files(&loaded) };
+                let mut notices = Vec::new();
+                let mut rules = Vec::new();
+                if !arguments.syntax_only {
+                    notices = missing_files(&loaded);
+                    rules = rule_files(&loaded.rule_files, &mut notices);
+                }
                 for warning in &loaded.warnings {
                     writeln!(out, "  WARNING: {warning}")?;
                 }
                 if notices.is_empty() {
+                    if !rules.is_empty() {
+                        writeln!(out, "  SUCCESS: {} rule files found", rules.len())?;
+                    }
                     writeln!(out, " SUCCESS: {} is valid prometheus config file syntax\n", file.display())?;
                 } else {
                     for notice in notices {
@@ -51,10 +69,7 @@ pub fn config(arguments: &CheckConfig, out: &mut dyn Write) -> Result<u8> {
                     writeln!(out)?;
                     worst = FAILED;
                 }
-                if !arguments.syntax_only {
-                    let rules = rule_files(&loaded.rule_files, out)?;
-                    worst = worst.max(check_files(&rules, &arguments.lint, out)?);
-                }
+                worst = worst_of(worst, check_files(&rules, &arguments.lint, out)?);
             }
         }
     }
@@ -78,18 +93,33 @@ fn missing_files(config: &config::Config) -> Vec<String> {
     missing
 }
 
-fn rule_files(patterns: &[PathBuf], out: &mut dyn Write) -> Result<Vec<PathBuf>> {
+/// The rule files of all patterns; what is wrong with a pattern, or with a path that is none, goes
+/// to `notices`.
+fn rule_files(patterns: &[PathBuf], notices: &mut Vec<String>) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for pattern in patterns {
         match files::glob(pattern) {
             Ok(files) => found.extend(files),
-            Err(reason) => writeln!(out, "  FAILED: {reason}")?,
+            Err(reason) => notices.push(reason),
         }
     }
-    Ok(found)
+    found.retain(|file| {
+        let exists = file.exists();
+        if !exists {
+            notices.push(format!("{:?} does not point to an existing file", file.display().to_string()));
+        }
+        exists
+    });
+    found
+}
+
+/// The exit code for several files: a failure outweighs what a lint found.
+fn worst_of(one: u8, other: u8) -> u8 {
+    if one == FAILED || other == FAILED { FAILED } else { one.max(other) }
 }
 
 pub fn rules(arguments: &CheckRules, out: &mut dyn Write) -> Result<u8> {
+    warn_of_unknown_lints(&arguments.lint);
     if arguments.files.is_empty() {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text)?;
@@ -110,7 +140,7 @@ fn check_files(files: &[PathBuf], lint: &Lint, out: &mut dyn Write) -> Result<u8
                 FAILED
             }
         };
-        worst = if worst == FAILED { FAILED } else { worst.max(code) };
+        worst = worst_of(worst, code);
     }
     Ok(worst)
 }
@@ -142,7 +172,7 @@ fn check_text(text: &str, name: &str, lint: &Lint, out: &mut dyn Write) -> Resul
         writeln!(out, "  SUCCESS: {count} rules found\n")?;
         return Ok(OK);
     }
-    writeln!(out, "  {} duplicate rule(s) found.", duplicates.len())?;
+    writeln!(out, "  FAILED:\nlint error {} duplicate rule(s) found.", duplicates.len())?;
     for duplicate in &duplicates {
         write!(out, "{duplicate}")?;
     }
