@@ -42,8 +42,8 @@ impl Placement {
         let sampled = (last - first) as f64 / 1000.0;
         let average = if samples > 1 { sampled / (samples - 1) as f64 } else { 0.0 };
         Placement {
-            to_start: (first - start) as f64 / 1000.0,
-            to_end: (end - last) as f64 / 1000.0,
+            to_start: first.saturating_sub(start) as f64 / 1000.0,
+            to_end: end.saturating_sub(last) as f64 / 1000.0,
             sampled,
             average,
         }

@@ -12,7 +12,8 @@ fn linear_regression(times: &[i64], values: &[f64], origin: i64) -> (f64, f64) {
     }
     let [mut x_sum, mut y_sum, mut xy_sum, mut xx_sum] = [(0.0, 0.0); 4];
     for (time, y) in times.iter().zip(values) {
-        let x = (time - origin) as f64 / 1e3;
+        // The time of evaluation may be any, and `@` may look far from it.
+        let x = time.saturating_sub(origin) as f64 / 1e3;
         kahan_inc(x, &mut x_sum.0, &mut x_sum.1);
         kahan_inc(*y, &mut y_sum.0, &mut y_sum.1);
         kahan_inc(x * y, &mut xy_sum.0, &mut xy_sum.1);
