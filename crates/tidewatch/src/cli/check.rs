@@ -239,3 +239,47 @@ fn describe(file: &AlertmanagerFile, out: &mut dyn Write) -> Result<bool> {
     }
     Ok(unreadable.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks a file with these contents and gives what is printed, and the exit code or error.
+    fn checked(text: &str) -> (String, String) {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("broken.tmpl"), b"\xff").expect("written");
+        let file = folder.path().join("am.yml");
+        std::fs::write(&file, text).expect("written");
+        let arguments = CheckAlertmanager { enable_feature: String::new(), files: vec![file] };
+        let mut out = Vec::new();
+        let outcome = alertmanager(&arguments, &mut out);
+        let outcome = outcome.map_or_else(|error| error.to_string(), |code| code.to_string());
+        let folder = format!("{}/", folder.path().display());
+        (String::from_utf8(out).expect("UTF-8").replace(&folder, ""), outcome)
+    }
+
+    #[test]
+    fn a_good_file_is_described_and_a_bad_one_refused_with_its_place() {
+        let (out, outcome) =
+            checked("route: {receiver: a}\nreceivers: [{name: a}]\ntemplates: [none.tmpl]\n");
+        assert_eq!(
+            out,
+            "Checking 'am.yml'  SUCCESS\nFound:\n - global config\n - route\n - 0 inhibit rules\n - 1 receivers\n \
+             - 1 templates\n  SUCCESS\n\n"
+        );
+        assert_eq!(outcome, "0");
+        let (out, outcome) = checked("route: {receiver: b}\n");
+        assert_eq!(
+            out,
+            "Checking 'am.yml'  FAILED: parsing YAML file am.yml: undefined receiver \"b\" used in route (line 1, column 19)\n\n"
+        );
+        assert_eq!(outcome, "failed to validate 1 file(s)");
+    }
+
+    #[test]
+    fn a_template_that_can_not_be_read_fails_the_file() {
+        let (out, outcome) = checked("route: {receiver: a}\nreceivers: [{name: a}]\ntemplates: ['*.tmpl']\n");
+        assert!(out.contains("  FAILED: broken.tmpl: stream did not contain valid UTF-8\n"), "{out}");
+        assert_eq!(outcome, "failed to validate 1 file(s)");
+    }
+}
