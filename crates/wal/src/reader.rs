@@ -230,9 +230,13 @@ struct Loaded {
 /// fails to read a page of a map ends the process.
 fn load(disk: &dyn Disk, path: &Path, number: u64) -> Result<Result<Loaded, Damage>, WalError> {
     let whole = |len, reason| Ok(Err(Damage { path: path.to_owned(), offset: 0, len, reason }));
-    let Ok((file, len)) = disk.open(path, Open::Read).and_then(|file| file.len().map(|len| (file, len)))
-    else {
-        return whole(0, UNREADABLE);
+    let (file, len) = match disk.open(path, Open::Read).and_then(|file| file.len().map(|len| (file, len))) {
+        Ok(opened) => opened,
+        // The bytes are there and whole: someone has to grant access, nothing is to be set aside.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(WalError::io(path)(error));
+        }
+        Err(_) => return whole(0, UNREADABLE),
     };
     if len > SEGMENT_BYTES_MAX {
         return whole(len, "the file is larger than a segment can be");
