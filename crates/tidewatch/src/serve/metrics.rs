@@ -63,7 +63,7 @@ fn store(out: &mut Exposition, running: &Running) {
     );
     let late = head.out_of_order as f64;
     out.single(
-        "tidewatch_store_head.out_of_order",
+        "tidewatch_store_head_late_samples",
         "gauge",
         "Samples in the head that came out of order.",
         late,
