@@ -1,3 +1,5 @@
+//! Relabelling against the tables of others, and rules that are refused.
+
 use std::collections::BTreeMap;
 
 use serde_json::Value;
