@@ -10,6 +10,10 @@
 //! is not part of the cut. A crash before the end leaves the head as it was, maybe with a block
 //! that has the same samples: read once, and cut again later.
 //!
+//! A series that is new may come with samples of any age that retention allows: a sender that
+//! catches up after an outage looks like that. One cut makes few blocks all the same: see
+//! [`BLOCKS_MAX`].
+//!
 //! Not here: when to cut (`jobs`).
 
 use std::collections::BTreeSet;
@@ -42,9 +46,9 @@ impl Db {
         let ids = self.head.ids_by_labels();
         let mut blocks = Vec::new();
         for window in windows {
-            let start_ms = window * length_ms;
+            let start_ms = window.saturating_mul(length_ms);
             // A wider stretch may reach into what is not cut yet.
-            let end_ms = (start_ms + length_ms).min(until_ms);
+            let end_ms = (window + 1).saturating_mul(length_ms).min(until_ms);
             blocks.extend(self.write_block(files, &ids, start_ms, end_ms)?);
         }
         write_cut_end(until_ms, &mut frame);
@@ -97,7 +101,7 @@ const BLOCKS_MAX: usize = 64;
 /// then wider ones are taken.
 fn widen(mut length_ms: i64, mut windows: BTreeSet<i64>) -> (i64, BTreeSet<i64>) {
     while windows.len() > BLOCKS_MAX {
-        length_ms *= 3;
+        length_ms = length_ms.saturating_mul(3);
         windows = windows.into_iter().map(|window| window.div_euclid(3)).collect();
     }
     (length_ms, windows)
@@ -125,8 +129,47 @@ fn write_slice(
 
 #[cfg(test)]
 mod tests {
+    use tidewatch_env::{Clock, Env};
+    use tidewatch_model::{Batch, Labels, RawLabels, Sample};
+    use tidewatch_storage::{Append, Select};
+
     use super::*;
+    use crate::DbOptions;
     use crate::head::append::TIME_MIN;
+    use crate::head::shard::Shard;
+
+    /// No request gets such times in, but a log of other times may have them.
+    #[test]
+    fn the_first_and_last_of_all_times_are_cut_like_others() {
+        let simulation = Env::simulated(1);
+        let options = DbOptions { retention_ms: None, ..DbOptions::new("/data") };
+        let db = Db::open(simulation.env.clone(), options).expect("opens");
+        db.recover().expect("recovers");
+        let now = simulation.clock.wall_ms();
+        let times = [i64::MIN, i64::MIN + 1, TIME_MIN, now - 5 * BLOCK_MS, now, i64::MAX];
+        let labels = Labels::from_pairs([("__name__", "x")]);
+        let mut batch = Batch::new();
+        batch.push(RawLabels::Canonical(labels.as_bytes()), &[]);
+        db.append(&batch).expect("takes writes");
+        let id = db.head.ids_by_labels()[0];
+        for timestamp in times {
+            let sample = Sample { timestamp, value: 1.0 };
+            db.head.shards[Shard::of(id)].lock().take(id, sample, i64::MAX);
+        }
+        while let Some(job) = db.next_job(now) {
+            db.run(job).expect("a good disk");
+        }
+        assert!(db.status().counters.cuts > 0);
+        let all = TimeRange { start: i64::MIN, end: i64::MAX };
+        let selection = db.select(&[], all).expect("complete");
+        let mut found = Vec::new();
+        let mut visit = |_: usize, run: tidewatch_storage::Run<'_>| {
+            found.extend_from_slice(run.timestamps);
+            ControlFlow::Continue(())
+        };
+        selection.scan(0..1, all, &mut Scratch::default(), &mut visit).expect("readable");
+        assert_eq!(found, times);
+    }
 
     #[test]
     fn scattered_times_make_few_blocks_and_no_number_too_large() {

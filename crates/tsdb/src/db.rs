@@ -11,6 +11,7 @@ use tidewatch_storage::{
 use tidewatch_wal::{OpenReport, WalOptions};
 
 use crate::blocks::Blocks;
+use crate::compact;
 use crate::deferred::Deferred;
 use crate::directory::Directory;
 use crate::durable::DurableLog;
@@ -175,6 +176,9 @@ impl Db {
             .map_err(|error| OpenError::Log(error.to_string()))?;
         files.log.count_replayed(recovered.log_bytes);
         self.head.truncate();
+        let of_blocks = self.blocks.metas().iter().map(|meta| meta.max_ms).max();
+        let of_head = self.head.time_range().map(|(_, newest)| newest);
+        of_blocks.max(of_head).into_iter().for_each(|newest| self.head.has_newest(newest));
         self.counters.replayed.fetch_add(recovered.samples, Ordering::Relaxed);
         self.counters.set_aside.fetch_add(recovered.samples_set_aside, Ordering::Relaxed);
         for body in &recovered.deferred {
@@ -198,7 +202,8 @@ impl Db {
     /// be known then; it is counted like any other.
     fn append_deferred(&self, files: &Files, body: &[u8]) {
         recover::for_each_deferred(body, |batch| {
-            if let Ok(outcome) = self.head.append(batch, &self.terms(i64::MAX), &files.log) {
+            let terms = Terms { from_ms: i64::MIN, until_ms: i64::MAX, ..self.terms(i64::MAX) };
+            if let Ok(outcome) = self.head.append(batch, &terms, &files.log) {
                 self.counters.count(&outcome);
             }
         });
@@ -246,9 +251,22 @@ impl Db {
         if self.is_complete() { Ok(()) } else { Err(SelectError::Recovering) }
     }
 
-    /// What requests are held against, with times up to `until_ms`.
-    fn terms(&self, until_ms: i64) -> Terms<'_> {
-        Terms { until_ms, limits: &self.options.limits, series_max: self.options.series_max }
+    /// What requests are held against at `now_ms`.
+    ///
+    /// Older than retention is what the retention job would take for it right now; a store that
+    /// is empty, or does not know yet what it holds, has only the clock to go by. In memory
+    /// nothing is removed, so nothing is too old.
+    fn terms(&self, now_ms: i64) -> Terms<'_> {
+        let retention_ms = self.options.retention_ms.filter(|_| self.files.is_some());
+        let newest_ms = self.head.newest().filter(|_| self.is_complete()).unwrap_or(now_ms);
+        Terms {
+            from_ms: retention_ms
+                .map_or(i64::MIN, |retention_ms| compact::kept_from(retention_ms, newest_ms, now_ms)),
+            until_ms: now_ms.saturating_add(self.options.limits.future_ms),
+            retention_ms,
+            limits: &self.options.limits,
+            series_max: self.options.series_max,
+        }
     }
 
     /// Appends to a database on disk.
@@ -277,7 +295,7 @@ impl Db {
 
 impl Append for Db {
     fn append(&self, batch: &Batch<'_>) -> Result<AppendOutcome, AppendError> {
-        let terms = self.terms(self.env.clock.wall_ms().saturating_add(self.options.limits.future_ms));
+        let terms = self.terms(self.env.clock.wall_ms());
         if batch.samples.len() > BATCH_SAMPLES_MAX {
             let reason = format!("a batch of {} samples: split it", batch.samples.len());
             return Err(AppendError::Overloaded { reason });

@@ -5,7 +5,7 @@
 //! and appended like any batch when recovery is over.
 
 use tidewatch_model::{Batch, Labels, Sample};
-use tidewatch_storage::{AppendError, AppendOutcome, Refusal};
+use tidewatch_storage::{AppendError, AppendOutcome};
 
 use crate::head::append::{FrameLog, Terms, refuse};
 use crate::head::registry::check_labels;
@@ -63,15 +63,20 @@ fn checked(batch: &Batch<'_>, terms: &Terms<'_>, outcome: &mut AppendOutcome) ->
                 continue;
             }
         };
-        let (now, later): (Vec<Sample>, Vec<Sample>) =
-            samples.iter().copied().partition(|sample| sample.timestamp <= terms.until_ms);
-        if !later.is_empty() {
-            let describe = || format!("{labels}: a sample is too far in the future");
-            refuse(outcome, Refusal::TooFarInFuture, later.len() as u64, describe);
+        let mut kept = Vec::with_capacity(samples.len());
+        for sample in samples {
+            match terms.refusal(sample.timestamp) {
+                None => kept.push(*sample),
+                Some(refusal) => refuse(outcome, refusal, 1, || {
+                    let (timestamp, value) = (sample.timestamp, sample.value);
+                    let cause = terms.cause(timestamp, refusal);
+                    format!("{labels}: the sample {value} at {timestamp} ms {cause}")
+                }),
+            }
         }
-        outcome.accepted += now.len() as u64;
-        if !now.is_empty() {
-            taken.push((labels, now));
+        outcome.accepted += kept.len() as u64;
+        if !kept.is_empty() {
+            taken.push((labels, kept));
         }
     }
     taken

@@ -72,9 +72,8 @@ impl Db {
         }
         let metas = self.blocks.metas();
         if let Some(retention_ms) = self.options.retention_ms {
-            let newest = metas.iter().map(|meta| meta.max_ms).max();
-            let newest = newest.max(self.head.time_range().map(|(_, newest)| newest));
-            let expired = compact::expired(&metas, retention_ms, newest.unwrap_or(now_ms), now_ms);
+            let newest_ms = self.head.newest().unwrap_or(now_ms);
+            let expired = compact::expired(&metas, retention_ms, newest_ms, now_ms);
             if !expired.is_empty() {
                 return Some(Job::Retain(expired));
             }
@@ -128,7 +127,7 @@ impl Db {
     fn cut_due(&self, now_ms: i64) -> Option<i64> {
         let (oldest, newest) = self.head.time_range()?;
         let settled = newest.min(now_ms).saturating_sub(self.options.limits.out_of_order_window_ms);
-        let until_ms = settled.div_euclid(BLOCK_MS) * BLOCK_MS;
+        let until_ms = settled.div_euclid(BLOCK_MS).saturating_mul(BLOCK_MS);
         (oldest < until_ms && self.head.floor() < until_ms).then_some(until_ms)
     }
 

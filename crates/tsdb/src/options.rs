@@ -14,7 +14,9 @@ pub struct DbOptions {
     /// Where the data lies; created if it is missing. Not used in memory.
     pub dir: PathBuf,
     pub limits: Limits,
-    /// How long samples are kept; `None` keeps them for ever.
+    /// How long samples are kept; `None` keeps them for ever. Samples that are older when they
+    /// come are refused. What is younger is taken for a series that has nothing newer: after an
+    /// outage senders catch up, and their series are new here.
     pub retention_ms: Option<i64>,
     /// Series that the head may have: more answer [`tidewatch_storage::AppendError::Overloaded`].
     pub series_max: usize,

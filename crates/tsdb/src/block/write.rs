@@ -192,8 +192,8 @@ impl Writer {
         assert_eq!(times.len(), values.len(), "columns of one run are equally long");
         let (Some(&first), Some(&last)) = (times.first(), times.last()) else { return Ok(()) };
         assert!(self.labels.is_some(), "samples belong to a series");
-        let before = self.pending_times.last().copied().unwrap_or(i64::MIN);
-        assert!(before < first && times.is_sorted_by(|a, b| a < b), "the samples of a series ascend");
+        let ascends = self.pending_times.last().is_none_or(|before| *before < first);
+        assert!(ascends && times.is_sorted_by(|a, b| a < b), "the samples of a series ascend");
         let range = self.options.start_ms..self.options.end_ms;
         assert!(range.contains(&first) && range.contains(&last), "samples are in the block's range");
         let mut at = 0;

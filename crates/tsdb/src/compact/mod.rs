@@ -19,7 +19,7 @@ mod merge;
 mod plan;
 
 pub use merge::{Merge, Progress};
-pub use plan::{CompactOptions, Plan, expired, plan, superseded};
+pub use plan::{CompactOptions, Plan, expired, kept_from, plan, superseded};
 
 use std::path::Path;
 

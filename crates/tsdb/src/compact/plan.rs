@@ -90,11 +90,16 @@ pub fn superseded(blocks: &[BlockMeta]) -> Vec<BlockId> {
     blocks.iter().map(|meta| meta.id).filter(|id| replaced.contains(id)).collect()
 }
 
-/// Blocks whose last sample is older than `retention_ms`.
+/// The oldest time that is within retention.
 ///
 /// Age is measured against the newest sample that the store holds as well as against the clock,
-/// the earlier of both: a clock that jumps ahead deletes nothing.
+/// the earlier of both: a clock that jumps ahead deletes nothing, and refuses nothing.
+pub fn kept_from(retention_ms: i64, newest_ms: i64, now_ms: i64) -> i64 {
+    newest_ms.min(now_ms).saturating_sub(retention_ms)
+}
+
+/// Blocks whose last sample is older than `retention_ms`: see [`kept_from`].
 pub fn expired(blocks: &[BlockMeta], retention_ms: i64, newest_ms: i64, now_ms: i64) -> Vec<BlockId> {
-    let oldest_kept = newest_ms.min(now_ms).saturating_sub(retention_ms);
-    blocks.iter().filter(|meta| meta.max_ms < oldest_kept).map(|meta| meta.id).collect()
+    let from_ms = kept_from(retention_ms, newest_ms, now_ms);
+    blocks.iter().filter(|meta| meta.max_ms < from_ms).map(|meta| meta.id).collect()
 }

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
-use tidewatch_model::{Batch, Limits, RawLabels, Sample};
+use tidewatch_model::{Batch, Limits, RawLabels, Sample, format_duration};
 use tidewatch_storage::{AppendError, AppendOutcome, Refusal, Ticket};
 
 use super::registry::{Defined, SeriesId};
@@ -25,10 +25,42 @@ pub(crate) trait FrameLog {
 /// What a request is held against.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms<'a> {
+    /// The oldest time that a sample may have: what is older would be gone at once.
+    pub(crate) from_ms: i64,
     /// The newest time that a sample may have.
     pub(crate) until_ms: i64,
+    /// How long samples are kept, for messages.
+    pub(crate) retention_ms: Option<i64>,
     pub(crate) limits: &'a Limits,
     pub(crate) series_max: usize,
+}
+
+impl Terms<'_> {
+    /// Why no sample of this time is taken, whatever its series; `None` where it may be.
+    #[inline]
+    pub(crate) fn refusal(&self, timestamp: i64) -> Option<Refusal> {
+        match timestamp {
+            time if time > self.until_ms => Some(Refusal::TooFarInFuture),
+            time if time < self.from_ms.max(TIME_MIN) => Some(Refusal::TooOld),
+            _ => None,
+        }
+    }
+
+    /// What is wrong with the time of a sample, after "the sample".
+    pub(crate) fn cause(&self, timestamp: i64, refusal: Refusal) -> String {
+        match (refusal, self.retention_ms) {
+            (Refusal::TooOld, Some(retention)) if timestamp < self.from_ms => {
+                format!("is older than the retention of {}", format_duration(retention))
+            }
+            (Refusal::TooOld, _) if timestamp < TIME_MIN => "is before all times that are stored".to_owned(),
+            (Refusal::TooOld, _) => "is older than the out-of-order window".to_owned(),
+            (Refusal::TooFarInFuture, _) => "is too far in the future".to_owned(),
+            (Refusal::Conflict, _) => "has another value than the sample stored at that time".to_owned(),
+            (Refusal::InvalidLabels | Refusal::LabelLimit | Refusal::Unsupported, _) => {
+                "can not be taken".to_owned()
+            }
+        }
+    }
 }
 
 /// The oldest time that is taken, far before any calendar: stretches of blocks can be computed
@@ -94,6 +126,7 @@ impl Head {
             scratch.frame.clear();
             take_group(batch, group, &scratch.ids, terms, &mut shard, &mut scratch.frame, outcome);
             if !scratch.frame.is_empty() {
+                self.has_newest(shard.newest);
                 // The shard stays locked, so nobody has read what the log may still refuse, and
                 // it can only refuse by latching: the store takes nothing more after that.
                 outcome.ticket = outcome.ticket.max(log.append(scratch.frame.finish())?);
@@ -209,10 +242,9 @@ fn take_group(
         let series = &batch.series[*at as usize];
         let id = ids[*at as usize];
         for sample in &batch.samples[series.samples.start as usize..series.samples.end as usize] {
-            let verdict = match sample.timestamp {
-                TIME_MIN.. if sample.timestamp <= terms.until_ms => shard.take(id, *sample, window_ms),
-                TIME_MIN.. => Verdict::Refused(Refusal::TooFarInFuture),
-                _ => Verdict::Refused(Refusal::TooOld),
+            let verdict = match terms.refusal(sample.timestamp) {
+                None => shard.take(id, *sample, window_ms),
+                Some(refusal) => Verdict::Refused(refusal),
             };
             match verdict {
                 Verdict::Taken => {
@@ -224,7 +256,7 @@ fn take_group(
                     outcome.duplicates += 1;
                 }
                 Verdict::Refused(refusal) => {
-                    refuse(outcome, refusal, 1, || describe(&series.labels, *sample, refusal));
+                    refuse(outcome, refusal, 1, || describe(&series.labels, *sample, refusal, terms));
                 }
             }
         }
@@ -254,13 +286,8 @@ pub(crate) fn refuse(
     }
 }
 
-fn describe(labels: &RawLabels<'_>, sample: Sample, refusal: Refusal) -> String {
-    let cause = match refusal {
-        Refusal::TooOld => "is older than the out-of-order window",
-        Refusal::TooFarInFuture => "is too far in the future",
-        Refusal::Conflict => "has another value than the sample stored at that time",
-        Refusal::InvalidLabels | Refusal::LabelLimit | Refusal::Unsupported => "can not be taken",
-    };
+fn describe(labels: &RawLabels<'_>, sample: Sample, refusal: Refusal, terms: &Terms<'_>) -> String {
+    let cause = terms.cause(sample.timestamp, refusal);
     format!("{}: the sample {} at {} ms {cause}", Shown(labels), sample.value, sample.timestamp)
 }
 

@@ -24,7 +24,7 @@ pub(crate) mod sealed;
 pub(crate) mod shard;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tidewatch_model::METRIC_NAME;
@@ -53,6 +53,8 @@ pub(crate) struct Head {
     pub(crate) directory: RwLock<Directory>,
     pub(crate) shards: [Mutex<Shard>; SHARDS],
     pub(crate) series_created: AtomicU64,
+    /// Time of the newest sample of the store, in blocks or here; `i64::MIN` before the first.
+    newest: AtomicI64,
     /// Memory of requests, lent and given back.
     scratch: Mutex<Vec<RequestScratch>>,
 }
@@ -64,6 +66,7 @@ impl Head {
             directory: RwLock::new(directory),
             shards: Default::default(),
             series_created: AtomicU64::new(0),
+            newest: AtomicI64::new(i64::MIN),
             scratch: Mutex::new(Vec::new()),
         }
     }
@@ -78,6 +81,16 @@ impl Head {
             }
         }
         (oldest <= newest).then_some((oldest, newest))
+    }
+
+    /// Time of the newest sample of the store, if it has one.
+    pub(crate) fn newest(&self) -> Option<i64> {
+        Some(self.newest.load(Ordering::Relaxed)).filter(|newest| *newest > i64::MIN)
+    }
+
+    /// Learns that the store has a sample of this time.
+    pub(crate) fn has_newest(&self, newest_ms: i64) {
+        self.newest.fetch_max(newest_ms, Ordering::Relaxed);
     }
 
     /// Before this time samples are in blocks.

@@ -1,0 +1,124 @@
+//! Samples of any age: what is acknowledged stays readable as long as retention says, and what
+//! would not is refused.
+
+mod support;
+
+use tidewatch_env::sim::Simulation;
+use tidewatch_env::{Clock, Env};
+use tidewatch_model::{Batch, Labels, RawLabels, Sample};
+use tidewatch_storage::{Append, Refusal};
+use tidewatch_tsdb::{Db, DbOptions};
+
+use support::contents;
+
+const HOUR_MS: i64 = 60 * 60 * 1000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+fn open(simulation: &Simulation, retention_ms: Option<i64>) -> Db {
+    let options = DbOptions { retention_ms, ..DbOptions::new("/data") };
+    Db::open(simulation.env.clone(), options).expect("opens")
+}
+
+fn recovered(simulation: &Simulation, retention_ms: Option<i64>) -> Db {
+    let db = open(simulation, retention_ms);
+    db.recover().expect("recovers");
+    db
+}
+
+/// Sends one sample of a series at each time. Gives `accepted`, or what the refusal says.
+fn send(db: &Db, name: &str, times: impl IntoIterator<Item = i64>) -> String {
+    let labels = Labels::from_pairs([("__name__", name)]);
+    let samples: Vec<Sample> =
+        times.into_iter().map(|timestamp| Sample { timestamp, value: timestamp as f64 }).collect();
+    let mut batch = Batch::new();
+    batch.push(RawLabels::Canonical(labels.as_bytes()), &samples);
+    let outcome = db.append(&batch).expect("takes writes");
+    db.commit().expect("a good disk");
+    assert_eq!(outcome.accepted + outcome.refused_count(), samples.len() as u64);
+    match outcome.first_refusal {
+        None => "accepted".to_owned(),
+        Some(text) => {
+            assert!(outcome.refused.iter().all(|(why, _)| *why == Refusal::TooOld), "{:?}", outcome.refused);
+            text.split_once(" ms ").expect("names a time").1.to_owned()
+        }
+    }
+}
+
+fn run_jobs(db: &Db, simulation: &Simulation) {
+    for _ in 0..1000 {
+        let Some(job) = db.next_job(simulation.clock.wall_ms()) else { return };
+        db.run(job).expect("a good disk");
+    }
+    panic!("the jobs do not come to an end");
+}
+
+const OLD: &str = "is older than the retention of 15d";
+
+#[test]
+fn what_is_older_than_retention_is_refused_and_the_rest_stays_readable() {
+    let simulation = Env::simulated(1);
+    let now = simulation.clock.wall_ms();
+    let db = recovered(&simulation, Some(15 * DAY_MS));
+    assert_eq!(send(&db, "new_in_an_empty_store", [now - 16 * DAY_MS]), OLD);
+    assert_eq!(send(&db, "live", [now - HOUR_MS, now]), "accepted");
+    assert_eq!(send(&db, "new", [now - 15 * DAY_MS - 1]), OLD);
+    assert_eq!(send(&db, "new", [i64::MIN]), OLD);
+    assert_eq!(send(&db, "live", [now - 2 * HOUR_MS]), "is older than the out-of-order window");
+    // Senders that catch up after an outage: their series have nothing newer here.
+    let backfill = (0..15 * 24).map(|hour| now - 15 * DAY_MS + hour * HOUR_MS);
+    assert_eq!(send(&db, "backfill", backfill), "accepted");
+    let acknowledged = contents(&db);
+    assert_eq!(acknowledged.len(), 2 + 15 * 24);
+    run_jobs(&db, &simulation);
+    assert_eq!(contents(&db), acknowledged);
+    assert!(!db.status().blocks.is_empty());
+    drop(db);
+    simulation.disk.kill();
+    let db = recovered(&simulation, Some(15 * DAY_MS));
+    assert_eq!(contents(&db), acknowledged);
+    assert_eq!(send(&db, "new", [now - 16 * DAY_MS]), OLD);
+}
+
+#[test]
+fn batches_that_come_before_recovery_are_held_against_retention_too() {
+    let simulation = Env::simulated(2);
+    let now = simulation.clock.wall_ms();
+    let db = open(&simulation, Some(15 * DAY_MS));
+    assert_eq!(send(&db, "x", [now - 16 * DAY_MS]), OLD);
+    assert_eq!(send(&db, "y", [i64::MIN, i64::MIN + 1]), OLD);
+    assert_eq!(send(&db, "z", [now - 14 * DAY_MS, now]), "accepted");
+    db.recover().expect("recovers");
+    assert_eq!(contents(&db).len(), 2);
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_refuses_nothing() {
+    let simulation = Env::simulated(3);
+    let now = simulation.clock.wall_ms();
+    let db = recovered(&simulation, Some(DAY_MS));
+    assert_eq!(send(&db, "x", [now]), "accepted");
+    simulation.clock.jump_to_ms(now + 400 * DAY_MS);
+    assert_eq!(send(&db, "x", [now + 15_000]), "accepted");
+    assert_eq!(send(&db, "y", [now - 2 * DAY_MS]), "is older than the retention of 1d");
+    run_jobs(&db, &simulation);
+    assert_eq!(contents(&db).len(), 2);
+}
+
+#[test]
+fn scattered_times_make_few_blocks_and_the_jobs_go_on() {
+    let simulation = Env::simulated(4);
+    let now = simulation.clock.wall_ms();
+    let db = recovered(&simulation, None);
+    let oldest = i64::MIN / 8;
+    let extremes = [i64::MIN, oldest - 1, oldest, 0, now];
+    assert_eq!(send(&db, "extreme", extremes), "is before all times that are stored");
+    assert_eq!(send(&db, "wide", (0..3000).map(|i| now - 8000 * HOUR_MS + i * 2 * HOUR_MS)), "accepted");
+    let acknowledged = contents(&db);
+    assert_eq!(acknowledged.len(), 3003);
+    let cut = db.next_job(simulation.clock.wall_ms()).expect("a cut is due");
+    db.run(cut).expect("a good disk");
+    let blocks = db.status().blocks.len();
+    assert!((2..=64).contains(&blocks), "{blocks} blocks of one cut");
+    run_jobs(&db, &simulation);
+    assert_eq!(contents(&db), acknowledged);
+}
