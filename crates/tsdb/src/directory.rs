@@ -42,6 +42,7 @@ impl Directory {
     /// Takes the directory, creating it where it is missing.
     pub(crate) fn open(env: &Env, root: &Path) -> Result<Directory, OpenError> {
         create_dir_durably(&*env.disk, root).map_err(io_error(root))?;
+        refuse_foreign(env, root)?;
         let lock_path = root.join("LOCK");
         let lock = env.disk.lock(&lock_path).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => OpenError::Locked { path: root.to_owned() },
@@ -66,14 +67,13 @@ impl Directory {
         let disk = &*self.env.disk;
         if disk.exists(&path).map_err(io_error(&path))? {
             let bytes = read_small(&self.env, &path).map_err(io_error(&path))?;
-            match parse_format(&bytes) {
+            return match parse_format(&bytes) {
                 Some(found) if found > FORMAT => {
-                    return Err(OpenError::Version { path: self.root.clone(), found, newest: FORMAT });
+                    Err(OpenError::Version { path: self.root.clone(), found, newest: FORMAT })
                 }
-                Some(_) => return Ok(()),
-                // Each file says its own version; this one is written anew.
-                None => self.report(&path, 0, "not a format file".to_owned()),
-            }
+                Some(_) => Ok(()),
+                None => Err(OpenError::NoFormat { path, expected: format!("tidewatch-data {FORMAT}") }),
+            };
         }
         let text = format!("tidewatch-data {FORMAT}\n");
         replace_durably(disk, &path, text.as_bytes()).map_err(io_error(&path))
@@ -153,6 +153,25 @@ impl Directory {
         act(path, &to)?;
         disk.sync_dir(&aside)?;
         disk.sync_dir(parent_of(path))
+    }
+}
+
+/// What may be in a directory that is not ours yet: what a first start leaves behind that ended
+/// before `FORMAT` was durable, and what file systems put there themselves.
+const NOBODYS: [&str; 3] = ["LOCK", "FORMAT.tmp", "lost+found"];
+
+/// Refuses a directory with files of others, before anything is written there. `FORMAT` is
+/// durable before anything else is created but the lock, so without it there are no data of ours.
+fn refuse_foreign(env: &Env, root: &Path) -> Result<(), OpenError> {
+    let mut paths = env.disk.list(root).map_err(io_error(root))?;
+    if paths.iter().any(|path| path.file_name().is_some_and(|name| name == "FORMAT")) {
+        return Ok(());
+    }
+    paths.sort_unstable();
+    let names = paths.iter().filter_map(|path| path.file_name()).map(|name| name.to_string_lossy());
+    match names.into_iter().find(|name| !NOBODYS.contains(&&**name)) {
+        Some(found) => Err(OpenError::Foreign { path: root.to_owned(), found: found.into_owned() }),
+        None => Ok(()),
     }
 }
 

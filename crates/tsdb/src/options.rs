@@ -40,12 +40,27 @@ impl DbOptions {
     }
 }
 
-/// Why a database can not be opened. Damage is not among the reasons: it is set aside.
+/// Why a database can not be opened. Damaged data is not among the reasons: it
+/// is set aside.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has the directory.
     #[error("{}: the data directory is in use by another process", path.display())]
     Locked { path: PathBuf },
+    /// The directory has files and no `FORMAT`: it belongs to something else.
+    #[error(
+        "{}: the directory has {found:?} in it and no FORMAT file of Tidewatch, so it is not Tidewatch's: \
+         name an empty or a new directory (Prometheus' own data can not be used in place)",
+        path.display()
+    )]
+    Foreign { path: PathBuf, found: String },
+    /// The `FORMAT` file says something else than a format.
+    #[error(
+        "{}: this is not a format file of Tidewatch: name an empty or a new directory, or, if the \
+         directory is Tidewatch's and only this file is damaged, write the line {expected:?} into it",
+        path.display()
+    )]
+    NoFormat { path: PathBuf, expected: String },
     /// A newer release wrote the directory.
     #[error(
         "{}: the data directory has format {found}, written by a newer version of Tidewatch; \

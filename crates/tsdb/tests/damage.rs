@@ -1,5 +1,6 @@
 //! Damaged files: whatever byte is changed and wherever a file ends, the database opens, never
-//! answers with a sample that was not sent, and says so when it lacks one.
+//! answers with a sample that was not sent, and says so when it lacks one. The one exception is
+//! the file that says whose directory it is: without it the database refuses to open.
 
 mod ledger;
 mod support;
@@ -10,7 +11,7 @@ use tidewatch_env::sim::Simulation;
 use tidewatch_env::{Clock, Env};
 use tidewatch_model::{Labels, Sample};
 use tidewatch_storage::Select;
-use tidewatch_tsdb::{Db, DbOptions};
+use tidewatch_tsdb::{Db, DbOptions, OpenError};
 
 use ledger::Ledger;
 use support::{ALL, Contents, contents};
@@ -76,6 +77,20 @@ fn check(
         .map(|file| (file.clone(), simulation.disk.peek(&file).expect("there")))
         .collect();
     simulation.disk.poke(path, damaged).expect("there");
+    if path.ends_with("FORMAT") {
+        // Nobody can tell whose directory this is.
+        let refused = Db::open(simulation.env.clone(), DbOptions::new("/data")).err().expect(context);
+        assert!(
+            matches!(refused, OpenError::NoFormat { .. } | OpenError::Version { .. }),
+            "{context}: {refused}"
+        );
+        simulation.disk.kill();
+        simulation
+            .disk
+            .poke(path, &before.iter().find(|(known, _)| known == path).expect("there").1)
+            .expect("there");
+        return;
+    }
     let db = open(simulation, u64::MAX);
     // A query over damage may fail, but it must not be wrong.
     let answers = db.select(&[], ALL).is_ok_and(|selection| readable(&*selection));

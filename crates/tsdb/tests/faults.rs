@@ -169,6 +169,67 @@ fn a_directory_of_a_newer_version_is_named_as_such() {
     assert!(refused.to_string().contains("newer version"), "{refused}");
 }
 
+/// Opens `/data` with these files in it; gives `opens`, or the error. A refusal changes nothing.
+fn open_with(files: &[&str]) -> String {
+    let simulation = Env::simulated(1);
+    for file in files {
+        let path = std::path::Path::new("/data").join(file);
+        simulation.env.disk.create_dir_all(path.parent().expect("a file")).expect("a good disk");
+        let file = simulation.env.disk.open(&path, tidewatch_env::Open::Create).expect("new");
+        file.append(b"of others\n").expect("a good disk");
+    }
+    let before = simulation.disk.files();
+    let Err(error) = Db::open(simulation.env.clone(), DbOptions::new("/data")) else {
+        return "opens".to_owned();
+    };
+    if !before.contains(&"/data/FORMAT".into()) {
+        assert_eq!(simulation.disk.files(), before);
+    }
+    error.to_string()
+}
+
+#[test]
+fn a_directory_of_others_is_refused_and_left_alone() {
+    assert_eq!(open_with(&[]), "opens");
+    assert_eq!(open_with(&["LOCK", "FORMAT.tmp"]), "opens");
+    assert_eq!(
+        open_with(&["wal/00000000", "chunks_head/000001", "lock", "queries.active"]),
+        "/data: the directory has \"chunks_head\" in it and no FORMAT file of Tidewatch, so it is not \
+         Tidewatch's: name an empty or a new directory (Prometheus' own data can not be used in place)"
+    );
+    assert!(open_with(&["wal/00000001.wal"]).contains("has \"wal\" in it and no FORMAT file"));
+    assert_eq!(
+        open_with(&["FORMAT", "wal/00000000"]),
+        "/data/FORMAT: this is not a format file of Tidewatch: name an empty or a new directory, or, if the \
+         directory is Tidewatch's and only this file is damaged, write the line \"tidewatch-data 1\" into it"
+    );
+}
+
+/// The very first start, with the n-th change of the disk failing, for every n: the next one opens.
+#[test]
+fn a_first_start_that_was_cut_short_does_not_make_the_directory_foreign() {
+    for failure in [Failure::Crash, Failure::Io, Failure::IoForGood, Failure::Full] {
+        for n in 1.. {
+            let mut fired = true;
+            for fate in [0, 1, n + 7] {
+                let simulation = Env::simulated(n);
+                simulation.disk.fail_at(n, failure);
+                drop(open(&simulation));
+                fired &= simulation.disk.fired();
+                simulation.disk.crash(fate);
+                simulation.disk.repair();
+                simulation.disk.free_space();
+                let opened = Db::open(simulation.env.clone(), DbOptions::new("/data"));
+                opened.unwrap_or_else(|error| panic!("change {n}, {failure:?}, fate {fate}: {error}"));
+            }
+            if !fired {
+                assert!(n > 5, "a first start changes the disk");
+                break;
+            }
+        }
+    }
+}
+
 #[test]
 fn batches_that_come_before_recovery_are_kept_and_readable_after_it() {
     let simulation = Env::simulated(3);
