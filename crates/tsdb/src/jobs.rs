@@ -2,6 +2,7 @@
 //!
 //! The caller runs one job at a time; a job works in slices and ends early when told to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -25,6 +26,18 @@ pub enum Job {
     Compact(Plan),
 }
 
+impl Job {
+    /// What kind of job this is, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Job::Cut { .. } => "cut",
+            Job::Image => "image",
+            Job::Retain(_) => "retain",
+            Job::Compact(_) => "compact",
+        }
+    }
+}
+
 /// Why a job did not do its work. Nothing is lost by that; it is tried again later.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
@@ -40,7 +53,7 @@ pub enum JobError {
     Stopped,
 }
 
-/// How long a job that failed is left alone.
+/// How long a kind of job that failed, or panicked, is left alone; the others go on.
 const RETRY_MS: i64 = 30_000;
 
 /// Series that a job handles before it looks whether it is to stop.
@@ -55,8 +68,8 @@ fn range_max_ms(retention_ms: Option<i64>) -> i64 {
 /// What the jobs remember.
 #[derive(Debug, Default)]
 pub(crate) struct JobState {
-    /// After a failure: when to try again.
-    not_before_ms: Option<i64>,
+    /// Kinds that are under way or have failed: when to try again.
+    not_before_ms: BTreeMap<&'static str, i64>,
     /// Blocks that could not be merged. They stay as they are until the next start.
     unmergeable: Vec<BlockId>,
 }
@@ -67,34 +80,38 @@ impl Db {
         let files = self.files.as_ref().filter(|_| self.is_complete() && !self.is_stopping())?;
         files.watch_space();
         let state = self.jobs.lock();
-        if state.not_before_ms.is_some_and(|at| now_ms < at && at <= now_ms.saturating_add(RETRY_MS)) {
-            return None;
-        }
+        let may = |job: &Job| {
+            let waits = |at: &i64| now_ms < *at && *at <= now_ms.saturating_add(RETRY_MS);
+            !state.not_before_ms.get(job.kind()).is_some_and(waits)
+        };
         let metas = self.blocks.metas();
         if let Some(retention_ms) = self.options.retention_ms {
             let newest_ms = self.head.newest().unwrap_or(now_ms);
             let expired = compact::expired(&metas, retention_ms, newest_ms, now_ms);
-            if !expired.is_empty() {
-                return Some(Job::Retain(expired));
+            if let Some(job) = (!expired.is_empty()).then_some(Job::Retain(expired)).filter(may) {
+                return Some(job);
             }
         }
-        if let Some(until_ms) = self.cut_due(now_ms) {
-            return Some(Job::Cut { until_ms });
+        if let Some(job) = self.cut_due(now_ms).map(|until_ms| Job::Cut { until_ms }).filter(may) {
+            return Some(job);
         }
-        if self.image_due(files) {
-            return Some(Job::Image);
+        if let Some(job) = self.image_due(files).then_some(Job::Image).filter(may) {
+            return Some(job);
         }
         let mergeable: Vec<_> =
             metas.into_iter().filter(|meta| !state.unmergeable.contains(&meta.id)).collect();
         let range_max_ms = range_max_ms(self.options.retention_ms);
         let options = CompactOptions { block_ms: BLOCK_MS, range_max_ms };
-        compact::plan(&mergeable, &options, self.head.floor()).map(Job::Compact)
+        compact::plan(&mergeable, &options, self.head.floor()).map(Job::Compact).filter(may)
     }
 
     /// Does a job. One at a time: a second caller waits.
     pub fn run(&self, job: Job) -> Result<(), JobError> {
         let Some(files) = &self.files else { return Ok(()) };
         let _one_at_a_time = self.running.lock();
+        // Before it begins: a job that panics has failed, too.
+        let retry_ms = self.env.clock.wall_ms().saturating_add(RETRY_MS);
+        self.jobs.lock().not_before_ms.insert(job.kind(), retry_ms);
         let result = match &job {
             Job::Cut { until_ms } => self.cut(files, *until_ms),
             Job::Image => self.write_images(files),
@@ -102,7 +119,13 @@ impl Db {
             Job::Compact(plan) => self.compact(files, plan),
         };
         let mut state = self.jobs.lock();
-        state.not_before_ms = result.is_err().then(|| self.env.clock.wall_ms().saturating_add(RETRY_MS));
+        match result {
+            Ok(()) => state.not_before_ms.remove(job.kind()),
+            Err(_) => {
+                let retry_ms = self.env.clock.wall_ms().saturating_add(RETRY_MS);
+                state.not_before_ms.insert(job.kind(), retry_ms)
+            }
+        };
         if let (
             Err(JobError::Block(BlockError::Corrupt { .. } | BlockError::Damaged(_))),
             Job::Compact(plan),

@@ -70,9 +70,8 @@ impl ClockOf for Simulation {
 /// Does every job that is due, as far as the disk lets it.
 fn run_jobs(db: &Db, simulation: &Simulation) {
     while let Some(job) = db.next_job(simulation.clock_ms()) {
-        if db.run(job).is_err() {
-            break;
-        }
+        // One kind of job that fails does not stop the others.
+        let _ = db.run(job);
     }
 }
 
@@ -150,6 +149,26 @@ fn a_database_that_ran_out_of_room_goes_on_when_there_is_room() {
     simulation.disk.crash(0);
     let db = open(&simulation).expect("opens");
     ledger.check(&contents(&db), "after the disk was full");
+}
+
+#[test]
+fn a_job_that_fails_is_left_alone_for_a_while_and_the_others_go_on() {
+    let simulation = Env::simulated(8);
+    let mut ledger = Ledger::default();
+    let db = open(&simulation).expect("opens");
+    ingest_every(&db, &simulation, &mut ledger, 0, 14, MINUTES_20);
+    let kind = |db: &Db| db.next_job(simulation.clock_ms()).map(|job| job.kind());
+    assert_eq!(kind(&db), Some("cut"));
+    simulation.disk.fail_at(simulation.disk.changes() + 1, Failure::Io);
+    db.run(db.next_job(simulation.clock_ms()).expect("due")).expect_err("the disk fails");
+    assert_eq!(kind(&db), Some("image"));
+    db.run(db.next_job(simulation.clock_ms()).expect("due")).expect("the disk is well again");
+    assert_eq!(kind(&db), None);
+    simulation.clock.advance_ms(31_000);
+    assert_eq!(kind(&db), Some("cut"));
+    run_jobs(&db, &simulation);
+    assert!(!db.status().blocks.is_empty());
+    ledger.check(&contents(&db), "after a cut that failed once");
 }
 
 #[test]
