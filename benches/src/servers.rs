@@ -74,6 +74,7 @@ impl Server {
                 format!("-storageDataPath={data}"),
                 format!("-httpListenAddr={address}"),
                 "-retentionPeriod=100y".to_owned(),
+                "-search.maxUniqueTimeseries=2000000".to_owned(),
             ],
         };
         let process = Process::start(program, &arguments, &folder.join("log"))?;

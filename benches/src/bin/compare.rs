@@ -53,6 +53,9 @@ fn main() -> Result<()> {
             let load = Load::new(&recording, 1_000, 1_000)?;
             figures.extend(new(*kind, &folder.join(format!("{}-new", kind.name())), &load)?);
         }
+        for (name, value, _) in &figures {
+            eprintln!("{}: {name}: {value:?}", kind.name());
+        }
         columns.push(figures);
         let _ = std::fs::remove_dir_all(&folder);
     }
