@@ -15,6 +15,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::alerting::Alerting;
 use super::committer::Committer;
+use super::jobs::JobHealth;
 use super::metrics;
 use super::rules::Rules;
 use crate::cli::serve::ServeArgs;
@@ -41,6 +42,8 @@ pub struct Running {
     pub phase: AtomicPhase,
     /// Conditions that a person should know of, beside the configuration's warnings.
     pub notices: Vec<String>,
+    /// How the storage's jobs go.
+    pub job_health: JobHealth,
     /// What is scraped where no configuration is given.
     pub default_jobs: OnceLock<Vec<ScrapeConfig>>,
 }
@@ -183,7 +186,8 @@ impl Backend for Running {
             status.damage.iter().map(|d| format!("{}: damaged at byte {}: {}", d.path, d.offset, d.reason));
         let read_only = status.read_only.iter().map(|reason| format!("the store takes no writes: {reason}"));
         let warnings = config.warnings.iter().map(ToString::to_string);
-        self.notices.iter().cloned().chain(read_only).chain(damage).chain(warnings).collect()
+        let jobs = self.job_health.notices();
+        self.notices.iter().cloned().chain(read_only).chain(jobs).chain(damage).chain(warnings).collect()
     }
 }
 

@@ -1,8 +1,15 @@
 //! The storage's background work: one job at a time, decided by the store itself.
+//!
+//! A job that fails or panics is counted and shown, on the page and as a metric, until one of
+//! its kind succeeds. The store tries it again later and goes on with jobs of other kinds.
 
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tidewatch_tsdb::JobError;
 use tokio::sync::watch;
 
 use super::backend::Running;
@@ -13,13 +20,71 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How long to wait after a job failed: a full disk does not empty at once.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
+/// Kinds of jobs, as the metric names them: what decides, and the jobs of the store.
+const KINDS: [&str; 6] = ["journal", "plan", "cut", "image", "retain", "compact"];
+
+/// How the jobs went so far.
+#[derive(Debug, Default)]
+pub struct JobHealth(Mutex<BTreeMap<&'static str, Health>>);
+
+/// How the jobs of one kind went.
+#[derive(Debug, Default)]
+struct Health {
+    failures: u64,
+    /// Why the last one failed, if it did.
+    cause: Option<String>,
+}
+
+impl JobHealth {
+    /// Runs a job and notes how it went; `None` when it failed or panicked.
+    fn watch<T, E: ToString>(&self, kind: &'static str, job: impl FnOnce() -> Result<T, E>) -> Option<T> {
+        // A job may end anywhere: what it leaves is what a failing disk leaves at that place.
+        let (done, cause) = match catch_unwind(AssertUnwindSafe(job)) {
+            Ok(Ok(done)) => (Some(done), None),
+            Ok(Err(error)) => (None, Some(error.to_string())),
+            Err(panic) => (None, Some(format!("it panicked: {}", message(&*panic)))),
+        };
+        let mut kinds = self.0.lock();
+        let health = kinds.entry(kind).or_default();
+        if let Some(cause) = &cause {
+            tracing::error!(job = kind, cause, "a storage job failed");
+            health.failures += 1;
+        }
+        health.cause = cause;
+        done
+    }
+
+    /// How many jobs failed, by kind.
+    pub fn failures(&self) -> Vec<(&'static str, u64)> {
+        let kinds = self.0.lock();
+        KINDS.map(|kind| (kind, kinds.get(kind).map_or(0, |health| health.failures))).to_vec()
+    }
+
+    /// A line for each kind whose last job failed.
+    pub fn notices(&self) -> Vec<String> {
+        let kinds = self.0.lock();
+        let failing = kinds.iter().filter_map(|(kind, health)| Some((kind, health, health.cause.as_ref()?)));
+        let line = |(kind, health, cause): (&&str, &Health, &String)| {
+            let times = health.failures;
+            format!("the storage job {kind} fails and is tried again ({times} failures so far): {cause}")
+        };
+        failing.map(line).collect()
+    }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
+
 /// Runs jobs until stopped, between two of them.
 pub async fn run(running: Arc<Running>, mut stopped: watch::Receiver<bool>) {
     loop {
         let worker = running.clone();
         // Jobs read and write files.
-        let wait = tokio::task::spawn_blocking(move || run_due(&worker)).await.unwrap_or_else(|_| {
-            tracing::error!("a storage job panicked");
+        let wait = tokio::task::spawn_blocking(move || run_due(&worker)).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the storage jobs were interrupted");
             AFTER_FAILURE
         });
         tokio::select! {
@@ -31,19 +96,46 @@ pub async fn run(running: Arc<Running>, mut stopped: watch::Receiver<bool>) {
 
 /// Runs one job that is due; gives how long to wait for the next.
 fn run_due(running: &Running) -> Duration {
-    if let Err(error) = running.alerting.maintain() {
-        tracing::error!(%error, "the journal could not be compacted");
-    }
+    let health = &running.job_health;
+    // Without it the log of alerts grows; the store's jobs do not wait for that.
+    let _ = health.watch("journal", || running.alerting.maintain());
     if !running.db.is_complete() {
         return IDLE;
     }
-    let Some(job) = running.db.next_job(running.env.clock.wall_ms()) else { return IDLE };
-    let name = format!("{job:?}");
-    match running.db.run(job) {
-        Ok(()) => Duration::ZERO,
-        Err(error) => {
-            tracing::error!(job = name, %error, "a storage job failed");
-            AFTER_FAILURE
-        }
+    let next = || Ok::<_, JobError>(running.db.next_job(running.env.clock.wall_ms()));
+    let Some(next) = health.watch("plan", next) else { return AFTER_FAILURE };
+    let Some(job) = next else { return IDLE };
+    let run = || match running.db.run(job.clone()) {
+        // The server is going down; the next start does it.
+        Err(JobError::Stopped) => Ok(()),
+        result => result,
+    };
+    health.watch(job.kind(), run).map_or(AFTER_FAILURE, |()| Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_fails_or_panics_is_counted_and_shown_until_one_succeeds() {
+        let health = JobHealth::default();
+        assert_eq!(health.watch("image", || Ok::<_, JobError>(7)), Some(7));
+        assert_eq!(health.notices(), [""; 0]);
+        assert_eq!(health.watch("image", || Err::<(), _>("the disk is full")), None);
+        assert_eq!(health.watch("cut", || -> Result<(), JobError> { panic!("a block has a range") }), None);
+        let (times, none) = (2, 0);
+        assert_eq!(health.watch("cut", || -> Result<(), JobError> { panic!("{times} > {none}") }), None);
+        assert_eq!(
+            health.notices(),
+            [
+                "the storage job cut fails and is tried again (2 failures so far): it panicked: 2 > 0",
+                "the storage job image fails and is tried again (1 failures so far): the disk is full",
+            ]
+        );
+        assert_eq!(health.watch("cut", || Ok::<_, JobError>(())), Some(()));
+        assert_eq!(health.notices().len(), 1);
+        let failures: Vec<_> = health.failures().into_iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(failures, [("cut", 2), ("image", 1)]);
     }
 }

@@ -79,6 +79,10 @@ fn store(out: &mut Exposition, running: &Running) {
     for (cause, count) in refused {
         out.sample(&[("cause", cause)], count as f64);
     }
+    out.family("tidewatch_store_job_failures_total", "counter", "Storage jobs that failed or panicked.");
+    for (job, count) in running.job_health.failures() {
+        out.sample(&[("job", job)], count as f64);
+    }
     let simple = [
         ("tidewatch_store_duplicates_total", "Samples that were there already.", counters.duplicates),
         ("tidewatch_store_series_created_total", "Series that were new.", counters.series_created),

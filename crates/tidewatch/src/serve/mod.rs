@@ -38,6 +38,7 @@ use crate::evaluate::{self, LocalEvaluator};
 use alerting::Alerting;
 use backend::{AtomicPhase, Running, retention_ms};
 use committer::Committer;
+use jobs::JobHealth;
 use rules::{RuleContext, Rules};
 
 /// How long open work may take at the end.
@@ -118,6 +119,7 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
         reload_succeeded: AtomicBool::new(true),
         phase: AtomicPhase::default(),
         notices,
+        job_health: JobHealth::default(),
         default_jobs: OnceLock::new(),
     });
     let service = Service::new(App {
