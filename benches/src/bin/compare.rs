@@ -197,7 +197,11 @@ fn query(server: &Server, start_ms: i64, steps: usize) -> Result<Vec<Measured>> 
             format!("/api/v1/query?query={}&time={end}", http::encode(expression))
         } else {
             let start = end - 3 * 3600;
-            format!("/api/v1/query_range?query={}&start={start}&end={end}&step=60", http::encode(expression))
+            // VictoriaMetrics would answer the repeated query from a cache of results.
+            format!(
+                "/api/v1/query_range?query={}&start={start}&end={end}&step=60&nocache=1",
+                http::encode(expression)
+            )
         };
         let ask = || -> Result<usize> {
             let answer = http::get(server.port, &path)?;
@@ -247,6 +251,8 @@ fn print(kinds: &[Kind], columns: Vec<Vec<Measured>>) {
         let ratios: Vec<String> = figure.values[1..]
             .iter()
             .map(|peer| match (figure.values[0], peer) {
+                // Nothing to divide by: a loss of none.
+                (Some(ours), Some(peer)) if ours == 0.0 || *peer == 0.0 => "-".to_owned(),
                 (Some(ours), Some(peer)) if figure.more_is_better => format!("{:.1}", ours / peer),
                 (Some(ours), Some(peer)) => format!("{:.1}", peer / ours),
                 _ => "-".to_owned(),
