@@ -1,6 +1,7 @@
 //! What a request asks: its parameters, decoded, and their common types.
 
 use http_body_util::BodyExt;
+use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 use hyper::{Method, Uri};
 use tidewatch_model::parse_duration_ms;
@@ -114,15 +115,18 @@ impl Params {
 
 /// Reads a body of at most `limit` bytes.
 pub(crate) async fn read_all(mut body: RequestBody, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let too_large =
+        || ApiError::new(ErrorKind::TooLarge, format!("request body is larger than {limit} bytes"));
+    // A declared length refuses at once, before anything is read.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| ApiError::bad_data(format!("error reading body: {error}")))?;
         if let Ok(data) = frame.into_data() {
             if bytes.len() + data.len() > limit {
-                return Err(ApiError::new(
-                    ErrorKind::TooLarge,
-                    format!("request body is larger than {limit} bytes"),
-                ));
+                return Err(too_large());
             }
             bytes.extend_from_slice(&data);
         }

@@ -39,7 +39,8 @@ pub(crate) enum Route {
     Reload,
     Quit,
     Page,
-    /// The route prefix without its slash, below which relative addresses would be wrong.
+    /// The route prefix without its slash, below which relative addresses would be wrong, and the
+    /// root above the prefix: both lead to the page.
     AddSlash,
 }
 
@@ -128,6 +129,9 @@ pub(crate) fn find<'a>(prefix: &str, method: &Method, path: &'a str) -> Result<M
         prefix => match path.strip_prefix(prefix) {
             Some("") => return Ok(Match { route: Route::AddSlash, pattern: "/page", name: "" }),
             Some(rest) if rest.starts_with('/') => rest,
+            _ if path == "/" && Accepts::Get.method(method) => {
+                return Ok(Match { route: Route::AddSlash, pattern: "/page", name: "" });
+            }
             _ => return Err(NoRoute::NotFound),
         },
     };
@@ -192,6 +196,8 @@ mod tests {
         assert_eq!(get("/tide/api/v1/rules"), Ok((Route::Rules, String::new())));
         assert_eq!(get("/tide/"), Ok((Route::Page, "/".to_owned())));
         assert_eq!(get("/tide"), Ok((Route::AddSlash, String::new())));
+        assert_eq!(get("/"), Ok((Route::AddSlash, String::new())));
+        assert_eq!(route("/tide", &Method::POST, "/"), Err(NoRoute::NotFound));
         assert_eq!(get("/tidewatch"), Err(NoRoute::NotFound));
         assert_eq!(get("/api/v1/rules"), Err(NoRoute::NotFound));
     }
