@@ -24,6 +24,22 @@ fn wants_duplicates(lint: &Lint) -> bool {
     lint.lint.split(',').any(|name| matches!(name.trim(), "all" | "duplicate-rules"))
 }
 
+/// Jobs that are scraped so seldom that their series go stale between two scrapes, as promtool's
+/// lint `too-long-scrape-interval` describes them.
+fn too_long_intervals(config: &config::Config, lint: &Lint) -> Vec<String> {
+    if !lint.lint.split(',').any(|name| matches!(name.trim(), "all" | "too-long-scrape-interval")) {
+        return Vec::new();
+    }
+    let lookback_ms = EngineOptions::default().lookback_ms;
+    let slow = config.scrape.iter().filter(|job| job.scrape_interval_ms >= lookback_ms);
+    slow.map(|job| {
+        let interval = tidewatch_model::format_duration(job.scrape_interval_ms);
+        let job = &job.job_name;
+        format!("too long scrape interval found, data point will be marked as stale - job: {job}, interval: {interval}")
+    })
+    .collect()
+}
+
 /// A lint that nobody knows is no error, as with promtool.
 fn warn_of_unknown_lints(lint: &Lint) {
     for name in lint.lint.split(',').map(str::trim) {
@@ -56,6 +72,10 @@ pub fn config(arguments: &CheckConfig, out: &mut dyn Write) -> Result<u8> {
                 }
                 for warning in &loaded.warnings {
                     writeln!(out, "  WARNING: {warning}")?;
+                }
+                for finding in too_long_intervals(&loaded, &arguments.lint) {
+                    writeln!(out, "  FAILED: {finding}")?;
+                    worst = worst_of(worst, if arguments.lint.lint_fatal { LINT } else { OK });
                 }
                 if notices.is_empty() {
                     if !rules.is_empty() {
@@ -274,6 +294,31 @@ mod tests {
             "Checking 'am.yml'  FAILED: parsing YAML file am.yml: undefined receiver \"b\" used in route (line 1, column 19)\n\n"
         );
         assert_eq!(outcome, "failed to validate 1 file(s)");
+    }
+
+    #[test]
+    fn a_job_that_is_scraped_too_seldom_is_a_finding_of_its_lint() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("p.yml");
+        let jobs = "scrape_configs: [{job_name: slow, scrape_interval: 5m}, {job_name: fast, scrape_interval: 4m}]\n";
+        std::fs::write(&file, jobs).expect("written");
+        let run = |lint: &str, lint_fatal| {
+            let lint = Lint {
+                lint: lint.to_owned(),
+                lint_fatal,
+                ignore_unknown_fields: false,
+                enable_feature: Vec::new(),
+            };
+            let arguments = CheckConfig { syntax_only: false, agent: false, lint, files: vec![file.clone()] };
+            let mut out = Vec::new();
+            let code = config(&arguments, &mut out).expect("written");
+            (String::from_utf8(out).expect("UTF-8"), code)
+        };
+        let found = "  FAILED: too long scrape interval found, data point will be marked as stale - job: slow, interval: 5m\n";
+        let (out, code) = run("too-long-scrape-interval", false);
+        assert!(out.contains(found) && !out.contains("fast") && code == OK, "{code}: {out}");
+        assert_eq!(run("all", true).1, LINT);
+        assert!(!run("duplicate-rules", true).0.contains("too long"));
     }
 
     #[test]

@@ -112,7 +112,7 @@ pub struct CheckRules {
 
 #[derive(Debug, Args)]
 pub struct Lint {
-    /// What to look for: all, duplicate-rules, none (several with commas).
+    /// What to look for: all, duplicate-rules, too-long-scrape-interval, none (several with commas).
     #[arg(long, default_value = "duplicate-rules")]
     pub lint: String,
     /// End with status 3 where a lint finds something.
