@@ -73,6 +73,38 @@ fn a_bad_configuration_is_refused_with_file_and_line() -> Result<()> {
     check_refused(&serve(folder.path(), free_port()?, &flag), &["/no/such/file.yml"])
 }
 
+/// Prometheus starts too: a deployment may write the file next.
+#[test]
+fn a_rule_file_that_is_missing_is_named_and_does_not_stop_the_start() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("config.yml");
+    std::fs::write(&config, "rule_files: [later.yml]\n")?;
+    let port = free_port()?;
+    let flags = [
+        format!("--config.file={}", config.display()),
+        "--web.config.file=".to_owned(),
+        "--web.enable-lifecycle".to_owned(),
+        "--no-web.enable-remote-write-receiver".to_owned(),
+    ];
+    let mut server =
+        Process::start(tidewatch()?, &serve(folder.path(), port, &flags), &folder.path().join("log"))?;
+    let notices = || http::get(port, "/api/tidewatch/notices").map(|answer| answer.text());
+    wait_for("the file is missed", Duration::from_secs(20), || {
+        notices().ok().filter(|text| text.contains("later.yml does not exist"))
+    })?;
+    std::fs::write(
+        folder.path().join("later.yml"),
+        "groups: [{name: late, rules: [{record: x, expr: '1'}]}]\n",
+    )?;
+    ensure!(http::request(port, "POST", "/-/reload", &[], &[])?.status == 200, "the file is taken");
+    ensure!(!notices()?.contains("later.yml"), "and no longer missed");
+    ensure!(http::get(port, "/api/v1/rules")?.text().contains("late"), "its rules are in force");
+    ensure!(http::request(port, "POST", "/-/quit", &[], &[])?.status == 200, "it ends when asked");
+    let ended = wait_for("it ends", Duration::from_secs(20), || server.ended().ok().flatten())?;
+    ensure!(ended.success(), "{ended}");
+    Ok(())
+}
+
 #[test]
 fn a_reload_of_a_bad_file_keeps_the_good_one_and_says_the_line() -> Result<()> {
     let folder = tempfile::tempdir()?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::header::EXPECT;
 use hyper::service::service_fn;
 use hyper::{Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -19,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use crate::counters::Going;
-use crate::patience::PatientBody;
+use crate::patience::{PatientBody, Rest};
 use crate::service::Service;
 use crate::watch::{ServedBody, Timeouts, Watch, WatchedStream};
 
@@ -203,7 +204,8 @@ fn builder(service: &Service) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         // The watch has the finer rule: idle is not slow.
         .header_read_timeout(None)
-        .max_headers(limits.headers)
+        // Above our own limit, so that most who break it are told why.
+        .max_headers(limits.headers * 4)
         .max_buf_size(READ_BUFFER_BYTES);
     builder
         .http2()
@@ -223,7 +225,9 @@ async fn answer(
 ) -> Result<Response<ServedBody>, std::convert::Infallible> {
     let mut serving = watch.request(request.version() == Version::HTTP_2);
     let patience = Duration::from_millis(service.app.limits.idle_timeout_ms);
-    let request = request.map(|body| PatientBody::new(body, patience).boxed_unsync());
+    let waits = request.headers().contains_key(EXPECT);
+    let rest = if waits || request.version() == Version::HTTP_2 { Rest::Leave } else { Rest::Read };
+    let request = request.map(|body| PatientBody::new(body, patience, rest).boxed_unsync());
     let response = service.handle(request).await;
     serving.computed();
     Ok(response.map(|body| ServedBody { body, _serving: serving }))

@@ -108,13 +108,25 @@ impl Service {
     }
 
     async fn admit(&self, parts: &Parts) -> Result<(), Response<ResponseBody>> {
+        let too_large = |limit, text: String| {
+            self.counters.refuse(limit);
+            reply::text(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text)
+        };
+        let limits = &self.app.limits;
+        if parts.headers.len() > limits.headers {
+            let text =
+                format!("request has {} headers, at most {} are read\n", parts.headers.len(), limits.headers);
+            return Err(too_large("headers", text));
+        }
         let header_bytes: usize =
             parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
         // The address has a limit of its own in `http::Uri`: 64 KiB.
-        if header_bytes > self.app.limits.header_bytes {
-            self.counters.refuse("header_bytes");
-            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            return Err(reply::text(status, "request header is too large\n"));
+        if header_bytes > limits.header_bytes {
+            let text = format!(
+                "request header has {header_bytes} bytes, at most {} are read\n",
+                limits.header_bytes
+            );
+            return Err(too_large("header_bytes", text));
         }
         self.access.check(&parts.headers).await
     }

@@ -184,9 +184,50 @@ fn a_connection_too_many_is_told_so_and_large_headers_are_refused() {
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("too many connections\n"), "{answer}");
 
     let large = format!("X-Large: {}\r\n", "x".repeat(1000));
-    assert!(get(first, "/-/healthy", &large).starts_with("HTTP/1.1 431 "));
+    let answer = get(first, "/-/healthy", &large);
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert!(answer.ends_with("request header has 1047 bytes, at most 1000 are read\n"), "{answer}");
     let many: String = (0..30).map(|n| format!("X-{n}: 1\r\n")).collect();
-    assert!(get(second, "/-/healthy", &many).starts_with("HTTP/1.1 431 "));
+    let answer = get(second, "/-/healthy", &many);
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert!(answer.ends_with("request has 32 headers, at most 20 are read\n"), "{answer}");
+}
+
+/// Most clients write a whole request before they read: a reset would cost them the reason.
+#[test]
+fn a_client_that_sends_all_of_a_refused_body_still_reads_why() {
+    let running = Running::start(options(), Limits::default());
+    let size = Limits::default().write_compressed_bytes + (4 << 20);
+    let chunk = vec![b'x'; 1 << 20];
+    let chunked = |stream: &mut TcpStream| {
+        for _ in 0..size >> 20 {
+            stream
+                .write_all(b"100000\r\n")
+                .and_then(|()| stream.write_all(&chunk))
+                .expect("the server reads");
+            stream.write_all(b"\r\n").expect("the server reads");
+        }
+        stream.write_all(b"0\r\n\r\n").expect("the server reads");
+    };
+    let declared = |stream: &mut TcpStream| stream.write_all(&vec![b'x'; size]).expect("the server reads");
+    let ways: [(String, &dyn Fn(&mut TcpStream)); 2] =
+        [(format!("Content-Length: {size}"), &declared), ("Transfer-Encoding: chunked".to_owned(), &chunked)];
+    for (framing, send) in ways {
+        for (path, kind) in [
+            ("/api/v1/write", "application/x-protobuf\r\nContent-Encoding: snappy"),
+            ("/api/v1/query", "application/x-www-form-urlencoded"),
+        ] {
+            let mut stream = running.connect();
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nConnection: close\r\n{framing}\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).expect("the server reads");
+            send(&mut stream);
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("no reset");
+            assert!(answer.starts_with("HTTP/1.1 413 "), "{path}, {framing}: {answer}");
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The command line: `serve` under Prometheus' flag names, and promtool's checks under
 //! promtool's.
 
+mod arguments;
 mod check;
+mod junit;
 mod query;
 pub mod serve;
 mod test;
@@ -12,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// Parses the command line, runs the command, and prints an error once, as one line.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(arguments::without_negations(std::env::args_os()));
     let mut out = std::io::stdout().lock();
     let outcome = match cli.command {
         None => crate::serve::run(cli.serve).map(|()| check::OK),
@@ -162,6 +164,9 @@ pub enum Query {
 pub struct Output {
     #[arg(short = 'o', long = "format", default_value = "promql", value_parser = ["promql", "json"])]
     pub format: String,
+    /// How to connect: a file with Prometheus' settings of an HTTP client (TLS, authentication, proxy).
+    #[arg(long = "http.config.file", value_name = "FILE")]
+    pub http_config_file: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -185,6 +190,9 @@ pub struct TestRules {
     pub diff: bool,
     #[arg(long)]
     pub debug: bool,
+    /// Also write the results to a file, as JUnit's XML.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<std::path::PathBuf>,
     #[arg(long = "ignore-unknown-fields")]
     pub ignore_unknown_fields: bool,
     #[arg(long = "enable-feature")]

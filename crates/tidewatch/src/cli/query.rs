@@ -9,9 +9,9 @@ use bytes::Bytes;
 use serde_json::Value;
 use tidewatch_net::{Client, HttpClientConfig, Request};
 
-use super::Query;
 use super::check::OK;
-use crate::time;
+use super::{Output, Query};
+use crate::{config, time};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 const ANSWER_BYTES_MAX: usize = 256 << 20;
@@ -28,7 +28,7 @@ pub fn run(query: &Query, out: &mut dyn Write) -> Result<u8> {
     match query {
         Query::Instant { output, time, server, expr } => {
             let form = [("query", expr.clone()), ("time", seconds(at(time, now_ms)?))];
-            print(&ask(server, "/api/v1/query", &form, &[])?, &output.format, out)
+            print(&ask(&client(output)?, server, "/api/v1/query", &form, &[])?, &output.format, out)
         }
         Query::Range { output, start, end, step, header, server, expr } => {
             let end_ms = at(end, now_ms)?;
@@ -45,15 +45,27 @@ pub fn run(query: &Query, out: &mut dyn Write) -> Result<u8> {
                 ("end", seconds(end_ms)),
                 ("step", seconds(step_ms)),
             ];
-            print(&ask(server, "/api/v1/query_range", &form, header)?, &output.format, out)
+            print(&ask(&client(output)?, server, "/api/v1/query_range", &form, header)?, &output.format, out)
         }
     }
 }
 
+fn client(output: &Output) -> Result<Client> {
+    let config = match &output.http_config_file {
+        Some(file) => config::load_http_client(file)?,
+        None => HttpClientConfig::default(),
+    };
+    Ok(Client::new(config, Arc::new(|path: &std::path::Path| std::fs::read(path)))?)
+}
+
 /// Posts a form and gives `data`.
-fn ask(server: &str, path: &str, form: &[(&str, String)], headers: &[String]) -> Result<Value> {
-    let client =
-        Client::new(HttpClientConfig::default(), Arc::new(|path: &std::path::Path| std::fs::read(path)))?;
+fn ask(
+    client: &Client,
+    server: &str,
+    path: &str,
+    form: &[(&str, String)],
+    headers: &[String],
+) -> Result<Value> {
     let body: Vec<String> =
         form.iter().map(|(name, value)| format!("{name}={}", percent_encode(value))).collect();
     let server = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use tidewatch_model::parse_duration_ms;
 
 use crate::logging::LogFormat;
@@ -11,7 +12,7 @@ use crate::logging::LogFormat;
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// Prometheus configuration file. Without one the server watches this host and itself.
-    #[arg(long = "config.file", value_name = "FILE")]
+    #[arg(long = "config.file", value_name = "FILE", value_parser = file())]
     pub config_file: Option<PathBuf>,
     /// Directory for data.
     #[arg(long = "storage.tsdb.path", value_name = "DIRECTORY", default_value = "./tidewatch-data")]
@@ -23,7 +24,7 @@ pub struct ServeArgs {
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:9090", value_parser = address)]
     pub listen: Vec<SocketAddr>,
     /// File with TLS and authentication settings.
-    #[arg(long = "web.config.file", value_name = "FILE")]
+    #[arg(long = "web.config.file", value_name = "FILE", value_parser = file())]
     pub web_config_file: Option<PathBuf>,
     /// The URL under which the server is reached from outside.
     #[arg(long = "web.external-url", value_name = "URL", default_value = "")]
@@ -106,6 +107,48 @@ pub struct NoEffect {
     max_block_duration: Option<String>,
     #[arg(long = "storage.remote.flush-deadline", hide = true)]
     remote_flush_deadline: Option<String>,
+    #[arg(long = "storage.tsdb.wal-segment-size", hide = true)]
+    wal_segment_size: Option<String>,
+    #[arg(long = "storage.tsdb.wal-compression-type", hide = true)]
+    wal_compression_type: Option<String>,
+    #[arg(long = "storage.tsdb.head-chunks-write-queue-size", hide = true)]
+    head_chunks_queue: Option<String>,
+    #[arg(long = "storage.tsdb.samples-per-chunk", hide = true)]
+    samples_per_chunk: Option<String>,
+    #[arg(long = "storage.tsdb.max-block-chunk-segment-size", hide = true)]
+    block_segment_size: Option<String>,
+    #[arg(long = "storage.tsdb.delay-compact-file.path", hide = true)]
+    delay_compact_file: Option<String>,
+    #[arg(long = "storage.remote.read-sample-limit", hide = true)]
+    remote_read_samples: Option<String>,
+    #[arg(long = "storage.remote.read-concurrent-limit", hide = true)]
+    remote_read_concurrency: Option<String>,
+    #[arg(long = "storage.remote.read-max-bytes-in-frame", hide = true)]
+    remote_read_frame: Option<String>,
+    #[arg(long = "rules.max-concurrent-rule-evals", hide = true)]
+    rules_concurrent_evals: Option<String>,
+    #[arg(long = "alertmanager.timeout", hide = true)]
+    alertmanager_timeout: Option<String>,
+    #[arg(long = "alertmanager.notification-batch-size", hide = true)]
+    notification_batch: Option<String>,
+    #[arg(long = "alertmanager.drain-notification-queue-on-shutdown", hide = true)]
+    drain_notifications: bool,
+    #[arg(long = "scrape.adjust-timestamps", hide = true)]
+    adjust_timestamps: bool,
+    #[arg(long = "scrape.timestamp-tolerance", hide = true)]
+    timestamp_tolerance: Option<String>,
+    #[arg(long = "scrape.discovery-reload-interval", hide = true)]
+    discovery_reload: Option<String>,
+    #[arg(long = "web.max-notifications-subscribers", hide = true)]
+    notification_subscribers: Option<String>,
+    #[arg(long = "web.remote-write-receiver.accepted-protobuf-messages", hide = true)]
+    accepted_messages: Vec<String>,
+    #[arg(long = "auto-gomaxprocs", hide = true)]
+    auto_gomaxprocs: bool,
+    #[arg(long = "auto-gomemlimit", hide = true)]
+    auto_gomemlimit: bool,
+    #[arg(long = "auto-gomemlimit.ratio", hide = true)]
+    auto_gomemlimit_ratio: Option<String>,
 }
 
 impl NoEffect {
@@ -126,11 +169,37 @@ impl NoEffect {
             ("storage.tsdb.min-block-duration", self.min_block_duration.is_some()),
             ("storage.tsdb.max-block-duration", self.max_block_duration.is_some()),
             ("storage.remote.flush-deadline", self.remote_flush_deadline.is_some()),
+            ("storage.tsdb.wal-segment-size", self.wal_segment_size.is_some()),
+            ("storage.tsdb.wal-compression-type", self.wal_compression_type.is_some()),
+            ("storage.tsdb.head-chunks-write-queue-size", self.head_chunks_queue.is_some()),
+            ("storage.tsdb.samples-per-chunk", self.samples_per_chunk.is_some()),
+            ("storage.tsdb.max-block-chunk-segment-size", self.block_segment_size.is_some()),
+            ("storage.tsdb.delay-compact-file.path", self.delay_compact_file.is_some()),
+            ("storage.remote.read-sample-limit", self.remote_read_samples.is_some()),
+            ("storage.remote.read-concurrent-limit", self.remote_read_concurrency.is_some()),
+            ("storage.remote.read-max-bytes-in-frame", self.remote_read_frame.is_some()),
+            ("rules.max-concurrent-rule-evals", self.rules_concurrent_evals.is_some()),
+            ("alertmanager.timeout", self.alertmanager_timeout.is_some()),
+            ("alertmanager.notification-batch-size", self.notification_batch.is_some()),
+            ("alertmanager.drain-notification-queue-on-shutdown", self.drain_notifications),
+            ("scrape.adjust-timestamps", self.adjust_timestamps),
+            ("scrape.timestamp-tolerance", self.timestamp_tolerance.is_some()),
+            ("scrape.discovery-reload-interval", self.discovery_reload.is_some()),
+            ("web.max-notifications-subscribers", self.notification_subscribers.is_some()),
+            ("web.remote-write-receiver.accepted-protobuf-messages", !self.accepted_messages.is_empty()),
+            ("auto-gomaxprocs", self.auto_gomaxprocs),
+            ("auto-gomemlimit", self.auto_gomemlimit),
+            ("auto-gomemlimit.ratio", self.auto_gomemlimit_ratio.is_some()),
         ]
         .into_iter()
         .filter_map(|(name, given)| given.then_some(name))
         .collect()
     }
+}
+
+/// A file name, or nothing: scripts write `--web.config.file=` for "none".
+fn file() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 fn duration(text: &str) -> Result<i64, String> {
@@ -148,6 +217,13 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 impl ServeArgs {
+    /// Takes empty file names for absent ones, as Prometheus does.
+    pub fn normalize(&mut self) {
+        for file in [&mut self.config_file, &mut self.web_config_file] {
+            file.take_if(|file| file.as_os_str().is_empty());
+        }
+    }
+
     /// Flags with their values in force, for the API and the page.
     pub fn flags(&self) -> Vec<(String, String)> {
         let duration = tidewatch_model::format_duration;

@@ -3,15 +3,16 @@
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tidewatch_env::Env;
 use tidewatch_promql::{Engine, EngineOptions};
 use tidewatch_rules::LoadOptions;
-use tidewatch_rules::testfile::{RunOptions, TestFile};
+use tidewatch_rules::testfile::{GroupReport, RunOptions, TestFile};
 use tidewatch_testkit::{MemoryLab, MemoryStore, run_script, script_engine_options};
 
 use super::TestRules;
 use super::check::{FAILED, OK};
+use super::junit::{self, Suite};
 use crate::{evaluate, files};
 
 /// Runs `.test` scripts: a line `FILE:LINE: reason` for each failure, and the counts at the end.
@@ -53,19 +54,26 @@ pub fn rules(arguments: &TestRules, out: &mut dyn Write) -> Result<u8> {
     };
     let lab = MemoryLab::new(Env::real()?, engine);
     let mut worst = OK;
+    let mut suites = Vec::new();
     for file in &arguments.files {
         writeln!(out, "Unit Testing:  {}", file.display())?;
-        match run_file(file, &lab, &options) {
+        let groups = match run_file(file, &lab, &options) {
             Ok(report) => {
                 write!(out, "{report}")?;
                 worst = worst.max(if report.passed() { OK } else { FAILED });
+                report.groups
             }
             Err(errors) => {
                 writeln!(out, "  FAILED:\n{}", errors.join("\n"))?;
                 worst = FAILED;
+                vec![GroupReport { name: file.display().to_string(), failures: errors }]
             }
-        }
+        };
+        suites.push(Suite { file: file.display().to_string(), groups });
         writeln!(out)?;
+    }
+    if let Some(file) = &arguments.junit {
+        std::fs::write(file, junit::render(&suites)).with_context(|| format!("write {}", file.display()))?;
     }
     Ok(worst)
 }

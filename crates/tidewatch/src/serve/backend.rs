@@ -42,6 +42,8 @@ pub struct Running {
     pub phase: AtomicPhase,
     /// Conditions that a person should know of, beside the configuration's warnings.
     pub notices: Vec<String>,
+    /// Rule files that the configuration in force names and that do not exist, one sentence each.
+    pub missing_files: ArcSwap<Vec<String>>,
     /// How the storage's jobs go.
     pub job_health: JobHealth,
     /// What is scraped where no configuration is given.
@@ -187,7 +189,9 @@ impl Backend for Running {
         let read_only = status.read_only.iter().map(|reason| format!("the store takes no writes: {reason}"));
         let warnings = config.warnings.iter().map(ToString::to_string);
         let jobs = self.job_health.notices();
-        self.notices.iter().cloned().chain(read_only).chain(jobs).chain(damage).chain(warnings).collect()
+        let missing = self.missing_files.load();
+        let standing = self.notices.iter().chain(missing.iter()).cloned();
+        standing.chain(read_only).chain(jobs).chain(damage).chain(warnings).collect()
     }
 }
 

@@ -45,7 +45,8 @@ use rules::{RuleContext, Rules};
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// Runs until a signal or `/-/quit`.
-pub fn run(arguments: ServeArgs) -> Result<()> {
+pub fn run(mut arguments: ServeArgs) -> Result<()> {
+    arguments.normalize();
     crate::logging::start(arguments.log_level, arguments.log_format);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -119,6 +120,7 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
         reload_succeeded: AtomicBool::new(true),
         phase: AtomicPhase::default(),
         notices,
+        missing_files: ArcSwap::default(),
         job_health: JobHealth::default(),
         default_jobs: OnceLock::new(),
     });
@@ -269,13 +271,11 @@ fn open_store(
 
 fn server_options(arguments: &ServeArgs) -> ServerOptions {
     let external = arguments.external_url.trim_end_matches('/').to_owned();
-    let path =
-        external.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| rest[at..].to_owned()));
     ServerOptions {
         listen: arguments.listen.clone(),
         web_config_file: arguments.web_config_file.clone(),
         external_url: external,
-        route_prefix: arguments.route_prefix.clone().or(path).unwrap_or_else(|| "/".to_owned()),
+        route_prefix: route_prefix(arguments),
         cors_origin: arguments.cors_origin.clone(),
         page_title: arguments.page_title.clone(),
         enable_lifecycle: arguments.enable_lifecycle,
@@ -283,6 +283,14 @@ fn server_options(arguments: &ServeArgs) -> ServerOptions {
         write_bytes_in_flight: 256 << 20,
         query_log: false,
     }
+}
+
+/// What stands before every route: the flag, or else the path of the external URL.
+pub fn route_prefix(arguments: &ServeArgs) -> String {
+    let external = arguments.external_url.trim_end_matches('/');
+    let path =
+        || external.split_once("://").and_then(|(_, rest)| rest.find('/').map(|at| rest[at..].to_owned()));
+    arguments.route_prefix.clone().or_else(path).unwrap_or_else(|| "/".to_owned())
 }
 
 /// What a person should know of how the server was started.

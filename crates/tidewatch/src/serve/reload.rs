@@ -30,6 +30,8 @@ const DEFAULT_RULES: &str = include_str!("../../defaults/rules.yml");
 pub struct Loaded {
     pub config: Config,
     rules: Vec<RuleFile>,
+    /// Rule files that the configuration names and that do not exist.
+    missing: Vec<String>,
 }
 
 /// Reads everything that the flags name. Nothing has changed if this fails.
@@ -39,18 +41,29 @@ pub fn load(arguments: &ServeArgs) -> Result<Loaded> {
     let Some(file) = &arguments.config_file else {
         let config =
             config::load_text(DEFAULT_CONFIG, Path::new("built-in"), config::LoadOptions::default())?;
-        return Ok(Loaded { config, rules: vec![parse_rules(DEFAULT_RULES, "built-in rules", &options)?] });
+        let rules = vec![parse_rules(DEFAULT_RULES, "built-in rules", &options)?];
+        return Ok(Loaded { config, rules, missing: Vec::new() });
     };
     let config = config::load(file, config::LoadOptions::default())?;
-    let mut rules = Vec::new();
+    let (mut rules, mut missing) = (Vec::new(), Vec::new());
     for pattern in &config.rule_files {
         for path in files::glob(pattern).map_err(anyhow::Error::msg)? {
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("read rule file {}", path.display()))?;
-            rules.push(parse_rules(&text, &path.display().to_string(), &options)?);
+            match std::fs::read_to_string(&path) {
+                Ok(text) => rules.push(parse_rules(&text, &path.display().to_string(), &options)?),
+                // Prometheus starts too: the file may be the next thing that a deployment writes.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    missing.push(format!(
+                        "rule file {} does not exist: none of its alerts is watched; write it and reload",
+                        path.display()
+                    ));
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("read rule file {}", path.display()));
+                }
+            }
         }
     }
-    Ok(Loaded { config, rules })
+    Ok(Loaded { config, rules, missing })
 }
 
 fn parse_rules(text: &str, name: &str, options: &LoadOptions) -> Result<RuleFile> {
@@ -90,7 +103,7 @@ pub async fn apply(
     loaded: Loaded,
     state: Option<&JournalState>,
 ) -> Result<()> {
-    let Loaded { config, rules } = loaded;
+    let Loaded { config, rules, missing } = loaded;
     // Everything that can fail comes first.
     let clients: Vec<Client> = config
         .alertmanagers
@@ -131,6 +144,10 @@ pub async fn apply(
     }
     running.rules.start(reloaded);
     running.config.store(Arc::new(config));
+    for notice in &missing {
+        tracing::warn!("{notice}");
+    }
+    running.missing_files.store(Arc::new(missing));
     Ok(())
 }
 
@@ -154,6 +171,8 @@ fn default_jobs(running: &Running, service: &Arc<Service>, config: &Config) -> V
     let job = |name: &str, source: Arc<dyn Fn() -> Vec<u8> + Send + Sync>| {
         let mut job = ScrapeConfig::new(name);
         job.scrape_interval_ms = config.global.scrape_interval_ms;
+        job.metrics_path =
+            format!("{}/metrics", super::route_prefix(&running.arguments).trim_end_matches('/'));
         let address = running.arguments.listen.first().map_or_else(String::new, ToString::to_string);
         job.in_process.push(InProcess { address, labels: Vec::new(), source });
         job
