@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 use tidewatch_model::{Annotations, Value};
 use tidewatch_storage::SelectError;
 
+use crate::explain::PlanNode;
+
 /// How an engine evaluates; fixed for its life. The switches are those of Prometheus'
 /// `--enable-feature` that concern evaluation; those that concern the grammar are the parser's.
 #[derive(Debug, Clone)]
@@ -51,6 +53,8 @@ pub struct QueryContext {
     pub lookback_ms: Option<i64>,
     /// Counts samples for each step too (`stats=all`).
     pub per_step_statistics: bool,
+    /// Accounts what each node of the plan costs: [`Answer::plan`].
+    pub explain: bool,
     /// The query's text, which turns the places of annotations into lines and columns. Without
     /// it they are columns of one line.
     pub query: Option<Arc<str>>,
@@ -65,6 +69,7 @@ impl QueryContext {
             memory_bytes: tidewatch_model::Limits::default().query_memory_bytes as u64,
             lookback_ms: None,
             per_step_statistics: false,
+            explain: false,
             query: None,
         }
     }
@@ -76,6 +81,8 @@ pub struct Answer {
     pub value: Value,
     pub annotations: Annotations,
     pub statistics: QueryStatistics,
+    /// Present where the context asked for it.
+    pub plan: Option<PlanNode>,
 }
 
 /// What a query has cost.

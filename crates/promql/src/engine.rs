@@ -9,12 +9,14 @@ use tidewatch_storage::Select;
 
 use crate::context::{Answer, EngineOptions, QueryContext, QueryError, QueryStatistics};
 use crate::eval::{Evaluator, Output, Tally, without_metadata};
+use crate::explain;
 use crate::frame::{Frame, same_labels_error};
 use crate::grid::Grid;
 use crate::guard::Guard;
 use crate::matrix;
 use crate::notes::Notes;
 use crate::plan::{self, Kind, Node};
+use crate::profile::Profile;
 use crate::row::{Cell, RowRef, set_steps};
 
 /// Evaluates expressions. Holds no state between queries.
@@ -80,7 +82,7 @@ impl Engine {
         step: i64,
         context: &QueryContext,
     ) -> Result<Answer, QueryError> {
-        let node = plan::build(expr, grid, step, &self.options, context.query.as_deref())?;
+        let plan = plan::build(expr, grid, step, &self.options, context.query.as_deref())?;
         let guard = Guard::new(Arc::clone(&self.env.clock), context.clone(), self.options.samples_max);
         // Rows are as long as the grid: refused before the first is made.
         let _room = guard.charge(grid.count as u64 * 16, 0)?;
@@ -93,11 +95,13 @@ impl Engine {
             notes: Notes::default(),
             tally: Tally::sized(grid.count, context.per_step_statistics),
             selections: Vec::new(),
+            profile: context.explain.then(|| Profile::new(Arc::clone(&self.env.clock), plan.nodes)),
         };
-        let value = self.value(&mut evaluator, &node, grid, step)?;
+        let value = self.value(&mut evaluator, &plan.root, grid, step)?;
         let statistics = statistics(&evaluator, grid);
         let annotations = evaluator.notes.into_annotations(context.query.as_deref());
-        Ok(Answer { value, annotations, statistics })
+        let plan = evaluator.profile.map(|profile| explain::explain(&plan.root, &profile.into_costs()));
+        Ok(Answer { value, annotations, statistics, plan })
     }
 
     fn value(
@@ -108,7 +112,9 @@ impl Engine {
         step: i64,
     ) -> Result<Value, QueryError> {
         if let Kind::Matrix(plan) = &node.kind {
-            return matrix::eval(evaluator, plan, grid).map(Value::Matrix);
+            return evaluator
+                .profiled(node.id, |evaluator| matrix::eval(evaluator, plan, node.id, grid))
+                .map(Value::Matrix);
         }
         let output = evaluator.eval(node, grid)?;
         let time = grid.start;

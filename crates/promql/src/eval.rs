@@ -18,7 +18,8 @@ use crate::functions;
 use crate::grid::Grid;
 use crate::guard::Guard;
 use crate::notes::Notes;
-use crate::plan::{Kind, Node};
+use crate::plan::{Kind, Node, NodeId};
+use crate::profile::Profile;
 use crate::stream::{Stream, Strip};
 
 /// What a node gives: a scalar for each step, one text, or rows.
@@ -84,6 +85,8 @@ pub(crate) struct Evaluator<'a> {
     pub tally: Tally,
     /// Selections so far: equal selectors are resolved once.
     pub selections: Vec<Resolved>,
+    /// Kept where the query is explained.
+    pub profile: Option<Profile>,
 }
 
 pub(crate) struct Resolved {
@@ -99,6 +102,26 @@ impl Evaluator<'_> {
         if grid.count == 0 {
             return Ok(Output::Rows(Frame::new(0)));
         }
+        let output = self.profiled(node.id, |evaluator| evaluator.eval_kind(node, grid))?;
+        if let Some(profile) = &mut self.profile {
+            profile.gave(node.id, &output);
+        }
+        Ok(output)
+    }
+
+    /// Does a node's work and accounts the time to it, less that of the nodes below.
+    pub(crate) fn profiled<T>(&mut self, node: NodeId, work: impl FnOnce(&mut Self) -> T) -> T {
+        if let Some(profile) = &mut self.profile {
+            profile.open(node);
+        }
+        let done = work(self);
+        if let Some(profile) = &mut self.profile {
+            profile.close();
+        }
+        done
+    }
+
+    fn eval_kind(&mut self, node: &Node, grid: Grid) -> Result<Output, QueryError> {
         match &node.kind {
             Kind::Number(value) => Ok(Output::Scalar(vec![*value; grid.count])),
             Kind::Text(text) => Ok(Output::Text(text.clone())),
@@ -112,7 +135,7 @@ impl Evaluator<'_> {
             Kind::Binary(plan) => binary::eval(self, node, plan, grid),
             Kind::Aggregate(plan) => aggregate::eval(self, plan, grid).map(Output::Rows),
             Kind::Window(plan) if functions::is_absent(plan) => {
-                functions::absent_over_time(self, plan, grid).map(Output::Rows)
+                functions::absent_over_time(self, plan, node, grid).map(Output::Rows)
             }
             Kind::Select(_) | Kind::Window(_) | Kind::Negate(_) => {
                 let stream = Stream::of(self, node, grid)?;

@@ -55,6 +55,12 @@ impl Frame {
         self.names.is_empty()
     }
 
+    /// What the rows take, less their labels and histograms, which are shared.
+    pub(crate) fn bytes(&self) -> u64 {
+        let words = self.values.len() + self.present.len();
+        (words * 8 + self.names.len() * size_of::<Name>()) as u64
+    }
+
     pub(crate) fn row(&self, row: usize) -> RowRef<'_> {
         let words = words(self.steps);
         RowRef {

@@ -9,18 +9,19 @@ use crate::context::QueryError;
 use crate::eval::{Evaluator, without_metadata};
 use crate::frame::Name;
 use crate::grid::Grid;
-use crate::plan::Matrix;
+use crate::plan::{Matrix, NodeId};
 use crate::stream::Worker;
 use crate::window::{Input, single_bounds, windows};
 
 pub(crate) fn eval(
     evaluator: &mut Evaluator<'_>,
     plan: &Matrix,
+    node: NodeId,
     grid: Grid,
 ) -> Result<Vec<RangeSeries>, QueryError> {
     let windows = windows(evaluator, plan, grid);
     let input = Input::new(evaluator, plan, &windows)?;
-    let mut worker = Worker::new(evaluator);
+    let mut worker = Worker::new(evaluator, 0);
     let mut result: Vec<RangeSeries> = Vec::new();
     let mut charges = Vec::new();
     let guard = evaluator.guard.clone();
@@ -54,6 +55,13 @@ pub(crate) fn eval(
         Ok(())
     })?;
     evaluator.tally.merge(&worker.tally);
+    if let Some(profile) = &mut evaluator.profile {
+        let cost = profile.cost(node);
+        (cost.series, cost.rows) = (input.len() as u64, result.len() as u64);
+        cost.points = worker.tally.total;
+        let read = input.selection().map(|selection| selection.statistics()).unwrap_or_default();
+        (cost.samples_read, cost.bytes_read) = (read.samples, read.bytes);
+    }
     result.sort_by(|a, b| a.labels.cmp(&b.labels));
     if result.windows(2).any(|pair| pair[0].labels == pair[1].labels) {
         return Err(crate::frame::same_labels_error());

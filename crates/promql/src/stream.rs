@@ -14,8 +14,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tidewatch_env::Job;
 use tidewatch_model::Labels;
-use tidewatch_parser::{FunctionId, PosRange, ValueType};
-use tidewatch_storage::{Scratch, Selection};
+use tidewatch_parser::{FunctionId, ValueType};
+use tidewatch_storage::{Scratch, Selection, Statistics};
 
 use crate::binary;
 use crate::context::QueryError;
@@ -26,7 +26,8 @@ use crate::grid::Grid;
 use crate::guard::{Guard, Pace, Room};
 use crate::instant::{InstantSource, Pick};
 use crate::notes::Notes;
-use crate::plan::{Kind, Node, Selector};
+use crate::plan::{Kind, Node, NodeId, Selector};
+use crate::profile::{Meter, Profile};
 use crate::row::Row;
 use crate::samples::{BoundsCache, Reading, Samples};
 use crate::window::WindowSource;
@@ -50,7 +51,9 @@ pub(crate) enum Source {
 /// Rows to be made.
 pub(crate) struct Stream {
     source: Source,
-    maps: Vec<RowMap>,
+    /// Whose rows the source makes; a frame was made before.
+    node: Option<NodeId>,
+    maps: Vec<(NodeId, RowMap)>,
     strip: Strip,
     pub grid: Grid,
 }
@@ -66,10 +69,13 @@ pub(crate) struct Worker {
     pub pace: Pace,
     pub room: Room,
     pub guard: Guard,
+    /// Present where the query is explained.
+    pub meter: Option<Meter>,
 }
 
 impl Worker {
-    pub(crate) fn new(evaluator: &Evaluator<'_>) -> Worker {
+    /// A worker for rows that go through `maps` maps.
+    pub(crate) fn new(evaluator: &Evaluator<'_>, maps: usize) -> Worker {
         let steps = evaluator.tally.per_step.len();
         Worker {
             scratch: Scratch::default(),
@@ -81,6 +87,7 @@ impl Worker {
             pace: Pace::default(),
             room: Room::default(),
             guard: evaluator.guard.clone(),
+            meter: evaluator.profile.as_ref().map(|profile| Meter::new(profile.clock(), maps)),
         }
     }
 }
@@ -94,26 +101,27 @@ const ROWS_PER_WORKER: usize = 64;
 impl Stream {
     /// The rows of a node; whatever is no stream by itself is evaluated to a frame first.
     pub(crate) fn of(evaluator: &mut Evaluator<'_>, node: &Node, grid: Grid) -> Result<Stream, QueryError> {
+        evaluator.profiled(node.id, |evaluator| Stream::of_kind(evaluator, node, grid))
+    }
+
+    fn of_kind(evaluator: &mut Evaluator<'_>, node: &Node, grid: Grid) -> Result<Stream, QueryError> {
         match &node.kind {
-            Kind::Select(selector) => {
-                let source = InstantSource::new(evaluator, selector, node.pos, grid)?;
-                Ok(Stream::new(Source::Instant(source), grid))
-            }
+            Kind::Select(selector) => Stream::of_selector(evaluator, selector, node, grid, false),
             Kind::Window(plan) if !functions::is_absent(plan) => {
                 let source = WindowSource::new(evaluator, plan, grid)?;
-                let stream = Stream::new(Source::Window(source), grid);
+                let stream = Stream::of_window(source, node, grid);
                 // These two act like an offset and keep the name.
                 let keeps = matches!(plan.id, FunctionId::LastOverTime | FunctionId::FirstOverTime);
                 if keeps { Ok(stream) } else { stream.strip_window(evaluator) }
             }
             Kind::Negate(inner) => {
                 let stream = Stream::of(evaluator, inner, grid)?.strip(evaluator, Strip::Metadata)?;
-                Ok(stream.map(functions::negate()))
+                Ok(stream.map(node, functions::negate()))
             }
             Kind::Call { id, args } => match functions::row_map(evaluator, *id, args, grid)? {
                 Some((map, strip)) => {
                     let stream = Stream::of(evaluator, &args[0], grid)?.strip(evaluator, strip)?;
-                    Ok(stream.map(map))
+                    Ok(stream.map(node, map))
                 }
                 None => Stream::evaluated(evaluator, node, grid),
             },
@@ -125,7 +133,7 @@ impl Stream {
                 let scalar = evaluator.scalar(scalar, grid)?;
                 let (map, strip) = binary::scalar_map(plan, node.pos, scalar);
                 let stream = Stream::of(evaluator, vector, grid)?.strip(evaluator, strip)?;
-                Ok(stream.map(map))
+                Ok(stream.map(node, map))
             }
             _ => Stream::evaluated(evaluator, node, grid),
         }
@@ -138,7 +146,7 @@ impl Stream {
         grid: Grid,
     ) -> Result<Stream, QueryError> {
         match &node.kind {
-            Kind::Select(selector) => Stream::of_selector(evaluator, selector, node.pos, grid, true),
+            Kind::Select(selector) => Stream::of_selector(evaluator, selector, node, grid, true),
             _ => Stream::of(evaluator, node, grid),
         }
     }
@@ -147,17 +155,17 @@ impl Stream {
     pub(crate) fn of_selector(
         evaluator: &mut Evaluator<'_>,
         selector: &Selector,
-        pos: PosRange,
+        node: &Node,
         grid: Grid,
         times: bool,
     ) -> Result<Stream, QueryError> {
-        let mut source = InstantSource::new(evaluator, selector, pos, grid)?;
+        let mut source = InstantSource::new(evaluator, selector, node.pos, grid)?;
         source.pick = if times { Pick::Time } else { Pick::Value };
-        Ok(Stream::new(Source::Instant(source), grid))
+        Ok(Stream { node: Some(node.id), ..Stream::new(Source::Instant(source), grid) })
     }
 
-    pub(crate) fn of_window(source: WindowSource, grid: Grid) -> Stream {
-        Stream::new(Source::Window(source), grid)
+    pub(crate) fn of_window(source: WindowSource, node: &Node, grid: Grid) -> Stream {
+        Stream { node: Some(node.id), ..Stream::new(Source::Window(source), grid) }
     }
 
     pub(crate) fn of_frame(frame: Frame, grid: Grid) -> Stream {
@@ -170,11 +178,11 @@ impl Stream {
     }
 
     fn new(source: Source, grid: Grid) -> Stream {
-        Stream { source, maps: Vec::new(), strip: Strip::Keep, grid }
+        Stream { source, node: None, maps: Vec::new(), strip: Strip::Keep, grid }
     }
 
-    fn map(mut self, map: RowMap) -> Stream {
-        self.maps.push(map);
+    fn map(mut self, node: &Node, map: RowMap) -> Stream {
+        self.maps.push((node.id, map));
         self
     }
 
@@ -293,7 +301,9 @@ impl Stream {
         visit: impl Fn(&mut A, usize, &mut Row, &mut Notes) -> Result<(), QueryError> + Sync,
     ) -> Result<Vec<A>, QueryError> {
         let ranges = split(self.len(), evaluator.parallel.width());
-        let mut workers: Vec<Worker> = ranges.iter().map(|_| Worker::new(evaluator)).collect();
+        let began = evaluator.profile.as_ref().map(|profile| (profile.now_ns(), self.read_so_far()));
+        let mut workers: Vec<Worker> =
+            ranges.iter().map(|_| Worker::new(evaluator, self.maps.len())).collect();
         let results: Vec<Mutex<Option<Result<A, QueryError>>>> =
             ranges.iter().map(|_| Mutex::new(None)).collect();
         let run = |range: Range<usize>, worker: &mut Worker| {
@@ -310,11 +320,42 @@ impl Stream {
             });
             evaluator.parallel.run(jobs.collect());
         }
+        let mut meters = Vec::new();
         for worker in workers {
             evaluator.notes.merge(worker.notes);
             evaluator.tally.merge(&worker.tally);
+            meters.extend(worker.meter);
+        }
+        if let (Some(profile), Some((since_ns, read))) = (&mut evaluator.profile, began) {
+            self.account(profile, since_ns, read, &meters);
         }
         results.into_iter().map(|result| result.into_inner().expect("every job has run")).collect()
+    }
+
+    /// The selection behind the rows, if any.
+    fn selection(&self) -> Option<&Arc<dyn Selection>> {
+        match &self.source {
+            Source::Instant(source) => Some(&source.selection),
+            Source::Window(source) => source.selection(),
+            Source::Frame(_) => None,
+        }
+    }
+
+    fn read_so_far(&self) -> Statistics {
+        self.selection().map_or_else(Statistics::default, |selection| selection.statistics())
+    }
+
+    /// Gives each node its part of what making the rows has cost.
+    fn account(&self, profile: &mut Profile, since_ns: u64, before: Statistics, meters: &[Meter]) {
+        let maps: Vec<NodeId> = self.maps.iter().map(|(node, _)| *node).collect();
+        profile.end_fold(since_ns, self.node, &maps, meters);
+        if let (Some(node), Some(selection)) = (self.node, self.selection()) {
+            let read = selection.statistics();
+            let cost = profile.cost(node);
+            cost.series = selection.len() as u64;
+            cost.samples_read += read.samples - before.samples;
+            cost.bytes_read += read.bytes - before.bytes;
+        }
     }
 
     fn make(
@@ -323,21 +364,43 @@ impl Stream {
         worker: &mut Worker,
         visit: &mut Visit<'_>,
     ) -> Result<(), QueryError> {
-        let maps = &self.maps;
-        let mut mapped = |i: usize, row: &mut Row, notes: &mut Notes| {
-            for map in maps {
-                map(row, notes);
-            }
-            visit(i, row, notes)
+        let Some(mut meter) = worker.meter.take() else {
+            return self.make_rows(range, worker, &mut |i, row, notes| {
+                for (_, map) in &self.maps {
+                    map(row, notes);
+                }
+                visit(i, row, notes)
+            });
         };
+        let made = self.make_rows(range, worker, &mut |i, row, notes| {
+            meter.stage(0, row);
+            for (stage, (_, map)) in self.maps.iter().enumerate() {
+                map(row, notes);
+                meter.stage(stage + 1, row);
+            }
+            let visited = visit(i, row, notes);
+            meter.visited();
+            visited
+        });
+        meter.end();
+        worker.meter = Some(meter);
+        made
+    }
+
+    fn make_rows(
+        &self,
+        range: Range<usize>,
+        worker: &mut Worker,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), QueryError> {
         match &self.source {
-            Source::Instant(source) => source.make(range, worker, &mut mapped),
-            Source::Window(source) => source.make(range, worker, &mut mapped),
+            Source::Instant(source) => source.make(range, worker, visit),
+            Source::Window(source) => source.make(range, worker, visit),
             Source::Frame(frame) => {
                 for i in range {
                     worker.pace.advance(&worker.guard, self.grid.count)?;
                     worker.row.copy_from(frame.row(i));
-                    mapped(i, &mut worker.row, &mut worker.notes)?;
+                    visit(i, &mut worker.row, &mut worker.notes)?;
                 }
                 Ok(())
             }

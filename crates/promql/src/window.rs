@@ -86,6 +86,10 @@ impl WindowSource {
         self.input.len()
     }
 
+    pub(crate) fn selection(&self) -> Option<&Arc<dyn Selection>> {
+        self.input.selection()
+    }
+
     pub(crate) fn name(&self, row: usize) -> Name {
         self.input.name(row)
     }
@@ -208,6 +212,13 @@ impl Input {
         match self {
             Input::Selection { selection, .. } => selection.len(),
             Input::Rows { frame, .. } => frame.len(),
+        }
+    }
+
+    pub(crate) fn selection(&self) -> Option<&Arc<dyn Selection>> {
+        match self {
+            Input::Selection { selection, .. } => Some(selection),
+            Input::Rows { .. } => None,
         }
     }
 

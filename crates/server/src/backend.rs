@@ -64,6 +64,14 @@ pub trait Backend: Send + Sync {
     /// on a thread for blocking work.
     fn metrics(&self) -> String;
 
+    /// Whether queries are logged when they end.
+    fn logs_queries(&self) -> bool {
+        false
+    }
+
+    /// Takes one line of the query log, with its line break. Called on a thread for blocking work.
+    fn log_query(&self, _line: &str) {}
+
     /// Sections of the configuration and conditions of the host that a person should know of:
     /// for the page.
     fn notices(&self) -> Vec<String>;

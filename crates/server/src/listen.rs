@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::counters::Going;
 use crate::patience::{PatientBody, Rest};
+use crate::request::Peer;
 use crate::service::Service;
 use crate::watch::{ServedBody, Timeouts, Watch, WatchedStream};
 
@@ -109,8 +110,8 @@ async fn accept(
             accepted = listener.accept() => accepted,
             _ = stopped.changed() => return,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, most likely: others have to close first.
                 tracing::warn!(%error, "a connection was not accepted");
@@ -121,7 +122,7 @@ async fn accept(
         let _ = stream.set_nodelay(true);
         match places.clone().try_acquire_owned() {
             Ok(place) => {
-                tokio::spawn(connection(stream, service.clone(), place, stopped.clone()));
+                tokio::spawn(connection(stream, peer.ip(), service.clone(), place, stopped.clone()));
             }
             Err(_) => {
                 service.counters.refuse("connections");
@@ -141,6 +142,7 @@ async fn refuse(mut stream: TcpStream) {
 
 async fn connection(
     stream: TcpStream,
+    peer: IpAddr,
     service: Arc<Service>,
     place: OwnedSemaphorePermit,
     stopped: watch::Receiver<bool>,
@@ -152,25 +154,33 @@ async fn connection(
         idle: Duration::from_millis(service.app.limits.idle_timeout_ms),
     };
     let Some(config) = service.access.tls() else {
-        return talk(stream, service.clone(), timeouts, stopped).await;
+        return talk(stream, peer, service.clone(), timeouts, stopped).await;
     };
     let handshake = TlsAcceptor::from(config).accept(stream);
     match tokio::time::timeout(timeouts.header, handshake).await {
-        Ok(Ok(stream)) => talk(stream, service.clone(), timeouts, stopped).await,
+        Ok(Ok(stream)) => talk(stream, peer, service.clone(), timeouts, stopped).await,
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => service.counters.refuse("header_timeout"),
     }
 }
 
-async fn talk<S>(stream: S, service: Arc<Service>, timeouts: Timeouts, mut stopped: watch::Receiver<bool>)
-where
+async fn talk<S>(
+    stream: S,
+    peer: IpAddr,
+    service: Arc<Service>,
+    timeouts: Timeouts,
+    mut stopped: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let watch = Watch::new();
     let stream = TokioIo::new(WatchedStream { stream, watch: watch.clone() });
     let handle = {
         let (service, watch) = (service.clone(), watch.clone());
-        service_fn(move |request| answer(service.clone(), watch.clone(), request))
+        service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            answer(service.clone(), watch.clone(), request)
+        })
     };
     let builder = builder(&service);
     let mut conversation = std::pin::pin!(builder.serve_connection(stream, handle));

@@ -47,6 +47,4 @@ pub struct ServerOptions {
     pub query_concurrency: usize,
     /// Bytes of write requests, compressed and decompressed, that are held at once.
     pub write_bytes_in_flight: usize,
-    /// Each query is logged when it ends.
-    pub query_log: bool,
 }

@@ -1,9 +1,12 @@
 //! What a request asks: its parameters, decoded, and their common types.
 
+use std::net::IpAddr;
+
 use http_body_util::BodyExt;
+use hyper::Method;
 use hyper::body::Body;
-use hyper::header::{CONTENT_TYPE, HeaderMap};
-use hyper::{Method, Uri};
+use hyper::header::CONTENT_TYPE;
+use hyper::http::request::Parts;
 use tidewatch_model::parse_duration_ms;
 
 use crate::body::RequestBody;
@@ -25,17 +28,32 @@ const MAX_TIME_TEXT: &str = "292277025-08-18T07:12:54.999999999Z";
 #[derive(Debug, Default)]
 pub(crate) struct Params {
     pairs: Vec<(String, String)>,
+    pub(crate) origin: Origin,
 }
+
+/// Who asked, and how: for the query log.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Origin {
+    /// Absent where no socket is involved.
+    pub client: Option<IpAddr>,
+    pub method: String,
+    pub path: String,
+}
+
+/// The other end of the connection, among a request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub IpAddr);
 
 impl Params {
     /// Reads the address, and the body where it is a form.
-    pub(crate) async fn read(
-        method: &Method,
-        uri: &Uri,
-        headers: &HeaderMap,
-        body: RequestBody,
-    ) -> Result<Params, ApiError> {
-        let mut params = Params::default();
+    pub(crate) async fn read(parts: &Parts, body: RequestBody) -> Result<Params, ApiError> {
+        let Parts { method, uri, headers, extensions, .. } = parts;
+        let origin = Origin {
+            client: extensions.get::<Peer>().map(|peer| peer.0),
+            method: method.to_string(),
+            path: uri.path().to_owned(),
+        };
+        let mut params = Params { pairs: Vec::new(), origin };
         let is_form = headers
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())

@@ -30,6 +30,7 @@ pub(crate) enum Route {
     WalReplay,
     Admin,
     Notices,
+    Explain,
     /// `OPTIONS` on any address of the API: a browser asks whether it may ask.
     Preflight,
     Federate,
@@ -104,6 +105,7 @@ static ROUTES: &[(&str, Accepts, Route)] = &[
     ("/api/v1/admin/tsdb/clean_tombstones", Accepts::PostPut, Route::Admin),
     ("/api/v1/admin/tsdb/snapshot", Accepts::PostPut, Route::Admin),
     ("/api/tidewatch/notices", Accepts::Get, Route::Notices),
+    ("/api/tidewatch/explain", Accepts::GetPost, Route::Explain),
     ("/federate", Accepts::Get, Route::Federate),
     ("/metrics", Accepts::Get, Route::Metrics),
     ("/-/healthy", Accepts::Get, Route::Healthy),

@@ -157,7 +157,7 @@ impl Service {
             Route::Preflight => return reply::empty(StatusCode::NO_CONTENT),
             _ => {}
         }
-        let params = match Params::read(&parts.method, &parts.uri, &parts.headers, body).await {
+        let params = match Params::read(parts, body).await {
             Ok(params) => params,
             Err(error) => return reply::error(&error),
         };
@@ -175,6 +175,7 @@ impl Service {
         Ok(match found.route {
             Route::Query => api::query::instant(self, params).await?,
             Route::QueryRange => api::query::range(self, params).await?,
+            Route::Explain => api::query::explain(self, params).await?,
             Route::QueryExemplars => series::exemplars(self, params)?,
             Route::FormatQuery => expression::format(self, params)?,
             Route::ParseQuery => expression::tree(self, params)?,

@@ -31,6 +31,7 @@ pub(super) fn absent(evaluator: &mut Evaluator<'_>, arg: &Node, grid: Grid) -> R
 pub(crate) fn absent_over_time(
     evaluator: &mut Evaluator<'_>,
     plan: &Window,
+    node: &Node,
     grid: Grid,
 ) -> Result<Frame, QueryError> {
     let labels = match &plan.matrix.source {
@@ -40,7 +41,7 @@ pub(crate) fn absent_over_time(
     // Where something is present, absence is not.
     let present = Window { id: FunctionId::PresentOverTime, ..plan.clone() };
     let source = WindowSource::new(evaluator, &present, grid)?;
-    where_none(evaluator, Stream::of_window(source, grid), labels)
+    where_none(evaluator, Stream::of_window(source, node, grid), labels)
 }
 
 /// One row with a 1 at each step at which the stream has no sample.

@@ -80,7 +80,7 @@ fn fetch(
     }
     let selector =
         Selector { matchers: Arc::from(matchers), shift: shift_of(arg), modifier: None, counts_only: false };
-    let values = Stream::of_selector(evaluator, &selector, arg.pos, grid, false)?.collect(evaluator)?;
+    let values = Stream::of_selector(evaluator, &selector, arg, grid, false)?.collect(evaluator)?;
     for (name, row) in values.rows() {
         if !row.histograms.is_empty() {
             return Err(QueryError::Execution(format!(
@@ -89,7 +89,7 @@ fn fetch(
             )));
         }
     }
-    Stream::of_selector(evaluator, &selector, arg.pos, grid, true)?.collect(evaluator)
+    Stream::of_selector(evaluator, &selector, arg, grid, true)?.collect(evaluator)
 }
 
 /// A text as a pattern that matches it alone.

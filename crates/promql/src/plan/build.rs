@@ -1,5 +1,7 @@
 //! From the parser's tree to a plan.
 
+use std::cell::Cell;
+
 use tidewatch_model::quote;
 use tidewatch_parser::{
     AggregateExpr, At, BinaryExpr, BinaryOp, Call, Duration, Expr, FunctionId, PosRange, UnaryOp, ValueType,
@@ -7,7 +9,7 @@ use tidewatch_parser::{
 };
 
 use super::durations::{QuerySpan, positive, signed};
-use super::{Aggregate, Binary, Kind, Matrix, MatrixSource, Node, Selector, Shift, Window};
+use super::{Aggregate, Binary, Kind, Matrix, MatrixSource, Node, NodeId, Plan, Selector, Shift, Window};
 use crate::binary::scalar_op;
 use crate::context::{EngineOptions, QueryError};
 use crate::functions::{self, is_valid_label};
@@ -20,11 +22,13 @@ pub(crate) fn build(
     step: i64,
     options: &EngineOptions,
     query: Option<&str>,
-) -> Result<Node, QueryError> {
+) -> Result<Plan, QueryError> {
+    let nodes = Cell::new(0);
     let span = QuerySpan { step, range: grid.end().saturating_sub(grid.start) };
-    let builder = Builder { grid, span, options, query, counts: false, buckets: false };
+    let builder = Builder { grid, span, options, query, nodes: &nodes, counts: false, buckets: false };
     let (node, part) = builder.node(expr)?;
-    Ok(wrap(node, part))
+    let root = builder.wrap(node, part);
+    Ok(Plan { root, nodes: nodes.get() as usize })
 }
 
 /// Whether a part of the tree is the same at every step, and worth evaluating once.
@@ -38,19 +42,14 @@ struct Part {
 const VARIES: Part = Part { invariant: false, wrap: false };
 const LITERAL: Part = Part { invariant: true, wrap: false };
 
-fn wrap(node: Node, part: Part) -> Node {
-    if !part.invariant || !part.wrap {
-        return node;
-    }
-    Node { pos: node.pos, value_type: node.value_type, kind: Kind::Invariant(Box::new(node)) }
-}
-
 #[derive(Clone, Copy)]
 struct Builder<'a> {
     grid: Grid,
     span: QuerySpan,
     options: &'a EngineOptions,
     query: Option<&'a str>,
+    /// How many nodes there are so far.
+    nodes: &'a Cell<u32>,
     /// Below a function that asks of histograms their count or sum alone …
     counts: bool,
     /// … and below something that needs their buckets, which then stay.
@@ -58,6 +57,20 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    fn next_id(&self) -> NodeId {
+        let id = self.nodes.get();
+        self.nodes.set(id + 1);
+        NodeId(id)
+    }
+
+    fn wrap(&self, node: Node, part: Part) -> Node {
+        if !part.invariant || !part.wrap {
+            return node;
+        }
+        let (id, pos, value_type) = (self.next_id(), node.pos, node.value_type);
+        Node { id, pos, value_type, kind: Kind::Invariant(Box::new(node)) }
+    }
+
     /// Recursion is bounded: the parser limits the depth of a tree.
     fn node(&self, expr: &Expr) -> Result<(Node, Part), QueryError> {
         let (kind, part) = match expr {
@@ -85,7 +98,7 @@ impl Builder<'_> {
             Expr::Aggregate(aggregate) => self.aggregate(aggregate)?,
             Expr::Call(call) => self.call(call)?,
         };
-        Ok((Node { kind, pos: expr.pos(), value_type: expr.value_type() }, part))
+        Ok((Node { id: self.next_id(), kind, pos: expr.pos(), value_type: expr.value_type() }, part))
     }
 
     fn selector(&self, selector: &VectorSelector, shift: Shift) -> Selector {
@@ -124,7 +137,7 @@ impl Builder<'_> {
                 // Resets between the samples that a subquery picks show in the buckets alone.
                 let (node, part) = Builder { buckets: true, ..*self }.node(&subquery.expr)?;
                 // The inside is wrapped whatever `@` the subquery has.
-                let node = wrap(node, Part { wrap: part.invariant, ..part });
+                let node = self.wrap(node, Part { wrap: part.invariant, ..part });
                 let step = match &subquery.step {
                     Some(step) => positive(step, self.span)?,
                     None => self.options.subquery_step_ms,
@@ -154,7 +167,7 @@ impl Builder<'_> {
             return Ok((Kind::Number(scalar_op(binary.op, *a, *b)), LITERAL));
         }
         let invariant = left.invariant && right.invariant;
-        let (lhs, rhs) = if invariant { (lhs, rhs) } else { (wrap(lhs, left), wrap(rhs, right)) };
+        let (lhs, rhs) = if invariant { (lhs, rhs) } else { (self.wrap(lhs, left), self.wrap(rhs, right)) };
         let plan = Binary {
             op: binary.op,
             lhs,
@@ -187,8 +200,8 @@ impl Builder<'_> {
         grouping.dedup();
         let plan = Aggregate {
             op: aggregate.op,
-            input: if invariant { input } else { wrap(input, part) },
-            param: param.map(|(param, part)| if invariant { param } else { wrap(param, part) }),
+            input: if invariant { input } else { self.wrap(input, part) },
+            param: param.map(|(param, part)| if invariant { param } else { self.wrap(param, part) }),
             grouping,
             without: aggregate.without,
             pos: aggregate.pos,
@@ -219,7 +232,7 @@ impl Builder<'_> {
         let args = call.args.iter().map(|arg| arguments.node(arg)).collect::<Result<Vec<_>, _>>()?;
         let safe = !functions::depends_on_time(call.function.id, args.len());
         let invariant = safe && args.iter().all(|(_, part)| part.invariant);
-        let args = args.into_iter().map(|(arg, part)| if invariant { arg } else { wrap(arg, part) });
+        let args = args.into_iter().map(|(arg, part)| if invariant { arg } else { self.wrap(arg, part) });
         let kind = Kind::Call { id: call.function.id, args: args.collect() };
         Ok((kind, Part { invariant, wrap: invariant }))
     }
@@ -248,7 +261,8 @@ impl Builder<'_> {
             invariant &= part.invariant;
             scalars.push((node, part));
         }
-        let scalars = scalars.into_iter().map(|(node, part)| if invariant { node } else { wrap(node, part) });
+        let scalars =
+            scalars.into_iter().map(|(node, part)| if invariant { node } else { self.wrap(node, part) });
         let window = Window {
             id: call.function.id,
             name: call.function.name,

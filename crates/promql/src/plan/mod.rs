@@ -19,9 +19,22 @@ use tidewatch_parser::{
 
 pub(crate) use build::build;
 
+/// The tree of a query.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub root: Node,
+    /// How many nodes there are: their ids are below.
+    pub nodes: usize,
+}
+
+/// A node's number within its plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NodeId(pub u32);
+
 /// An expression that gives a scalar, a text or a vector.
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
+    pub id: NodeId,
     pub kind: Kind,
     /// Where it stands in the query, for annotations.
     pub pos: PosRange,

@@ -3,6 +3,7 @@
 pub(crate) mod expression;
 pub(crate) mod federate;
 pub(crate) mod query;
+mod query_log;
 pub(crate) mod rules;
 pub(crate) mod series;
 pub(crate) mod status;

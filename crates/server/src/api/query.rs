@@ -13,8 +13,8 @@ use tidewatch_parser::{Expr, parse_expr};
 use tidewatch_promql::{Answer, QueryContext, QueryError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::blocking;
 use super::value::{self, Stats};
+use super::{blocking, query_log};
 use crate::counters::Going;
 use crate::error::{ApiError, ErrorKind};
 use crate::reply::Reply;
@@ -46,7 +46,7 @@ impl Drop for CancelOnDrop {
 
 /// A time or the steps of a range, in milliseconds.
 #[derive(Debug, Clone, Copy)]
-enum When {
+pub(super) enum When {
     At(i64),
     Range { start: i64, end: i64, step: i64 },
 }
@@ -54,11 +54,32 @@ enum When {
 pub(crate) async fn instant(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
     let limit = params.limit()?;
     let at = params.time_or("time", service.app.env.clock.wall_ms())?;
-    run(service, params, When::At(at), limit).await
+    run(service, params, When::At(at), Wanted::Value { limit }).await
 }
 
 pub(crate) async fn range(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
     let limit = params.limit()?;
+    let when = steps(service, params)?;
+    run(service, params, when, Wanted::Value { limit }).await
+}
+
+/// Evaluates a query, at one time or with `start`, `end` and `step`, for what it costs.
+pub(crate) async fn explain(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
+    let when = match params.get("step") {
+        "" => When::At(params.time_or("time", service.app.env.clock.wall_ms())?),
+        _ => steps(service, params)?,
+    };
+    run(service, params, when, Wanted::Plan).await
+}
+
+/// What a caller wants of a query.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Value { limit: Option<usize> },
+    Plan,
+}
+
+fn steps(service: &Service, params: &Params) -> Result<When, ApiError> {
     let start = params.time("start")?;
     let end = params.time("end")?;
     if end < start {
@@ -78,15 +99,10 @@ pub(crate) async fn range(service: &Arc<Service>, params: &Params) -> Result<Rep
             with_thousands(points_max)
         )));
     }
-    run(service, params, When::Range { start, end, step }, limit).await
+    Ok(When::Range { start, end, step })
 }
 
-async fn run(
-    service: &Arc<Service>,
-    params: &Params,
-    when: When,
-    limit: Option<usize>,
-) -> Result<Reply, ApiError> {
+async fn run(service: &Arc<Service>, params: &Params, when: When, wanted: Wanted) -> Result<Reply, ApiError> {
     let began_ns = service.app.env.clock.monotonic_ns();
     let timeout_ms = timeout_ms(service, params)?;
     let expr = parse(service, params)?;
@@ -108,9 +124,11 @@ async fn run(
         memory_bytes: service.app.limits.query_memory_bytes as u64,
         lookback_ms,
         per_step_statistics: params.get("stats") == "all",
+        explain: wanted == Wanted::Plan,
         query: Some(query.clone()),
     };
     let guard = CancelOnDrop(cancel);
+    let origin = params.origin.clone();
     let with_stats = !params.get("stats").is_empty();
     let reply = blocking(service, move |service| {
         // Held until the work is done, even where nobody waits for it any more.
@@ -118,9 +136,16 @@ async fn run(
         let _going = Going::on(&service.counters.queries);
         let result = evaluate(service, &expr, when, &context);
         let total_ns = service.app.env.clock.monotonic_ns() - began_ns;
-        log(service, &query, when, total_ns, &result);
         let timings = Timings { queued_ns, total_ns };
-        result.map(|answer| reply(service, answer, limit, with_stats.then_some(timings)))
+        if service.app.backend.logs_queries() {
+            let now_ms = service.app.env.clock.wall_ms();
+            let line = query_log::line(&origin, &query, when, timings, &result, now_ms);
+            service.app.backend.log_query(&line);
+        }
+        result.map(|answer| match wanted {
+            Wanted::Value { limit } => reply(service, answer, limit, with_stats.then_some(timings)),
+            Wanted::Plan => Ok(plan(answer, timings)),
+        })
     })
     .await?;
     drop(guard);
@@ -175,9 +200,10 @@ fn evaluate(
     }
 }
 
-struct Timings {
-    queued_ns: u64,
-    total_ns: u64,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timings {
+    pub(super) queued_ns: u64,
+    pub(super) total_ns: u64,
 }
 
 fn reply(
@@ -186,7 +212,7 @@ fn reply(
     limit: Option<usize>,
     timings: Option<Timings>,
 ) -> Result<Reply, ApiError> {
-    let Answer { mut value, annotations, statistics } = answer;
+    let Answer { mut value, annotations, statistics, .. } = answer;
     let truncated = truncate(&mut value, limit);
     let least_bytes = value::least_bytes(&value);
     let response_bytes = service.app.limits.response_bytes;
@@ -202,6 +228,21 @@ fn reply(
     Ok(reply.warn(truncated.then_some(TRUNCATED)).annotate(annotations))
 }
 
+/// The plan without the value: who asks where time goes has no use for megabytes of samples.
+fn plan(answer: Answer, Timings { queued_ns, total_ns }: Timings) -> Reply {
+    let Answer { annotations, statistics, plan, .. } = answer;
+    let stats = Stats { queued_ns, total_ns, statistics };
+    let reply = Reply::json(move |json| {
+        json.object(|json| {
+            if let Some(plan) = &plan {
+                value::write_plan(json.key("plan"), plan);
+            }
+            json.key("stats").object(|json| value::write_stats(json, &stats));
+        });
+    });
+    reply.annotate(annotations)
+}
+
 fn truncate(value: &mut Value, limit: Option<usize>) -> bool {
     let limit = limit.unwrap_or(usize::MAX);
     match value {
@@ -210,22 +251,6 @@ fn truncate(value: &mut Value, limit: Option<usize>) -> bool {
         _ => return false,
     }
     true
-}
-
-fn log(service: &Service, query: &str, when: When, total_ns: u64, result: &Result<Answer, QueryError>) {
-    if !service.app.options.query_log {
-        return;
-    }
-    let seconds = total_ns as f64 / 1e9;
-    match result {
-        Ok(answer) => {
-            let samples = answer.statistics.samples_total;
-            tracing::info!(target: "tidewatch::query", query, ?when, seconds, samples, "query");
-        }
-        Err(error) => {
-            tracing::info!(target: "tidewatch::query", query, ?when, seconds, %error, "query failed")
-        }
-    }
 }
 
 /// `11,000`

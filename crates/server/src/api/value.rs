@@ -1,7 +1,7 @@
 //! Query values as JSON, written piece by piece.
 
 use tidewatch_model::{FloatHistogram, InstantSample, RangeSeries, SampleValue, Value};
-use tidewatch_promql::QueryStatistics;
+use tidewatch_promql::{PlanNode, QueryStatistics};
 
 use crate::body::{More, Producer};
 use crate::json::Json;
@@ -219,7 +219,30 @@ fn write_histogram_point(out: &mut Vec<u8>, timestamp: i64, histogram: &FloatHis
     out.push(b']');
 }
 
-fn write_stats(json: &mut Json<'_>, stats: &Stats) {
+/// One node of a plan and those below it. Recursion is bounded by the parser's limit on depth.
+pub(super) fn write_plan(json: &mut Json<'_>, node: &PlanNode) {
+    json.object(|json| {
+        json.key("operation").string(&node.operation);
+        if let Some(subject) = &node.subject {
+            json.key("subject").string(subject);
+        }
+        json.key("once").bool(node.once);
+        json.key("busySeconds").number(node.busy_ns as f64 / 1e9);
+        for (name, count) in [
+            ("series", node.series),
+            ("samplesRead", node.samples_read),
+            ("bytesRead", node.bytes_read),
+            ("rows", node.rows),
+            ("points", node.points),
+            ("bytesHeld", node.bytes_held),
+        ] {
+            json.key(name).integer(count);
+        }
+        json.key("children").array(node.children.iter(), write_plan);
+    });
+}
+
+pub(super) fn write_stats(json: &mut Json<'_>, stats: &Stats) {
     let seconds = |ns: u64| ns as f64 / 1e9;
     let evaluated = seconds(stats.total_ns.saturating_sub(stats.queued_ns));
     json.key("timings").object(|json| {

@@ -361,7 +361,6 @@ pub fn options() -> ServerOptions {
         enable_lifecycle: false,
         query_concurrency: 4,
         write_bytes_in_flight: 64 << 20,
-        query_log: false,
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod arguments;
 mod check;
+mod explain;
 mod junit;
 mod query;
 pub mod serve;
@@ -130,6 +131,8 @@ pub struct Lint {
 
 #[derive(Debug, Subcommand)]
 pub enum Query {
+    /// Run a query for what it costs: its plan with series, samples, bytes and time of each part.
+    Explain(Explain),
     /// Run an instant query.
     Instant {
         #[command(flatten)]
@@ -158,6 +161,27 @@ pub enum Query {
         server: String,
         expr: String,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    #[command(flatten)]
+    pub output: Output,
+    /// When to evaluate: RFC 3339 or Unix seconds; now where absent.
+    #[arg(long, conflicts_with_all = ["start", "end", "step"])]
+    pub time: Option<String>,
+    /// Explain a range query from here.
+    #[arg(long)]
+    pub start: Option<String>,
+    /// … to here; now where absent.
+    #[arg(long)]
+    pub end: Option<String>,
+    /// … at steps of this duration.
+    #[arg(long)]
+    pub step: Option<String>,
+    /// The server: http://host:port
+    pub server: String,
+    pub expr: String,
 }
 
 #[derive(Debug, Args)]

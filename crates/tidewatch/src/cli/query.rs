@@ -10,47 +10,58 @@ use serde_json::Value;
 use tidewatch_net::{Client, HttpClientConfig, Request};
 
 use super::check::OK;
-use super::{Output, Query};
+use super::{Output, Query, explain};
 use crate::{config, time};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 pub fn run(query: &Query, out: &mut dyn Write) -> Result<u8> {
-    let now_ms = time::now_ms();
-    let at = |text: &Option<String>, otherwise: i64| match text {
-        None => Ok(otherwise),
-        Some(text) => {
-            time::parse(text).with_context(|| format!("{text:?} is no time: write RFC 3339 or Unix seconds"))
-        }
-    };
-    let seconds = |ms: i64| (ms as f64 / 1000.0).to_string();
     match query {
+        Query::Explain(arguments) => explain::run(arguments, out),
         Query::Instant { output, time, server, expr } => {
-            let form = [("query", expr.clone()), ("time", seconds(at(time, now_ms)?))];
+            let form = [("query", expr.clone()), at_form(time)?];
             print(&ask(&client(output)?, server, "/api/v1/query", &form, &[])?, &output.format, out)
         }
         Query::Range { output, start, end, step, header, server, expr } => {
-            let end_ms = at(end, now_ms)?;
-            let start_ms = at(start, end_ms - 300_000)?;
-            let step_ms = match step {
-                Some(text) => tidewatch_model::parse_duration_ms(text)
-                    .map_err(|error| anyhow::anyhow!("--step: {error}"))?,
-                // As promtool: 250 points.
-                None => ((end_ms - start_ms) / 250 / 1000 * 1000).max(1000),
-            };
-            let form = [
-                ("query", expr.clone()),
-                ("start", seconds(start_ms)),
-                ("end", seconds(end_ms)),
-                ("step", seconds(step_ms)),
-            ];
+            let [start, end, step] = span_form(start, end, step)?;
+            let form = [("query", expr.clone()), start, end, step];
             print(&ask(&client(output)?, server, "/api/v1/query_range", &form, header)?, &output.format, out)
         }
     }
 }
 
-fn client(output: &Output) -> Result<Client> {
+/// A field of a form.
+pub type Field = (&'static str, String);
+
+fn instant(text: &Option<String>, otherwise_ms: i64) -> Result<i64> {
+    let Some(text) = text else { return Ok(otherwise_ms) };
+    time::parse(text).with_context(|| format!("{text:?} is no time: write RFC 3339 or Unix seconds"))
+}
+
+fn seconds(ms: i64) -> String {
+    (ms as f64 / 1000.0).to_string()
+}
+
+/// The time of an instant query; now where absent.
+pub fn at_form(time: &Option<String>) -> Result<Field> {
+    Ok(("time", seconds(instant(time, time::now_ms())?)))
+}
+
+/// The times of a range query: the last five minutes where absent, in 250 steps as promtool has it.
+pub fn span_form(start: &Option<String>, end: &Option<String>, step: &Option<String>) -> Result<[Field; 3]> {
+    let end_ms = instant(end, time::now_ms())?;
+    let start_ms = instant(start, end_ms - 300_000)?;
+    let step_ms = match step {
+        Some(text) => {
+            tidewatch_model::parse_duration_ms(text).map_err(|error| anyhow::anyhow!("--step: {error}"))?
+        }
+        None => ((end_ms - start_ms) / 250 / 1000 * 1000).max(1000),
+    };
+    Ok([("start", seconds(start_ms)), ("end", seconds(end_ms)), ("step", seconds(step_ms))])
+}
+
+pub fn client(output: &Output) -> Result<Client> {
     let config = match &output.http_config_file {
         Some(file) => config::load_http_client(file)?,
         None => HttpClientConfig::default(),
@@ -59,7 +70,7 @@ fn client(output: &Output) -> Result<Client> {
 }
 
 /// Posts a form and gives `data`.
-fn ask(
+pub fn ask(
     client: &Client,
     server: &str,
     path: &str,

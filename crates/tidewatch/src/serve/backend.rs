@@ -17,6 +17,7 @@ use super::alerting::Alerting;
 use super::committer::Committer;
 use super::jobs::JobHealth;
 use super::metrics;
+use super::query_log::QueryLog;
 use super::rules::Rules;
 use crate::cli::serve::ServeArgs;
 use crate::config::Config;
@@ -44,6 +45,7 @@ pub struct Running {
     pub notices: Vec<String>,
     /// Rule files that the configuration in force names and that do not exist, one sentence each.
     pub missing_files: ArcSwap<Vec<String>>,
+    pub query_log: QueryLog,
     /// How the storage's jobs go.
     pub job_health: JobHealth,
     /// What is scraped where no configuration is given.
@@ -179,6 +181,14 @@ impl Backend for Running {
 
     fn metrics(&self) -> String {
         metrics::render(self)
+    }
+
+    fn logs_queries(&self) -> bool {
+        self.query_log.is_on()
+    }
+
+    fn log_query(&self, line: &str) {
+        self.query_log.write(line);
     }
 
     fn notices(&self) -> Vec<String> {

@@ -13,6 +13,7 @@ mod backend;
 mod committer;
 mod jobs;
 mod metrics;
+mod query_log;
 mod records;
 mod reload;
 mod rules;
@@ -39,6 +40,7 @@ use alerting::Alerting;
 use backend::{AtomicPhase, Running, retention_ms};
 use committer::Committer;
 use jobs::JobHealth;
+use query_log::QueryLog;
 use rules::{RuleContext, Rules};
 
 /// How long open work may take at the end.
@@ -121,6 +123,7 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
         phase: AtomicPhase::default(),
         notices,
         missing_files: ArcSwap::default(),
+        query_log: QueryLog::default(),
         job_health: JobHealth::default(),
         default_jobs: OnceLock::new(),
     });
@@ -281,7 +284,6 @@ fn server_options(arguments: &ServeArgs) -> ServerOptions {
         enable_lifecycle: arguments.enable_lifecycle,
         query_concurrency: arguments.query_concurrency(),
         write_bytes_in_flight: 256 << 20,
-        query_log: false,
     }
 }
 

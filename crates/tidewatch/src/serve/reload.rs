@@ -115,6 +115,7 @@ pub async fn apply(
     if running.arguments.config_file.is_none() {
         scrape.extend(default_jobs(running, service, &config));
     }
+    running.query_log.switch(&*running.env.disk, config.global.query_log_file.as_deref())?;
     running.scrape.apply(scrape)?;
 
     let (endpoints, dropped) = endpoints(&config.alertmanagers);

@@ -1,0 +1,59 @@
+//! The file that `global.query_log_file` names: opened anew at each reload, so that it can be rotated.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use parking_lot::Mutex;
+use tidewatch_env::{Disk, File, Open};
+
+#[derive(Default)]
+pub struct QueryLog {
+    /// Guards the file against lines that mix.
+    file: Mutex<Option<Target>>,
+    /// Whether there is one: asked for each query.
+    on: AtomicBool,
+}
+
+struct Target {
+    path: PathBuf,
+    file: Arc<dyn File>,
+    /// A full disk is told once, and not once a query.
+    failed: bool,
+}
+
+impl QueryLog {
+    /// Appends to `path` from now on, or to nothing.
+    pub fn switch(&self, disk: &dyn Disk, path: Option<&Path>) -> Result<()> {
+        let target = match path {
+            None => None,
+            Some(path) => {
+                let how = if disk.exists(path)? { Open::Write } else { Open::Create };
+                let file =
+                    disk.open(path, how).with_context(|| format!("open the query log {}", path.display()))?;
+                Some(Target { path: path.to_owned(), file, failed: false })
+            }
+        };
+        self.on.store(target.is_some(), Ordering::Relaxed);
+        *self.file.lock() = target;
+        Ok(())
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
+    }
+
+    /// Writes one line. A query does not fail for its log.
+    pub fn write(&self, line: &str) {
+        let mut target = self.file.lock();
+        let Some(target) = &mut *target else { return };
+        match target.file.append(line.as_bytes()) {
+            Ok(()) => target.failed = false,
+            Err(error) if !std::mem::replace(&mut target.failed, true) => {
+                tracing::error!(file = %target.path.display(), %error, "queries are not logged");
+            }
+            Err(_) => {}
+        }
+    }
+}
