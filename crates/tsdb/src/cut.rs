@@ -18,6 +18,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tidewatch_storage::{RunValues, Scratch, Selection, TimeRange};
@@ -29,6 +30,7 @@ use crate::head::registry::SeriesId;
 use crate::jobs::{JobError, SLICE_SERIES};
 use crate::log::{write_cut_begin, write_cut_end};
 use crate::options::BLOCK_MS;
+use crate::resolve::Resolution;
 use crate::select::DbSelection;
 
 impl Db {
@@ -82,12 +84,10 @@ impl Db {
             if self.is_stopping() {
                 return Err(JobError::Stopped);
             }
-            write_slice(
-                &mut writer,
-                &DbSelection::of_head(self.head.cut_snapshot(slice, range)),
-                range,
-                &mut scratch,
-            )?;
+            let resolution = Resolution::of_head(&self.head.directory.read(), slice);
+            let head = self.head.cut_snapshot(&resolution, range);
+            let selection = DbSelection::of_head(Arc::new(resolution), head);
+            write_slice(&mut writer, &selection, range, &mut scratch)?;
         }
         let meta = writer.finish()?;
         Ok(meta.map(|meta| Block::open(&self.env, &block_path(&dir, meta.id))).transpose()?)

@@ -1,5 +1,6 @@
 //! The database: head, log and blocks as one, behind the traits of `storage`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -21,7 +22,8 @@ use crate::image::Images;
 use crate::jobs::JobState;
 use crate::options::{DbOptions, OpenError};
 use crate::recover;
-use crate::select::{DbSelection, damaged, overlaps};
+use crate::resolve::Resolutions;
+use crate::select::{DbSelection, blocks_within, damaged, overlaps};
 use crate::status::{Cardinality, Counters, DbStatus};
 
 /// A database of series.
@@ -40,6 +42,7 @@ pub struct Db {
     /// Files and log; `None` in memory.
     pub(crate) files: Option<Files>,
     pub(crate) blocks: Blocks,
+    resolutions: Resolutions,
     /// What the jobs remember.
     pub(crate) jobs: Mutex<JobState>,
     /// Held by the job that runs.
@@ -149,6 +152,7 @@ impl Db {
         Db {
             head: Head::new(env.entropy.next_u64()),
             blocks: Blocks::default(),
+            resolutions: Resolutions::default(),
             jobs: Mutex::default(),
             running: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -352,10 +356,16 @@ impl AtomicCounters {
 impl Select for Db {
     fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Box<dyn Selection>, SelectError> {
         self.check_complete()?;
-        // The head first: what a cut takes from it meanwhile is in the list that is taken next.
-        let head = self.head.snapshot(matchers, range);
-        let selection = DbSelection::new(head, &self.blocks.list(), matchers, range);
-        Ok(Box::new(selection.map_err(damaged)?))
+        loop {
+            let list = self.blocks.list();
+            let blocks = blocks_within(&list, range);
+            let resolution = self.resolutions.resolve(&self.head, &blocks, matchers).map_err(damaged)?;
+            let head = self.head.snapshot(&resolution, range);
+            // What a cut has taken from the head meanwhile is in a block that is not in the list.
+            if Arc::ptr_eq(&list, &self.blocks.list()) {
+                return Ok(Box::new(DbSelection::new(resolution, head, blocks)));
+            }
+        }
     }
 
     fn label_names(

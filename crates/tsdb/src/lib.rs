@@ -31,6 +31,7 @@ mod jobs;
 mod log;
 mod options;
 mod recover;
+mod resolve;
 mod select;
 mod status;
 mod wire;

@@ -1,6 +1,6 @@
 //! A resolved selector over head and blocks.
 //!
-//! A series' samples may lie in several places. Where the places follow one another in time,
+//! The selector's series are resolved elsewhere (`resolve`). A series' samples may lie in several places. Where the places follow one another in time,
 //! their runs are handed on as they are; where they overlap (samples out of order, a block cut
 //! beside another), the columns are merged, and of two samples at one time the one that was
 //! stored first stays: blocks before the head, older blocks before newer ones.
@@ -9,23 +9,23 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tidewatch_model::{Labels, Matcher, Sample};
+use tidewatch_model::{Labels, Sample};
 use tidewatch_storage::{
     ClockId, Latest, Run, RunValues, Scratch, SelectError, Selection, Statistics, TimeRange,
 };
 
 use crate::block::{Block, BlockError, Cursor};
 use crate::head::read::{HeadSnapshot, RunView};
+use crate::resolve::{Part, Resolution};
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct DbSelection {
+    resolution: Arc<Resolution>,
     head: HeadSnapshot,
-    /// Those that overlap the selector's range, by time.
+    /// Those of the resolution.
     blocks: Vec<Arc<Block>>,
     series: Vec<Entry>,
-    /// Where the series of the entries stand in blocks.
-    parts: Vec<Part>,
     samples: AtomicU64,
     bytes: AtomicU64,
 }
@@ -33,20 +33,18 @@ pub(crate) struct DbSelection {
 /// One series.
 #[derive(Debug)]
 struct Entry {
-    labels: Labels,
-    /// Its number in the head's snapshot.
-    head: Option<u32>,
-    /// Its places in blocks, by the blocks' times.
-    parts: Range<u32>,
+    /// Its number in the resolution, and in the head's snapshot.
+    resolved: u32,
+    in_head: bool,
     /// Whether its places follow one another in time, in the order in which they stand here.
     apart: bool,
 }
 
-/// A series in a block.
-#[derive(Debug, Clone, Copy)]
-struct Part {
-    block: u32,
-    series: u32,
+impl Entry {
+    /// Its number in the head's snapshot, if it has samples there.
+    fn head(&self) -> Option<usize> {
+        self.in_head.then_some(self.resolved as usize)
+    }
 }
 
 /// Clock ids of the head have this bit, those of blocks do not.
@@ -63,66 +61,46 @@ pub(crate) fn overlaps(block: &Block, range: TimeRange) -> bool {
     block.meta().min_ms <= range.end && block.meta().max_ms >= range.start
 }
 
+/// The blocks that a selector over a range looks at, by time.
+pub(crate) fn blocks_within(blocks: &[Arc<Block>], range: TimeRange) -> Vec<Arc<Block>> {
+    let mut blocks: Vec<Arc<Block>> = blocks.iter().filter(|block| overlaps(block, range)).cloned().collect();
+    blocks.sort_by_key(|block| block.meta().min_ms);
+    blocks
+}
+
 impl DbSelection {
+    /// `head` and `blocks` are what the resolution's series have there.
     pub(crate) fn new(
+        resolution: Arc<Resolution>,
         head: HeadSnapshot,
-        blocks: &[Arc<Block>],
-        matchers: &[Matcher],
-        range: TimeRange,
-    ) -> Result<DbSelection, BlockError> {
-        let mut blocks: Vec<Arc<Block>> =
-            blocks.iter().filter(|block| overlaps(block, range)).cloned().collect();
-        blocks.sort_by_key(|block| block.meta().min_ms);
-        let mut found: Vec<(Labels, Option<Part>, u32)> = Vec::with_capacity(head.series.len());
-        for (at, block) in blocks.iter().enumerate() {
-            let mut cursor = Cursor::default();
-            for series in &block.select(matchers)? {
-                found.push((block.labels(&mut cursor, series)?, Some(Part { block: at as u32, series }), 0));
-            }
-        }
-        found.extend(
-            head.series.iter().enumerate().map(|(at, series)| (series.labels.clone(), None, at as u32)),
-        );
-        // Stable, so the places of a series stay in order; and fast on lists that are sorted already.
-        found.sort_by(|a, b| a.0.cmp(&b.0));
+        blocks: Vec<Arc<Block>>,
+    ) -> DbSelection {
         let mut selection = DbSelection {
+            series: Vec::with_capacity(resolution.series.len()),
+            resolution,
             head,
             blocks,
-            series: Vec::with_capacity(found.len()),
-            parts: Vec::new(),
             samples: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         };
-        found.into_iter().for_each(|(labels, part, in_head)| selection.add(labels, part, in_head));
-        for at in 0..selection.series.len() {
-            selection.series[at].apart = selection.is_apart(&selection.series[at]);
+        for (at, resolved) in selection.resolution.series.iter().enumerate() {
+            let in_head = selection.head.has(at);
+            if in_head || !selection.resolution.parts(resolved).is_empty() {
+                let mut entry = Entry { resolved: at as u32, in_head, apart: true };
+                entry.apart = selection.is_apart(&entry);
+                selection.series.push(entry);
+            }
         }
-        Ok(selection)
+        selection
     }
 
     /// A selection of the head's samples alone.
-    pub(crate) fn of_head(head: HeadSnapshot) -> DbSelection {
-        let nothing = TimeRange { start: 0, end: 0 };
-        DbSelection::new(head, &[], &[], nothing).expect("no block, so none is damaged")
-    }
-
-    fn add(&mut self, labels: Labels, part: Option<Part>, in_head: u32) {
-        if self.series.last().is_none_or(|last| last.labels != labels) {
-            let start = self.parts.len() as u32;
-            self.series.push(Entry { labels, head: None, parts: start..start, apart: true });
-        }
-        let entry = self.series.last_mut().expect("pushed above");
-        match part {
-            Some(part) => {
-                self.parts.push(part);
-                entry.parts.end += 1;
-            }
-            None => entry.head = Some(in_head),
-        }
+    pub(crate) fn of_head(resolution: Arc<Resolution>, head: HeadSnapshot) -> DbSelection {
+        DbSelection::new(resolution, head, Vec::new())
     }
 
     fn parts(&self, entry: &Entry) -> &[Part] {
-        &self.parts[entry.parts.start as usize..entry.parts.end as usize]
+        self.resolution.parts(&self.resolution.series[entry.resolved as usize])
     }
 
     /// The places in the order in which they were stored, which decides among samples of one time.
@@ -141,8 +119,7 @@ impl DbSelection {
             }
             newest = Some(meta.max_ms);
         }
-        let Some(head) = entry.head else { return true };
-        let head = head as usize;
+        let Some(head) = entry.head() else { return true };
         let oldest = self.head.runs(head).next().and_then(|run| run.timestamps().first().copied());
         self.head.late(head).is_empty()
             && newest.is_none_or(|newest| oldest.is_none_or(|oldest| newest < oldest))
@@ -172,7 +149,7 @@ impl DbSelection {
                 return Ok(flow);
             }
         }
-        for run in entry.head.into_iter().flat_map(|head| self.head.runs(head as usize)) {
+        for run in entry.head().into_iter().flat_map(|head| self.head.runs(head)) {
             let rows = rows_within(run.timestamps(), range);
             if rows.is_empty() {
                 continue;
@@ -229,13 +206,13 @@ impl DbSelection {
             self.samples.fetch_add(columns.times.len() as u64, Ordering::Relaxed);
             merged = merged.merge(columns);
         }
-        let Some(head) = entry.head else { return Ok(merged) };
+        let Some(head) = entry.head() else { return Ok(merged) };
         let mut columns = Columns::default();
-        for run in self.head.runs(head as usize) {
+        for run in self.head.runs(head) {
             self.decode(&run, &mut columns.values)?;
             columns.times.extend_from_slice(run.timestamps());
         }
-        let late = within(self.head.late(head as usize), range);
+        let late = within(self.head.late(head), range);
         let (times, values) = late.iter().map(|sample| (sample.timestamp, sample.value)).unzip();
         Ok(merged.merge(columns.within(range)).merge(Columns { times, values }))
     }
@@ -257,8 +234,8 @@ impl DbSelection {
         worker: &mut Worker<'_>,
     ) -> Result<Option<Sample>, SelectError> {
         let entry = &self.series[series];
-        let mut newest = match entry.head {
-            Some(head) => self.newest_in_head(head as usize, after, at, worker.scratch)?,
+        let mut newest = match entry.head() {
+            Some(head) => self.newest_in_head(head, after, at, worker.scratch)?,
             None => None,
         };
         if entry.apart {
@@ -339,7 +316,7 @@ impl Selection for DbSelection {
     }
 
     fn labels(&self, series: usize) -> &Labels {
-        &self.series[series].labels
+        &self.resolution.series[self.series[series].resolved as usize].labels
     }
 
     fn scan(

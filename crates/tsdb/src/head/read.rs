@@ -9,20 +9,22 @@ use std::ops::Range;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
-use tidewatch_model::{Labels, Matcher, Sample};
+use tidewatch_model::{Matcher, Sample};
 use tidewatch_storage::TimeRange;
 
 use super::cells::{NONE, decode_tokens};
 use super::registry::{Registry, SeriesId};
 use super::sealed::ChunkBytes;
 use super::shard::{Open, Shard};
-use super::{Directory, Head, SHARDS};
+use super::{Directory, Head};
 use crate::index::{Index, postings_for_matchers};
+use crate::resolve::Resolution;
 
-/// The series of a selector that have samples in the head, sorted by labels.
+/// What the series of a resolution have in the head.
 #[derive(Debug, Default)]
 pub(crate) struct HeadSnapshot {
-    pub(crate) series: Vec<SnapshotSeries>,
+    /// One for each series of the resolution.
+    series: Vec<SnapshotSeries>,
     runs: Vec<SnapshotRun>,
     /// Rows of all clocks, one after the other.
     rows: Vec<i64>,
@@ -32,9 +34,8 @@ pub(crate) struct HeadSnapshot {
     late: Vec<Sample>,
 }
 
-#[derive(Debug)]
-pub(crate) struct SnapshotSeries {
-    pub(crate) labels: Labels,
+#[derive(Debug, Default, Clone)]
+struct SnapshotSeries {
     /// Ascending in time.
     runs: Range<u32>,
     late: Range<u32>,
@@ -69,60 +70,40 @@ pub(crate) struct RunView<'a> {
     run: &'a SnapshotRun,
 }
 
-/// A series before its labels are spelled out.
-struct Found {
-    id: SeriesId,
-    runs: Range<u32>,
-    late: Range<u32>,
-}
-
 impl Head {
-    /// Copies what a selector needs: the series that satisfy `matchers` and have samples in `range`.
-    pub(crate) fn snapshot(&self, matchers: &[Matcher], range: TimeRange) -> HeadSnapshot {
-        let directory = self.directory.read();
-        let ids = directory.matching(matchers);
-        self.snapshot_of(&directory, ids.iter().map(SeriesId), range, |shard, id| {
-            shard.late.get(&id).map_or(&[], Vec::as_slice)
-        })
+    /// Copies what a selector needs: what its series have in `range`.
+    pub(crate) fn snapshot(&self, resolution: &Resolution, range: TimeRange) -> HeadSnapshot {
+        self.snapshot_of(resolution, range, |shard, id| shard.late.get(&id).map_or(&[], Vec::as_slice))
     }
 
     /// Copies the part that the cut under way has of some series.
-    pub(crate) fn cut_snapshot(&self, ids: &[SeriesId], range: TimeRange) -> HeadSnapshot {
-        let directory = self.directory.read();
-        self.snapshot_of(&directory, ids.iter().copied(), range, Shard::cutting)
+    pub(crate) fn cut_snapshot(&self, resolution: &Resolution, range: TimeRange) -> HeadSnapshot {
+        self.snapshot_of(resolution, range, Shard::cutting)
     }
 
     fn snapshot_of(
         &self,
-        directory: &Directory,
-        ids: impl Iterator<Item = SeriesId>,
+        resolution: &Resolution,
         range: TimeRange,
         late_of: impl for<'a> Fn(&'a Shard, SeriesId) -> &'a [Sample],
     ) -> HeadSnapshot {
-        let mut of_shard: [Vec<SeriesId>; SHARDS] = Default::default();
-        ids.for_each(|id| of_shard[Shard::of(id)].push(id));
-        let mut snapshot = HeadSnapshot::default();
-        let mut found = Vec::new();
-        for (shard, ids) in self.shards.iter().zip(of_shard).filter(|(_, ids)| !ids.is_empty()) {
+        let series = vec![SnapshotSeries::default(); resolution.series.len()];
+        let mut snapshot = HeadSnapshot { series, ..HeadSnapshot::default() };
+        for (shard, of_shard) in self.shards.iter().zip(&resolution.of_shards) {
+            if of_shard.is_empty() {
+                continue;
+            }
             let shard = shard.lock();
             let mut clocks = HashMap::new();
-            for id in ids {
+            for at in of_shard {
+                let id = resolution.series[*at as usize].head.expect("listed as one of the head");
                 let Some(open) = shard.get(id) else { continue };
                 let runs = snapshot.copy_runs(&shard, open, range, &mut clocks);
                 let late = if open.has_late { late_of(&shard, id) } else { &[] };
                 let late = snapshot.copy_late(late, range);
-                if !runs.is_empty() || !late.is_empty() {
-                    found.push(Found { id, runs, late });
-                }
+                snapshot.series[*at as usize] = SnapshotSeries { runs, late };
             }
         }
-        found.sort_unstable_by(|a, b| compare(&directory.registry, a.id, b.id));
-        let series = |Found { id, runs, late }| SnapshotSeries {
-            labels: directory.registry.to_labels(id),
-            runs,
-            late,
-        };
-        snapshot.series = found.into_iter().map(series).collect();
         snapshot
     }
 
@@ -182,7 +163,7 @@ impl Head {
 const IN_MEMORY: &str = "the head's index is in memory and can not be damaged";
 
 impl Directory {
-    fn matching(&self, matchers: &[Matcher]) -> RoaringBitmap {
+    pub(crate) fn matching(&self, matchers: &[Matcher]) -> RoaringBitmap {
         postings_for_matchers(&self.index(), matchers).expect(IN_MEMORY)
     }
 
@@ -301,6 +282,13 @@ impl HeadSnapshot {
         start..self.late.len() as u32
     }
 
+    /// Whether a series has samples.
+    pub(crate) fn has(&self, series: usize) -> bool {
+        let SnapshotSeries { runs, late } = &self.series[series];
+        !runs.is_empty() || !late.is_empty()
+    }
+
+    /// The runs of a series, by its number in the resolution.
     pub(crate) fn runs(&self, series: usize) -> impl DoubleEndedIterator<Item = RunView<'_>> {
         let range = &self.series[series].runs;
         self.runs[range.start as usize..range.end as usize].iter().map(|run| RunView { snapshot: self, run })
