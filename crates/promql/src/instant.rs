@@ -87,7 +87,8 @@ impl InstantSource {
     }
 
     fn fill(&self, samples: &Samples, bounds: &mut BoundsCache, row: &mut Row) {
-        let (floats, histograms) = bounds.bounds(&self.windows, samples);
+        let (places, histograms) = bounds.places(&self.windows, samples);
+        let floats = &places.bounds;
         if samples.histograms.is_empty() {
             for (step, bound) in floats.iter().enumerate() {
                 if let Some(i) = last(*bound) {

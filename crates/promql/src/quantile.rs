@@ -9,24 +9,41 @@ use crate::notes::Notes;
 /// The φ-quantile of `values`, which are sorted on the way, NaN first; between two values by
 /// weight. NaN of nothing, −∞ below 0, +∞ above 1.
 pub(crate) fn quantile(q: f64, values: &mut [f64]) -> f64 {
-    if values.is_empty() || q.is_nan() {
-        return f64::NAN;
+    let (lower, weight) = match rank(q, values.len()) {
+        Ok(rank) => rank,
+        Err(without) => return without,
+    };
+    let (_, low, above) = values.select_nth_unstable_by(lower, nan_first);
+    let low = *low;
+    let high = above.iter().copied().min_by(nan_first).unwrap_or(low);
+    low * (1.0 - weight) + high * weight
+}
+
+/// As [`quantile`], of values that are sorted already.
+pub(crate) fn of_sorted(q: f64, values: &[f64]) -> f64 {
+    match rank(q, values.len()) {
+        Ok((lower, weight)) => {
+            let high = values[(lower + 1).min(values.len() - 1)];
+            values[lower] * (1.0 - weight) + high * weight
+        }
+        Err(without) => without,
+    }
+}
+
+/// The index of the value below a quantile, and the weight of the one after it; or the quantile
+/// that needs no values.
+fn rank(q: f64, count: usize) -> Result<(usize, f64), f64> {
+    if count == 0 || q.is_nan() {
+        return Err(f64::NAN);
     }
     if q < 0.0 {
-        return f64::NEG_INFINITY;
+        return Err(f64::NEG_INFINITY);
     }
     if q > 1.0 {
-        return f64::INFINITY;
+        return Err(f64::INFINITY);
     }
-    let count = values.len() as f64;
-    let rank = q * (count - 1.0);
-    let lower = rank.floor().max(0.0);
-    let upper = (lower + 1.0).min(count - 1.0);
-    let weight = rank - rank.floor();
-    let (_, low, above) = values.select_nth_unstable_by(lower as usize, nan_first);
-    let low = *low;
-    let high = if upper > lower { above.iter().copied().min_by(nan_first).unwrap_or(low) } else { low };
-    low * (1.0 - weight) + high * weight
+    let rank = q * (count as f64 - 1.0);
+    Ok((rank.floor() as usize, rank - rank.floor()))
 }
 
 /// Ascending, NaN before all numbers.

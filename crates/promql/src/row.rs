@@ -103,6 +103,12 @@ impl Row {
         self.present.iter().all(|word| *word == 0)
     }
 
+    /// Whether every step is present.
+    pub(crate) fn is_full(&self) -> bool {
+        let present: u32 = self.present.iter().map(|word| word.count_ones()).sum();
+        present as usize == self.values.len()
+    }
+
     /// Replaces every float by what `map` makes of it. Absent steps are computed too, which
     /// costs less than asking and changes nothing.
     pub(crate) fn map_floats(&mut self, map: impl Fn(f64) -> f64) {

@@ -7,6 +7,7 @@ use tidewatch_model::histogram::CounterResetHint;
 use tidewatch_model::{FloatHistogram, is_stale};
 use tidewatch_storage::{Run, RunValues};
 
+use crate::functions::Extrapolation;
 use crate::grid::Grid;
 use crate::plan::Shift;
 
@@ -23,7 +24,8 @@ pub(crate) struct Samples {
     pub histograms: Vec<Arc<FloatHistogram>>,
     pub histogram_starts: Vec<i64>,
     histogram_bytes: usize,
-    /// How many resets lie at or before each float, for the functions that ask.
+    /// How many resets lie at or before each float, for the functions that ask; empty where there
+    /// is none.
     pub resets: Vec<u32>,
     /// The newest histogram with its buckets, where those are not kept.
     previous: Option<FloatHistogram>,
@@ -162,6 +164,11 @@ impl Samples {
     /// Counts the places where a float is below the one before it.
     pub(crate) fn count_resets(&mut self) {
         self.resets.clear();
+        let pairs = self.values.iter().zip(self.values.get(1..).unwrap_or(&[]));
+        // Most counters are never reset: this pass has no branch and no result to carry.
+        if !pairs.fold(false, |any, (before, after)| any | (after < before)) {
+            return;
+        }
         self.resets.reserve(self.values.len());
         let (mut count, mut previous) = (0, f64::NEG_INFINITY);
         for value in &self.values {
@@ -169,6 +176,11 @@ impl Samples {
             previous = *value;
             self.resets.push(count);
         }
+    }
+
+    /// How many resets lie between two floats.
+    pub(crate) fn resets_between(&self, first: usize, last: usize) -> u32 {
+        if self.resets.is_empty() { 0 } else { self.resets[last] - self.resets[first] }
     }
 }
 
@@ -227,11 +239,31 @@ impl Windows {
     }
 }
 
-/// Remembers the bounds of clocks, as the series of one target share theirs.
+/// Where the windows lie in a column of times, and what follows from the times alone.
+#[derive(Default)]
+pub(crate) struct Places {
+    pub bounds: Bounds,
+    /// Samples of all windows, each counted as often as a window has it.
+    pub samples: u64,
+    /// How growth extrapolates in each window of several samples; empty until a kernel asks.
+    pub extrapolations: Vec<Extrapolation>,
+    /// The steps of `extrapolations`.
+    pub extrapolated: Vec<u64>,
+}
+
+impl Places {
+    fn locate(&mut self, windows: &Windows, times: &[i64]) {
+        windows.bounds(times, &mut self.bounds);
+        self.samples = self.bounds.iter().map(|(low, high)| u64::from(high - low)).sum();
+        self.extrapolations.clear();
+    }
+}
+
+/// Remembers the places of clocks, as the series of one target share theirs.
 #[derive(Default)]
 pub(crate) struct BoundsCache {
-    known: HashMap<Box<[u64]>, Bounds>,
-    scratch: Bounds,
+    known: HashMap<Box<[u64]>, Places>,
+    scratch: Places,
     histograms: Bounds,
     /// All of `histograms` are empty windows.
     no_histograms: bool,
@@ -241,8 +273,8 @@ pub(crate) struct BoundsCache {
 const CLOCKS_MAX: usize = 256;
 
 impl BoundsCache {
-    /// Bounds of the floats and of the histograms of `samples`.
-    pub(crate) fn bounds(&mut self, windows: &Windows, samples: &Samples) -> (&[Bound], &[Bound]) {
+    /// Places of the floats and bounds of the histograms of `samples`.
+    pub(crate) fn places(&mut self, windows: &Windows, samples: &Samples) -> (&mut Places, &[Bound]) {
         if !samples.histogram_times.is_empty() || self.histograms.len() != windows.grid.count {
             windows.bounds(&samples.histogram_times, &mut self.histograms);
             self.no_histograms = samples.histogram_times.is_empty();
@@ -251,17 +283,17 @@ impl BoundsCache {
             self.no_histograms = true;
         }
         if !samples.clocked || samples.clocks.is_empty() {
-            windows.bounds(&samples.times, &mut self.scratch);
-            return (&self.scratch, &self.histograms);
+            self.scratch.locate(windows, &samples.times);
+            return (&mut self.scratch, &self.histograms);
         }
         if !self.known.contains_key(&samples.clocks[..]) {
             if self.known.len() == CLOCKS_MAX {
                 self.known.clear();
             }
-            let mut bounds = Bounds::new();
-            windows.bounds(&samples.times, &mut bounds);
-            self.known.insert(samples.clocks.as_slice().into(), bounds);
+            let mut places = Places::default();
+            places.locate(windows, &samples.times);
+            self.known.insert(samples.clocks.as_slice().into(), places);
         }
-        (&self.known[&samples.clocks[..]], &self.histograms)
+        (self.known.get_mut(&samples.clocks[..]).expect("inserted above"), &self.histograms)
     }
 }

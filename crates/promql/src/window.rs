@@ -16,7 +16,7 @@ use crate::grid::Grid;
 use crate::notes::Notes;
 use crate::plan::{Matrix, MatrixSource, Window};
 use crate::row::{Cell, Row, histogram_samples};
-use crate::samples::{BoundsCache, Reading, Samples, Windows};
+use crate::samples::{Bound, BoundsCache, Places, Reading, Samples, Windows};
 use crate::stream::{Visit, Worker, scan};
 
 /// Rows of a function over a range.
@@ -135,9 +135,9 @@ impl WindowSource {
             pos: self.call.first_pos,
             starts: self.start_timestamps,
         };
-        let (floats, histograms) = bounds.bounds(&self.windows, samples);
-        count(tally, samples, floats, histograms);
-        functions::apply_window(&self.call, &view, floats, histograms, row, notes)?;
+        let (places, histograms) = bounds.places(&self.windows, samples);
+        count(tally, samples, places, histograms);
+        functions::apply_window(&self.call, &view, places, histograms, row, notes)?;
         self.check_counter(labels, row, notes);
         Ok(())
     }
@@ -293,9 +293,13 @@ fn unhinted(histogram: &Arc<FloatHistogram>) -> Arc<FloatHistogram> {
 }
 
 /// Counts the samples of all windows for the statistics.
-fn count(tally: &mut Tally, samples: &Samples, floats: &[(u32, u32)], histograms: &[(u32, u32)]) {
-    for (step, (low, high)) in floats.iter().enumerate() {
-        tally.add(step, u64::from(high - low));
+fn count(tally: &mut Tally, samples: &Samples, floats: &Places, histograms: &[Bound]) {
+    if tally.per_step.is_empty() {
+        tally.total += floats.samples;
+    } else {
+        for (step, (low, high)) in floats.bounds.iter().enumerate() {
+            tally.add(step, u64::from(high - low));
+        }
     }
     if samples.histograms.is_empty() {
         return;
@@ -307,8 +311,8 @@ fn count(tally: &mut Tally, samples: &Samples, floats: &[(u32, u32)], histograms
 }
 
 /// The bounds of a single window, for a matrix that is the whole query.
-pub(crate) fn single_bounds(windows: &Windows, samples: &Samples) -> ((u32, u32), (u32, u32)) {
+pub(crate) fn single_bounds(windows: &Windows, samples: &Samples) -> (Bound, Bound) {
     let mut cache = BoundsCache::default();
-    let (floats, histograms) = cache.bounds(windows, samples);
-    (floats[0], histograms[0])
+    let (floats, histograms) = cache.places(windows, samples);
+    (floats.bounds[0], histograms[0])
 }

@@ -36,14 +36,11 @@ pub struct Reconciled {
 /// (Kahan's summation as improved by Neumaier).
 #[inline]
 pub fn kahan_inc(value: f64, sum: &mut f64, compensation: &mut f64) {
+    // Choices and no branches, so that a loop over columns becomes one of vectors.
     let total = *sum + value;
-    if total.is_infinite() {
-        *compensation = 0.0;
-    } else if sum.abs() >= value.abs() {
-        *compensation += (*sum - total) + value;
-    } else {
-        *compensation += (value - total) + *sum;
-    }
+    let (large, small) = if sum.abs() >= value.abs() { (*sum, value) } else { (value, *sum) };
+    let lost = *compensation + ((large - total) + small);
+    *compensation = if total.is_infinite() { 0.0 } else { lost };
     *sum = total;
 }
 

@@ -145,6 +145,12 @@ impl States {
             AggregateOp::Sum => {
                 let counts = &mut self.counts[places.clone()];
                 let (sums, rests) = (&mut self.values[places.clone()], &mut self.compensations[places]);
+                if row.is_full() {
+                    counts.iter_mut().for_each(|count| *count += 1.0);
+                    let states = sums.iter_mut().zip(rests);
+                    states.zip(&row.values).for_each(|((sum, rest), value)| kahan_inc(*value, sum, rest));
+                    return;
+                }
                 for (step, value) in present {
                     counts[step] += 1.0;
                     kahan_inc(value, &mut sums[step], &mut rests[step]);
@@ -152,7 +158,10 @@ impl States {
             }
             AggregateOp::Count | AggregateOp::Group => {
                 let counts = &mut self.counts[places];
-                present.for_each(|(step, _)| counts[step] += 1.0);
+                match row.is_full() {
+                    true => counts.iter_mut().for_each(|count| *count += 1.0),
+                    false => present.for_each(|(step, _)| counts[step] += 1.0),
+                }
             }
             _ => present.for_each(|(step, value)| self.fold_float(first + step, value)),
         }

@@ -19,6 +19,7 @@ pub(crate) use absent::{absent_over_time, is_absent};
 pub(crate) use date::civil_from_days;
 pub(crate) use element::{RowMap, negate, row_map};
 pub(crate) use labels::is_valid_label;
+pub(crate) use rate::Extrapolation;
 pub(crate) use window::{WindowCall, apply_window};
 
 use crate::context::QueryError;

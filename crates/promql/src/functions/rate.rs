@@ -6,7 +6,8 @@ use tidewatch_parser::FunctionId;
 
 use super::window::{Reduced, View, WindowCall};
 use crate::notes::{Notes, Operation};
-use crate::row::Row;
+use crate::row::{Row, set_bit, words};
+use crate::samples::Places;
 use crate::window::Series;
 
 /// Whether a sample's start time says that its counter was reset after the sample before it.
@@ -68,33 +69,66 @@ impl Placement {
     }
 }
 
+/// What the times of a window say of how growth within it extrapolates: the same for every series
+/// with these times.
+pub(crate) struct Extrapolation {
+    step: u32,
+    /// The first and the last sample.
+    first: u32,
+    last: u32,
+    placement: Placement,
+    /// [`Placement::factor`] where the counter was not zero shortly before the first sample.
+    factor: f64,
+}
+
+/// Remembers how the windows of several samples extrapolate.
+fn extrapolate(series: &Series<'_>, places: &mut Places) {
+    let times = &series.samples.times;
+    let Places { bounds, extrapolations, extrapolated, .. } = places;
+    extrapolated.clear();
+    extrapolated.resize(words(bounds.len()), 0);
+    for (step, (low, high)) in bounds.iter().enumerate().filter(|(_, (low, high))| low + 1 < *high) {
+        let (first, last) = (*low, *high - 1);
+        let (start, end) = (series.windows.start(step), series.windows.end(step));
+        let placement =
+            Placement::new(times[first as usize], times[last as usize], (high - low) as usize, start, end);
+        let factor = placement.factor(None);
+        set_bit(extrapolated, step);
+        extrapolations.push(Extrapolation { step: step as u32, first, last, placement, factor });
+    }
+}
+
 /// Rate, increase or delta of every window of a series of floats without start times.
-pub(super) fn floats(call: &WindowCall, series: &Series<'_>, bounds: &[(u32, u32)], row: &mut Row) {
+///
+/// `row` is empty. The loop has two loads, a division and a store for each step; all that depends
+/// on times alone is in the extrapolations (bench: `promql/rate`).
+pub(super) fn floats(call: &WindowCall, series: &Series<'_>, places: &mut Places, row: &mut Row) {
     let samples = series.samples;
+    let values = &samples.values[..];
     let counter = call.id != FunctionId::Delta;
     let seconds = if call.id == FunctionId::Rate { call.range_ms as f64 / 1000.0 } else { 1.0 };
-    for (step, (low, high)) in bounds.iter().enumerate() {
-        let (low, high) = (*low as usize, *high as usize);
-        if high < low + 2 {
-            continue;
-        }
-        let (first, last) = (samples.values[low], samples.values[high - 1]);
+    if places.extrapolations.is_empty() {
+        extrapolate(series, places);
+    }
+    for window in &places.extrapolations {
+        let (low, high) = (window.first as usize, window.last as usize);
+        let (first, last) = (values[low], values[high]);
         let mut growth = last - first;
-        if counter && samples.resets[high - 1] != samples.resets[low] {
-            let window = &samples.values[low..high];
+        if counter && samples.resets_between(low, high) != 0 {
+            let window = &values[low..=high];
             growth += window.windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[0]).sum::<f64>();
         }
-        let placement = Placement::new(
-            samples.times[low],
-            samples.times[high - 1],
-            high - low,
-            series.windows.start(step),
-            series.windows.end(step),
-        );
+        let mut factor = window.factor;
         // A counter is never negative: it began where its line meets zero at the latest.
-        let zero = (counter && growth > 0.0 && first >= 0.0).then(|| placement.sampled * (first / growth));
-        row.set(step, growth * (placement.factor(zero) / seconds));
+        if counter && growth > 0.0 && first >= 0.0 {
+            let zero = window.placement.sampled * (first / growth);
+            if zero < window.placement.to_start {
+                factor = window.placement.factor(Some(zero));
+            }
+        }
+        row.values[window.step as usize] = growth * (factor / seconds);
     }
+    row.present.copy_from_slice(&places.extrapolated);
 }
 
 /// Rate, increase or delta of one window of any kind.

@@ -14,6 +14,7 @@ use crate::context::QueryError;
 use crate::notes::Notes;
 use crate::plan::Window;
 use crate::row::Row;
+use crate::samples::{Bound, Places};
 use crate::window::Series;
 
 /// A function over a range with its scalar arguments, a value of each for every step.
@@ -71,17 +72,18 @@ pub(super) enum Reduced {
 pub(crate) fn apply_window(
     call: &WindowCall,
     series: &Series<'_>,
-    floats: &[(u32, u32)],
-    histograms: &[(u32, u32)],
+    places: &mut Places,
+    histograms: &[Bound],
     row: &mut Row,
     notes: &mut Notes,
 ) -> Result<(), QueryError> {
     let samples = series.samples;
     let started = series.starts && !samples.starts.is_empty();
     let plain = samples.histograms.is_empty() && call.modifier.is_none() && !started;
-    if plain && apply_floats(call, series, floats, row, notes)? {
+    if plain && apply_floats(call, series, places, row, notes)? {
         return Ok(());
     }
+    let floats = &places.bounds;
     for step in 0..floats.len() {
         let ((a, b), (c, d)) = (floats[step], histograms[step]);
         if a == b && c == d {
@@ -117,7 +119,7 @@ pub(crate) fn apply_window(
 /// Runs `kernel` on every window that has a float: times, values, step.
 fn each(
     series: &Series<'_>,
-    bounds: &[(u32, u32)],
+    bounds: &[Bound],
     row: &mut Row,
     kernel: impl Fn(&[i64], &[f64], usize) -> Option<f64>,
 ) {
@@ -136,18 +138,24 @@ fn each(
 fn apply_floats(
     call: &WindowCall,
     series: &Series<'_>,
-    bounds: &[(u32, u32)],
+    places: &mut Places,
     row: &mut Row,
     notes: &mut Notes,
 ) -> Result<bool, QueryError> {
     use FunctionId as F;
+    let bounds = &places.bounds;
     match call.id {
-        F::Rate | F::Increase | F::Delta => rate::floats(call, series, bounds, row),
+        F::Rate | F::Increase | F::Delta => rate::floats(call, series, places, row),
         F::Irate => each(series, bounds, row, |t, v, _| rate::last_two(t, v, true)),
         F::Idelta => each(series, bounds, row, |t, v, _| rate::last_two(t, v, false)),
         F::Resets => resets(series, bounds, row),
-        F::SumOverTime => loop_of(series, bounds, row, over::sum),
-        F::AvgOverTime => loop_of(series, bounds, row, over::avg),
+        F::SumOverTime => {
+            over::by_sum(&series.samples.values, bounds, row, |sum, rest, _| sum + rest, over::sum);
+        }
+        F::AvgOverTime => {
+            let mean = |sum, rest, count| sum / count + rest / count;
+            over::by_sum(&series.samples.values, bounds, row, mean, over::avg);
+        }
         F::MinOverTime => over::sliding(&series.samples.values, bounds, row, |value, best| value <= best),
         F::MaxOverTime => over::sliding(&series.samples.values, bounds, row, |value, best| value >= best),
         F::CountOverTime => loop_of(series, bounds, row, |values| values.len() as f64),
@@ -157,6 +165,7 @@ fn apply_floats(
         F::StddevOverTime => loop_of(series, bounds, row, |values| over::variance(values).sqrt()),
         F::StdvarOverTime => loop_of(series, bounds, row, over::variance),
         F::Changes => loop_of(series, bounds, row, over::changes),
+        F::QuantileOverTime => quantiles(call, series, bounds, row, notes),
         F::Deriv => each(series, bounds, row, |t, v, _| regression::deriv(t, v)),
         F::PredictLinear => each(series, bounds, row, |t, v, step| {
             regression::predict(t, v, series.windows.grid.time(step), call.scalars[0][step])
@@ -167,24 +176,34 @@ fn apply_floats(
 }
 
 /// As [`each`] for kernels of values alone, compiled for each of them.
-fn loop_of(series: &Series<'_>, bounds: &[(u32, u32)], row: &mut Row, kernel: impl Fn(&[f64]) -> f64) {
+fn loop_of(series: &Series<'_>, bounds: &[Bound], row: &mut Row, kernel: impl Fn(&[f64]) -> f64) {
     each(series, bounds, row, |_, values, _| Some(kernel(values)));
 }
 
-fn resets(series: &Series<'_>, bounds: &[(u32, u32)], row: &mut Row) {
-    let counts = &series.samples.resets;
+fn resets(series: &Series<'_>, bounds: &[Bound], row: &mut Row) {
     for (step, (low, high)) in bounds.iter().enumerate() {
         if low < high {
-            row.set(step, f64::from(counts[*high as usize - 1] - counts[*low as usize]));
+            row.set(step, f64::from(series.samples.resets_between(*low as usize, *high as usize - 1)));
         }
     }
+}
+
+fn quantiles(call: &WindowCall, series: &Series<'_>, bounds: &[Bound], row: &mut Row, notes: &mut Notes) {
+    let mut sorted = Vec::new();
+    over::sorted_windows(&series.samples.values, bounds, &mut sorted, |step, sorted| {
+        let q = call.scalars[0][step];
+        if !(0.0..=1.0).contains(&q) {
+            notes.invalid_quantile(q, series.pos);
+        }
+        row.set(step, crate::quantile::of_sorted(q, sorted));
+    });
 }
 
 /// Functions of floats that may have something to say or refuse their arguments.
 fn apply_with_notes(
     call: &WindowCall,
     series: &Series<'_>,
-    bounds: &[(u32, u32)],
+    bounds: &[Bound],
     row: &mut Row,
     notes: &mut Notes,
 ) -> Result<(), QueryError> {
@@ -213,6 +232,7 @@ fn float_window(
     use FunctionId as F;
     let seconds = |i: usize| times[i] as f64 / 1000.0;
     Ok(match call.id {
+        // Of a series that has histograms too.
         F::QuantileOverTime => {
             let q = call.scalars[0][step];
             if !(0.0..=1.0).contains(&q) {

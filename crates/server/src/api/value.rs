@@ -4,7 +4,7 @@ use tidewatch_model::{FloatHistogram, InstantSample, RangeSeries, SampleValue, V
 use tidewatch_promql::{PlanNode, QueryStatistics};
 
 use crate::body::{More, Producer};
-use crate::json::Json;
+use crate::json::{Json, push_float, push_timestamp};
 
 /// Points that are written in one go: about as much text as a piece of a body.
 const POINTS_A_STEP: usize = 2_000;
@@ -186,10 +186,10 @@ fn write_series(out: &mut Vec<u8>, series: &RangeSeries, point: usize) -> usize 
 
 fn write_float_point(out: &mut Vec<u8>, timestamp: i64, value: f64) {
     out.push(b'[');
-    let mut json = Json::new(out);
-    json.timestamp(timestamp);
-    json.float(value);
-    out.push(b']');
+    push_timestamp(out, timestamp);
+    out.extend_from_slice(b",\"");
+    push_float(out, value);
+    out.extend_from_slice(b"\"]");
 }
 
 fn write_histogram_point(out: &mut Vec<u8>, timestamp: i64, histogram: &FloatHistogram) {
