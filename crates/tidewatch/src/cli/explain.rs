@@ -130,8 +130,8 @@ mod tests {
                 "samples": {"totalQueryableSamples": 1000, "peakSamples": 7},
             },
         });
-        let expected = "\
-   time  series    samples     read  rows  points   held  plan
+        // Not a continued line, which would lose its leading blanks.
+        let expected = "   time  series    samples     read  rows  points   held  plan
  1.50 s                                 1       5  100 B  / on (job)
 12.3 ms       2  1,234,567  2.0 KiB     2      10         ├ rate[5m] up
 12.3 ms       3  1,234,567  2.0 KiB     3      10         └ select up (once)
