@@ -96,8 +96,23 @@ impl Server {
 
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most memory that was resident since the start or [`Server::forget_peak`], in bytes.
+    pub fn peak_bytes(&self) -> Result<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    /// Lets [`Server::peak_bytes`] count from what is resident now.
+    pub fn forget_peak(&self) -> Result<()> {
+        let file = format!("/proc/{}/clear_refs", self.process.id());
+        std::fs::write(&file, "5").with_context(|| file)
+    }
+
+    fn status_bytes(&self, field: &str) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("VmRSS")?;
+        let line = status.lines().find(|line| line.starts_with(field)).context("a field of status")?;
         Ok(line.split_whitespace().nth(1).context("a number")?.parse::<u64>()? * 1024)
     }
 
@@ -138,13 +153,20 @@ impl Server {
     }
 }
 
-/// One keep-alive connection.
+/// One connection that stays open.
 pub struct Sender {
     stream: TcpStream,
     reader: BufReader<TcpStream>,
 }
 
 impl Sender {
+    /// Asks for a path and reads the whole answer.
+    pub fn get(&mut self, path: &str) -> Result<http::Answer> {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n");
+        self.stream.write_all(head.as_bytes())?;
+        http::read_answer(&mut self.reader)
+    }
+
     /// Posts a compressed write request; an answer other than 2xx is an error.
     pub fn write(&mut self, body: &[u8]) -> Result<()> {
         let head = format!(

@@ -1,5 +1,6 @@
-//! Whole servers under one load, side by side: `compare [WORK…]` with the works `known`, `new`
-//! and `queries`; all where none is named. Prints each figure and its ratio to the peers'.
+//! Whole servers under one load, side by side: `compare [WORK…] [SERVER…]` with the works `known`,
+//! `new` and `queries` and the servers `tidewatch`, `prometheus` and `victoria-metrics`; all where
+//! none is named. Prints each figure and its ratio to the peers'.
 //!
 //! The sender shares the machine, so only the servers' own CPU time counts, read from the
 //! operating system.
@@ -24,10 +25,14 @@ struct Figure {
 
 fn main() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let chosen = |work: &str| wanted.is_empty() || wanted.iter().any(|w| w == work);
+    let chosen_of = |all: &[&str], one: &str| {
+        !wanted.iter().any(|w| all.contains(&w.as_str())) || wanted.iter().any(|w| w == one)
+    };
+    let chosen = |work: &str| chosen_of(&["known", "new", "queries"], work);
     let recording = Recording::read(&root().join("benches/data/recording.gz"))?;
     let kinds: Vec<Kind> = [Kind::Tidewatch, Kind::Prometheus, Kind::VictoriaMetrics]
         .into_iter()
+        .filter(|kind| chosen_of(&["tidewatch", "prometheus", "victoria-metrics"], kind.name()))
         .filter(|kind| {
             let there = kind.program().is_some();
             if !there {
@@ -170,7 +175,7 @@ fn send(server: &Server, load: &Load, steps: std::ops::Range<usize>, start_ms: i
 }
 
 /// Dashboard shapes; `R` stands for a window.
-const QUERIES: [(&str, &str, bool); 10] = [
+const QUERIES: [(&str, &str, bool); 13] = [
     ("instant sum of rates by instance", "sum by (instance) (rate(node_cpu_seconds_total[5m]))", true),
     ("range sum of rates by mode", "sum by (mode) (rate(node_cpu_seconds_total[5m]))", false),
     (
@@ -180,18 +185,28 @@ const QUERIES: [(&str, &str, bool); 10] = [
     ),
     ("topk", "topk(5, rate(node_network_receive_bytes_total[5m]))", false),
     ("avg_over_time", "avg_over_time(node_load1[10m])", false),
+    ("max_over_time", "max by (instance) (max_over_time(node_filesystem_avail_bytes[10m]))", false),
     ("quantile_over_time", "quantile_over_time(0.9, node_memory_MemAvailable_bytes[10m])", false),
     ("join", "node_memory_MemAvailable_bytes / on (instance) node_memory_MemTotal_bytes", false),
+    (
+        "join with group_left",
+        "sum by (nodename) (rate(node_network_receive_bytes_total[5m]) * on (instance) group_left (nodename) node_uname_info)",
+        false,
+    ),
     ("regex over names", "count({__name__=~\"node_netstat_.*\"})", false),
     ("count of all series", "count({__name__=~\".+\"})", true),
+    ("subquery", "max_over_time(sum by (instance) (rate(node_cpu_seconds_total[5m]))[30m:1m])", false),
     ("raw single series", "node_load1{instance=\"host-0001.example.com:9100\"}", false),
 ];
 
-/// Runs each query until a second of wall time has passed; CPU milliseconds a run.
+/// Runs each query until the server has spent a second of CPU on it (ticks are 10 ms) or four have
+/// passed on the clock; CPU milliseconds a run.
 fn query(server: &Server, start_ms: i64, steps: usize) -> Result<Vec<Measured>> {
     // An hour before the newest sample: a peer that lost the last seconds at the kill has the rest.
     let end = start_ms / 1000 + (steps * STEP_S) as i64 - 3600;
     let mut figures = Vec::new();
+    server.forget_peak()?;
+    let mut logarithms = 0.0;
     for (name, expression, instant) in QUERIES {
         let path = if instant {
             format!("/api/v1/query?query={}&time={end}", http::encode(expression))
@@ -203,26 +218,27 @@ fn query(server: &Server, start_ms: i64, steps: usize) -> Result<Vec<Measured>> 
                 http::encode(expression)
             )
         };
-        let ask = || -> Result<usize> {
-            let answer = http::get(server.port, &path)?;
-            anyhow::ensure!(answer.status == 200, "{expression}: {}", answer.text());
-            Ok(answer.json()?["data"]["result"].as_array().map_or(0, Vec::len))
-        };
-        let found = ask()?;
-        if found == 0 {
+        let mut client = server.connect()?;
+        let answer = client.get(&path)?;
+        anyhow::ensure!(answer.status == 200, "{expression}: {}", answer.text());
+        if answer.json()?["data"]["result"].as_array().is_none_or(Vec::is_empty) {
             eprintln!("{}: {name} found nothing", server.kind.name());
         }
         let (cpu, clock) = (server.cpu_seconds()?, Instant::now());
         let mut runs = 0;
-        while clock.elapsed().as_secs_f64() < 1.0 {
-            http::get(server.port, &path)?;
+        while clock.elapsed().as_secs_f64() < 4.0 && server.cpu_seconds()? - cpu < 1.0 {
+            client.get(&path)?;
             runs += 1;
         }
         let milliseconds = (server.cpu_seconds()? - cpu) * 1000.0 / f64::from(runs);
+        logarithms += milliseconds.ln();
         figures.push((format!("query: {name}, CPU ms"), Some(milliseconds), false));
     }
-    let resident = server.resident_bytes()? as f64 / f64::from(1 << 20);
-    figures.push(("query: resident MiB afterwards".to_owned(), Some(resident), false));
+    let mean = (logarithms / QUERIES.len() as f64).exp();
+    figures.push(("query: geometric mean of all, CPU ms".to_owned(), Some(mean), false));
+    let mebibytes = |bytes: u64| Some(bytes as f64 / f64::from(1 << 20));
+    figures.push(("query: resident MiB at the peak".to_owned(), mebibytes(server.peak_bytes()?), false));
+    figures.push(("query: resident MiB afterwards".to_owned(), mebibytes(server.resident_bytes()?), false));
     Ok(figures)
 }
 
