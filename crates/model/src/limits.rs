@@ -27,10 +27,16 @@ pub struct Limits {
     pub query_points: usize,
     pub query_timeout_ms: u64,
     pub query_queue_ms: u64,
-    /// Bytes that one query may hold at once.
+    /// Bytes that one query may hold at once, and all of them together: shares of the memory
+    /// budget where the program knows how much memory there is.
     pub query_memory_bytes: usize,
+    pub queries_memory_bytes: usize,
+    /// Bytes that the rule under evaluation may hold.
+    pub rule_memory_bytes: usize,
     pub regex_pattern_bytes: usize,
     pub regex_compiled_bytes: usize,
+    /// Bytes of all compiled expressions of one query: they are compiled before anything is asked.
+    pub query_regex_bytes: usize,
     pub response_bytes: usize,
     pub connections: usize,
     pub header_bytes: usize,
@@ -62,8 +68,11 @@ impl Default for Limits {
             query_timeout_ms: 120_000,
             query_queue_ms: 10_000,
             query_memory_bytes: 1 << 30,
+            queries_memory_bytes: 5 << 29,
+            rule_memory_bytes: 1 << 30,
             regex_pattern_bytes: 16 << 10,
             regex_compiled_bytes: 2 << 20,
+            query_regex_bytes: 16 << 20,
             response_bytes: 256 << 20,
             connections: 512,
             header_bytes: 16 << 10,

@@ -20,7 +20,13 @@ pub struct GoRegex {
     /// The engine's program. Compiled at once where matching needs it; lists and prefixes, which
     /// most matchers are, do without and compile it for captures only.
     engine: OnceLock<regex::Regex>,
+    /// No less than the program takes.
+    program_bytes: usize,
 }
+
+/// Sizes that are tried before the limit: the engine does not tell how large a program is, but
+/// refuses one that is larger than it may be.
+const PROGRAM_BYTES: [usize; 2] = [16 << 10, 128 << 10];
 
 impl GoRegex {
     /// Compiles `pattern` anchored. Bounded by [`Limits`]' pattern and program sizes. An error is
@@ -38,11 +44,18 @@ impl GoRegex {
         let hir = regex_syntax::parse(&translated).map_err(|_| invalid(pattern))?;
         let shape = anchored(&hir).map_or(Shape::Other { prefix: String::new() }, |hir| shape::shape(&hir));
         let engine = OnceLock::new();
+        let mut program_bytes = translated.len();
         if let Shape::Other { .. } = shape {
-            let regex = build(&translated, &limits).map_err(|error| reason(&error, pattern))?;
+            let (regex, bytes) = measured(&translated, &limits).map_err(|error| reason(&error, pattern))?;
             engine.set(regex).expect("nothing was set before");
+            program_bytes += bytes;
         }
-        Ok(GoRegex { pattern: pattern.to_owned(), shape, translated, engine })
+        Ok(GoRegex { pattern: pattern.to_owned(), shape, translated, engine, program_bytes })
+    }
+
+    /// A bound on the memory that the compiled expression takes.
+    pub fn program_bytes(&self) -> usize {
+        self.program_bytes
     }
 
     /// The pattern as it was written, without the anchors.
@@ -99,11 +112,23 @@ pub fn search(pattern: &str) -> Result<regex::Regex, String> {
         let (len, max) = (pattern.len(), limits.regex_pattern_bytes);
         return Err(format!("regular expression of {len} bytes is longer than {max}"));
     }
-    build(&translate::translate(pattern)?, &limits).map_err(|error| reason(&error, pattern))
+    build(&translate::translate(pattern)?, limits.regex_compiled_bytes)
+        .map_err(|error| reason(&error, pattern))
 }
 
-fn build(translated: &str, limits: &Limits) -> Result<regex::Regex, regex::Error> {
-    regex::RegexBuilder::new(translated).size_limit(limits.regex_compiled_bytes).build()
+/// Compiles with the smallest limit that does.
+fn measured(translated: &str, limits: &Limits) -> Result<(regex::Regex, usize), regex::Error> {
+    for bytes in PROGRAM_BYTES {
+        match build(translated, bytes) {
+            Err(regex::Error::CompiledTooBig(_)) => {}
+            built => return built.map(|regex| (regex, bytes)),
+        }
+    }
+    build(translated, limits.regex_compiled_bytes).map(|regex| (regex, limits.regex_compiled_bytes))
+}
+
+fn build(translated: &str, size_bytes: usize) -> Result<regex::Regex, regex::Error> {
+    regex::RegexBuilder::new(translated).size_limit(size_bytes).build()
 }
 
 /// The expression between the anchors that [`GoRegex::new`] puts around it.

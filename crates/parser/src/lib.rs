@@ -43,6 +43,8 @@ pub use error::{ParseError, ParseErrors};
 pub use functions::{FUNCTIONS, Function, FunctionId};
 pub use notation::histogram_notation;
 pub use options::ParserOptions;
-pub use parser::{parse_expr, parse_expr_bytes, parse_metric_selector, parse_series_description};
+pub use parser::{
+    parse_expr, parse_expr_bytes, parse_metric_selector, parse_series_description, token_places,
+};
 pub use pretty::{pretty, pretty_within};
 pub use series::SequenceValue;

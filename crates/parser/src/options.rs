@@ -19,6 +19,8 @@ pub struct ParserOptions {
     pub depth: usize,
     /// How many nodes a tree may have.
     pub nodes: usize,
+    /// Bytes of all its regular expressions when compiled.
+    pub regex_bytes: usize,
 }
 
 impl ParserOptions {
@@ -33,6 +35,7 @@ impl ParserOptions {
             text_bytes: limits.query_text_bytes,
             depth: limits.query_depth,
             nodes: limits.query_nodes,
+            regex_bytes: limits.query_regex_bytes,
         }
     }
 

@@ -28,6 +28,21 @@ pub fn parse_expr_bytes(text: &[u8], options: &ParserOptions) -> Result<Expr, Pa
     if errors.is_empty() { Ok(expr) } else { Err(refuse(errors)) }
 }
 
+/// The places of all tokens up to the lexer's first mistake, comments left out: most of them a
+/// parser that stops at its own first mistake never sees. For fuzzing.
+#[doc(hidden)]
+pub fn token_places(text: &[u8], series: bool) -> Vec<PosRange> {
+    let mut lexer = if series { Lexer::for_series(text) } else { Lexer::new(text) };
+    let mut places = Vec::new();
+    while let Ok(token) = lexer.next_token() {
+        if token.kind == TokenKind::Eof {
+            break;
+        }
+        places.push(token.pos());
+    }
+    places
+}
+
 /// Parses `name{label="value"}` to its conditions.
 pub fn parse_metric_selector(text: &str) -> Result<Vec<Matcher>, ParseErrors> {
     let options = ParserOptions::stable();
@@ -88,11 +103,14 @@ pub(crate) struct Parser<'a> {
     /// How deep the functions that call themselves stand, and how many nodes were made.
     depth: usize,
     nodes: usize,
+    /// Bytes of the regular expressions that were compiled.
+    regex_bytes: usize,
 }
 
 impl<'a> Parser<'a> {
     fn new(lexer: Lexer<'a>, options: &'a ParserOptions) -> Parser<'a> {
-        Parser { lexer, options, ahead: None, context: Context::START, depth: 0, nodes: 0 }
+        let context = Context::START;
+        Parser { lexer, options, ahead: None, context, depth: 0, nodes: 0, regex_bytes: 0 }
     }
 
     fn query(&mut self, text_bytes: usize) -> Parsed<Expr> {
@@ -201,6 +219,18 @@ impl<'a> Parser<'a> {
         let max = self.options.depth;
         if depth > max {
             return fail(pos, format!("expression is nested more than {max} levels deep"));
+        }
+        Ok(())
+    }
+
+    /// Counts the compiled size of a regular expression, at `pos`.
+    pub(crate) fn count_regex(&mut self, bytes: usize, pos: PosRange) -> Parsed<()> {
+        self.regex_bytes += bytes;
+        let max = self.options.regex_bytes;
+        if self.regex_bytes > max {
+            let message =
+                format!("regular expressions of the query are larger than {max} bytes when compiled");
+            return fail(pos, message);
         }
         Ok(())
     }

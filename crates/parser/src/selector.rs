@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tidewatch_model::regex::GoRegex;
 use tidewatch_model::{METRIC_NAME, MatchOp, Matcher};
 
 use crate::ast::{
@@ -98,8 +99,11 @@ impl Parser<'_> {
         if value.kind != TokenKind::String {
             return self.unexpected_in(value, MATCHING, "string");
         }
-        Matcher::new(op, &name, &literal::unquote(self.text(value)))
-            .or_else(|error| fail(label.pos().to(value.pos()), error.message))
+        let pos = label.pos().to(value.pos());
+        let matcher = Matcher::new(op, &name, &literal::unquote(self.text(value)))
+            .or_else(|error| fail(pos, error.message))?;
+        self.count_regex(matcher.regex().map_or(0, GoRegex::program_bytes), pos)?;
+        Ok(matcher)
     }
 
     /// Reads `[range]` or `[range:step]`.

@@ -155,6 +155,15 @@ fn depth_nodes_and_text_are_bounded_while_parsing() {
 }
 
 #[test]
+fn the_expressions_of_a_query_together_are_bounded() {
+    let options = ParserOptions::stable();
+    let query = |count: usize| vec![r#"x{a=~"\\w{20}"}"#; count].join(" or ");
+    assert!(parse_expr(&query(5), &options).is_ok());
+    let error = parse_expr(&query(2_000), &ParserOptions { depth: 5_000, ..options }).expect_err("too large");
+    assert!(error.to_string().contains("larger than 16777216 bytes when compiled"), "{error}");
+}
+
+#[test]
 fn texts_that_are_no_utf8_are_kept_to_the_byte() {
     let printed =
         parse_expr(r#"count_values("a\xc5z", up)"#, &ParserOptions::stable()).expect("valid").to_string();

@@ -7,6 +7,8 @@ use tidewatch_model::{Annotations, Value};
 use tidewatch_storage::SelectError;
 
 use crate::explain::PlanNode;
+use crate::guard::Charge;
+use crate::memory::MemoryPool;
 
 /// How an engine evaluates; fixed for its life. The switches are those of Prometheus'
 /// `--enable-feature` that concern evaluation; those that concern the grammar are the parser's.
@@ -49,6 +51,8 @@ pub struct QueryContext {
     pub cancel: Arc<AtomicBool>,
     /// Most bytes that the query may hold at once.
     pub memory_bytes: u64,
+    /// What it shares with other queries.
+    pub pool: Option<Arc<MemoryPool>>,
     /// Overrides the engine's lookback.
     pub lookback_ms: Option<i64>,
     /// Counts samples for each step too (`stats=all`).
@@ -67,6 +71,7 @@ impl QueryContext {
             deadline_ns: None,
             cancel: Arc::new(AtomicBool::new(false)),
             memory_bytes: tidewatch_model::Limits::default().query_memory_bytes as u64,
+            pool: None,
             lookback_ms: None,
             per_step_statistics: false,
             explain: false,
@@ -83,6 +88,26 @@ pub struct Answer {
     pub statistics: QueryStatistics,
     /// Present where the context asked for it.
     pub plan: Option<PlanNode>,
+    /// The value's part of the budget: to be kept as long as the value.
+    pub held: Held,
+}
+
+/// Memory of an answer, given back when the last copy is dropped.
+#[derive(Clone, Default)]
+pub struct Held {
+    _charges: Arc<Vec<Charge>>,
+}
+
+impl Held {
+    pub(crate) fn new(charges: Vec<Charge>) -> Held {
+        Held { _charges: Arc::new(charges) }
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Held")
+    }
 }
 
 /// What a query has cost.
@@ -124,6 +149,9 @@ pub enum QueryError {
         "query needs more than {limit_bytes} bytes of memory: narrow its selectors, its range or its step"
     )]
     OutOfMemory { limit_bytes: u64 },
+    /// The memory of all queries (`unavailable`, 503).
+    #[error("queries and answers under way fill their {limit_bytes} bytes of memory: try again")]
+    Overloaded { limit_bytes: u64 },
     /// The store could not answer (`internal`, or 503 while it recovers).
     #[error("{0}")]
     Storage(#[from] SelectError),

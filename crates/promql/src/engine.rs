@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use tidewatch_env::Env;
-use tidewatch_model::{InstantSample, RangeSeries, SampleValue, Value};
+use tidewatch_env::{Env, Parallel};
+use tidewatch_model::{InstantSample, Labels, RangeSeries, SampleValue, Value};
 use tidewatch_parser::{Expr, ValueType};
 use tidewatch_storage::Select;
 
-use crate::context::{Answer, EngineOptions, QueryContext, QueryError, QueryStatistics};
+use crate::context::{Answer, EngineOptions, Held, QueryContext, QueryError, QueryStatistics};
 use crate::eval::{Evaluator, Output, Tally, without_metadata};
 use crate::explain;
 use crate::frame::{Frame, same_labels_error};
@@ -85,7 +85,7 @@ impl Engine {
         let plan = plan::build(expr, grid, step, &self.options, context.query.as_deref())?;
         let guard = Guard::new(Arc::clone(&self.env.clock), context.clone(), self.options.samples_max);
         // Rows are as long as the grid: refused before the first is made.
-        let _room = guard.charge(grid.count as u64 * 16, 0)?;
+        let _room = guard.charge(grid.count as u64 * step_bytes(&*self.env.parallel), 0)?;
         let mut evaluator = Evaluator {
             store,
             parallel: &*self.env.parallel,
@@ -95,13 +95,14 @@ impl Engine {
             notes: Notes::default(),
             tally: Tally::sized(grid.count, context.per_step_statistics),
             selections: Vec::new(),
+            scalars: Vec::new(),
             profile: context.explain.then(|| Profile::new(Arc::clone(&self.env.clock), plan.nodes)),
         };
-        let value = self.value(&mut evaluator, &plan.root, grid, step)?;
+        let (value, held) = self.value(&mut evaluator, &plan.root, grid, step)?;
         let statistics = statistics(&evaluator, grid);
         let annotations = evaluator.notes.into_annotations(context.query.as_deref());
         let plan = evaluator.profile.map(|profile| explain::explain(&plan.root, &profile.into_costs()));
-        Ok(Answer { value, annotations, statistics, plan })
+        Ok(Answer { value, annotations, statistics, plan, held })
     }
 
     fn value(
@@ -110,31 +111,55 @@ impl Engine {
         node: &Node,
         grid: Grid,
         step: i64,
-    ) -> Result<Value, QueryError> {
+    ) -> Result<(Value, Held), QueryError> {
         if let Kind::Matrix(plan) = &node.kind {
             return evaluator
                 .profiled(node.id, |evaluator| matrix::eval(evaluator, plan, node.id, grid))
-                .map(Value::Matrix);
+                .map(|(series, held)| (Value::Matrix(series), held));
         }
         let output = evaluator.eval(node, grid)?;
         let time = grid.start;
-        match (output, step) {
-            (Output::Scalar(values), 0) => Ok(Value::Scalar { timestamp: time, value: values[0] }),
+        let rows = |frame| {
+            let frame = drop_names(evaluator, frame)?;
+            let held = hold(evaluator, &frame)?;
+            Ok::<_, QueryError>((frame, held))
+        };
+        Ok(match (output, step) {
+            (Output::Scalar(values), 0) => {
+                (Value::Scalar { timestamp: time, value: values[0] }, Held::default())
+            }
             (Output::Scalar(values), _) => {
                 let floats = grid.times().zip(values).collect();
-                Ok(Value::Matrix(vec![RangeSeries { floats, ..RangeSeries::default() }]))
+                (Value::Matrix(vec![RangeSeries { floats, ..RangeSeries::default() }]), Held::default())
             }
-            (Output::Text(value), _) => Ok(Value::String { timestamp: time, value }),
+            (Output::Text(value), _) => (Value::String { timestamp: time, value }, Held::default()),
             (Output::Rows(frame), 0) => {
-                let frame = drop_names(evaluator, frame)?;
-                Ok(Value::Vector(instant_samples(&frame, time)))
+                let (frame, held) = rows(frame)?;
+                (Value::Vector(instant_samples(&frame, time)), held)
             }
             (Output::Rows(frame), _) => {
-                let frame = drop_names(evaluator, frame)?;
-                Ok(Value::Matrix(range_series(&frame, grid)))
+                let (frame, held) = rows(frame)?;
+                (Value::Matrix(range_series(&frame, grid)), held)
             }
-        }
+        })
     }
+}
+
+/// Charges for the value that a frame is about to become.
+fn hold(evaluator: &Evaluator<'_>, frame: &Frame) -> Result<Held, QueryError> {
+    let bytes = frame.rows().map(|(name, row)| series_bytes(&name.labels) + row.samples() * 16).sum();
+    Ok(Held::new(vec![evaluator.guard.charge(bytes, 0)?]))
+}
+
+/// What a series of a value takes beside its samples.
+pub(crate) fn series_bytes(labels: &Labels) -> u64 {
+    (size_of::<RangeSeries>() + 32 + labels.as_bytes().len()) as u64
+}
+
+/// What the workers hold for each step of a grid: a row, the samples of a row below, and the
+/// bounds of its windows.
+pub(crate) fn step_bytes(parallel: &dyn Parallel) -> u64 {
+    48 * parallel.width() as u64
 }
 
 /// Drops the names that were only marked so far, and refuses rows with equal labels.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tidewatch_env::Parallel;
 use tidewatch_model::{Labels, METRIC_NAME, MatchOp, Matcher};
-use tidewatch_storage::{Select, Selection, TimeRange};
+use tidewatch_storage::{Select, SelectError, Selection, TimeRange};
 
 use crate::aggregate;
 use crate::binary;
@@ -16,7 +16,7 @@ use crate::context::{EngineOptions, QueryError};
 use crate::frame::{Frame, Name};
 use crate::functions;
 use crate::grid::Grid;
-use crate::guard::Guard;
+use crate::guard::{Charge, Guard};
 use crate::notes::Notes;
 use crate::plan::{Kind, Node, NodeId};
 use crate::profile::Profile;
@@ -85,6 +85,8 @@ pub(crate) struct Evaluator<'a> {
     pub tally: Tally,
     /// Selections so far: equal selectors are resolved once.
     pub selections: Vec<Resolved>,
+    /// The budget's part of scalars: kept to the end, as maps of streams hold on to them.
+    pub scalars: Vec<Charge>,
     /// Kept where the query is explained.
     pub profile: Option<Profile>,
 }
@@ -93,6 +95,7 @@ pub(crate) struct Resolved {
     matchers: Arc<[Matcher]>,
     range: TimeRange,
     pub selection: Arc<dyn Selection>,
+    _charges: Vec<Charge>,
 }
 
 impl Evaluator<'_> {
@@ -103,6 +106,9 @@ impl Evaluator<'_> {
             return Ok(Output::Rows(Frame::new(0)));
         }
         let output = self.profiled(node.id, |evaluator| evaluator.eval_kind(node, grid))?;
+        if let Output::Scalar(values) = &output {
+            self.scalars.push(self.guard.charge(values.len() as u64 * 8, 0)?);
+        }
         if let Some(profile) = &mut self.profile {
             profile.gave(node.id, &output);
         }
@@ -184,11 +190,27 @@ impl Evaluator<'_> {
             return Ok(Arc::clone(&known.selection));
         }
         self.guard.check()?;
-        let selection: Arc<dyn Selection> = Arc::from(self.store.select(matchers, range)?);
+        let (mut charges, mut refusal) = (Vec::new(), None);
+        let mut room = |bytes| match self.guard.check().and_then(|()| self.guard.charge(bytes, 0)) {
+            Ok(charge) => {
+                charges.push(charge);
+                true
+            }
+            Err(error) => {
+                refusal = Some(error);
+                false
+            }
+        };
+        let selection: Arc<dyn Selection> = match self.store.select_within(matchers, range, &mut room) {
+            Ok(selection) => Arc::from(selection),
+            Err(SelectError::NoRoom) if refusal.is_some() => return Err(refusal.expect("checked")),
+            Err(error) => return Err(error.into()),
+        };
         self.selections.push(Resolved {
             matchers: Arc::clone(matchers),
             range,
             selection: Arc::clone(&selection),
+            _charges: charges,
         });
         Ok(selection)
     }

@@ -39,6 +39,9 @@ pub(crate) struct Frame {
 /// The histograms of a row, one place for each step.
 type HistogramRow = Box<[Option<Arc<FloatHistogram>>]>;
 
+/// What later steps make of each row for a while: a place in a hash table, in an order, in a group.
+const TABLE_BYTES: usize = 64;
+
 /// Rows that are charged at once.
 const CHARGE_BYTES: usize = 64 << 10;
 
@@ -80,7 +83,7 @@ impl Frame {
         self.names.push(name);
         self.values.extend_from_slice(row.values);
         self.present.extend_from_slice(row.present);
-        let mut bytes = self.steps * 8 + words(self.steps) * 8 + size_of::<Name>();
+        let mut bytes = self.steps * 8 + words(self.steps) * 8 + size_of::<Name>() + TABLE_BYTES;
         if !row.histograms.is_empty() {
             self.histograms.resize_with(self.names.len() - 1, || None);
             self.histograms.push(Some(row.histograms.into()));
@@ -157,8 +160,9 @@ impl Frame {
         let (mut frame, mut text) = (self, 0);
         for name in &mut frame.names {
             *name = rename(name)?;
-            text += name.labels.as_bytes().len();
+            text += name.labels.as_bytes().len() + 32;
             if text >= CHARGE_BYTES {
+                guard.check()?;
                 frame.charges.push(guard.charge(text as u64, 0)?);
                 text = 0;
             }

@@ -1,7 +1,8 @@
 //! The bounds of a running query: deadline, cancellation, bytes and samples held.
 //!
 //! One [`Guard`] is shared by all workers of a query. What holds memory for longer than one
-//! series carries a [`Charge`], which gives back what it took when it is dropped.
+//! series carries a [`Charge`], which gives back what it took when it is dropped. Every charge is
+//! taken from the pool of all queries too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -9,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tidewatch_env::Clock;
 
 use crate::context::{QueryContext, QueryError};
+use crate::memory::Lease;
 
 /// Samples between two looks at the clock and the cancel flag.
 const CHECK_SAMPLES: u64 = 4096;
@@ -62,7 +64,8 @@ impl Guard {
     /// Takes `bytes` and `samples` from the budget until the charge is dropped.
     pub(crate) fn charge(&self, bytes: u64, samples: u64) -> Result<Charge, QueryError> {
         let shared = &self.shared;
-        let charge = Charge { guard: self.clone(), bytes, samples };
+        let mut charge = Charge { guard: self.clone(), bytes, samples, _lease: None };
+        let asked = bytes;
         let bytes = shared.bytes.fetch_add(bytes, Relaxed) + bytes;
         let samples = shared.samples.fetch_add(samples, Relaxed) + samples;
         shared.bytes_peak.fetch_max(bytes, Relaxed);
@@ -72,6 +75,10 @@ impl Guard {
         }
         if samples > shared.samples_max {
             return Err(QueryError::TooManySamples("query execution"));
+        }
+        if let Some(pool) = &shared.context.pool {
+            let lease = pool.take(asked).ok_or(QueryError::Overloaded { limit_bytes: pool.limit() })?;
+            charge._lease = Some(lease);
         }
         Ok(charge)
     }
@@ -90,6 +97,7 @@ pub(crate) struct Charge {
     guard: Guard,
     bytes: u64,
     samples: u64,
+    _lease: Option<Lease>,
 }
 
 impl Drop for Charge {

@@ -33,6 +33,7 @@ mod guard;
 mod hash;
 mod instant;
 mod matrix;
+mod memory;
 mod notes;
 mod plan;
 mod profile;
@@ -43,6 +44,7 @@ mod stream;
 mod table;
 mod window;
 
-pub use context::{Answer, EngineOptions, QueryContext, QueryError, QueryStatistics};
+pub use context::{Answer, EngineOptions, Held, QueryContext, QueryError, QueryStatistics};
 pub use engine::Engine;
 pub use explain::PlanNode;
+pub use memory::{Lease, MemoryPool};

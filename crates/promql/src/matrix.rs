@@ -5,7 +5,8 @@ use std::sync::Arc;
 use tidewatch_model::{Labels, RangeSeries};
 use tidewatch_parser::RangeModifier;
 
-use crate::context::QueryError;
+use crate::context::{Held, QueryError};
+use crate::engine::series_bytes;
 use crate::eval::{Evaluator, without_metadata};
 use crate::frame::Name;
 use crate::grid::Grid;
@@ -18,7 +19,7 @@ pub(crate) fn eval(
     plan: &Matrix,
     node: NodeId,
     grid: Grid,
-) -> Result<Vec<RangeSeries>, QueryError> {
+) -> Result<(Vec<RangeSeries>, Held), QueryError> {
     let windows = windows(evaluator, plan, grid);
     let input = Input::new(evaluator, plan, &windows)?;
     let mut worker = Worker::new(evaluator, 0);
@@ -31,7 +32,7 @@ pub(crate) fn eval(
         let (floats, histograms) =
             (floats.0 as usize..floats.1 as usize, histograms.0 as usize..histograms.1 as usize);
         let count = (floats.len() + histograms.len()) as u64;
-        charges.push(guard.charge(count * 16, count)?);
+        charges.push(guard.charge(series_bytes(input.labels(series)) + count * 16, count)?);
         worker.tally.add(0, count);
         let mut found = RangeSeries {
             labels: final_labels(input.name(series)),
@@ -66,7 +67,7 @@ pub(crate) fn eval(
     if result.windows(2).any(|pair| pair[0].labels == pair[1].labels) {
         return Err(crate::frame::same_labels_error());
     }
-    Ok(result)
+    Ok((result, Held::new(charges)))
 }
 
 /// A name that was marked to be dropped is dropped now.

@@ -9,6 +9,9 @@ use tidewatch_model::histogram::format_g;
 use tidewatch_model::{Annotations, Labels, quote};
 use tidewatch_parser::PosRange;
 
+/// Notes that are kept: readers get to see ten, and each of a million metrics may cause one.
+const NOTES_MAX: usize = 10_000;
+
 /// Notes by their words.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Notes {
@@ -96,6 +99,9 @@ impl Notes {
     }
 
     fn insert(&mut self, words: String, mut note: Note) {
+        if self.notes.len() >= NOTES_MAX && !self.notes.contains_key(&words) {
+            return;
+        }
         if let Some(previous) = self.notes.get(&words)
             && let (Some(a), Some(b)) = (&previous.monotonicity, &note.monotonicity)
         {

@@ -28,7 +28,8 @@ impl Table {
         if let Some(place) = self.place.get(&name.labels) {
             return Ok(*place);
         }
-        let bytes = self.steps * 8 + words(self.steps) * 8 + 2 * name.labels.as_bytes().len() + 128;
+        // The present steps twice, as joins keep beside them which they have computed.
+        let bytes = self.steps * 8 + 2 * words(self.steps) * 8 + 2 * name.labels.as_bytes().len() + 128;
         self.charges.push(guard.charge(bytes as u64, self.steps as u64)?);
         let mut row = Row::default();
         row.reset(self.steps);

@@ -9,6 +9,7 @@ use tidewatch_parser::{FunctionId, PosRange, RangeModifier};
 use tidewatch_storage::{Selection, TimeRange};
 
 use crate::context::QueryError;
+use crate::engine::step_bytes;
 use crate::eval::{Evaluator, Tally, fixes_name};
 use crate::frame::{Frame, Name};
 use crate::functions::{self, WindowCall};
@@ -95,10 +96,7 @@ impl WindowSource {
     }
 
     pub(crate) fn labels(&self, row: usize) -> &Labels {
-        match &self.input {
-            Input::Selection { selection, .. } => selection.labels(row),
-            Input::Rows { frame, .. } => &frame.names[row].labels,
-        }
+        self.input.labels(row)
     }
 
     pub(crate) fn fixes_name(&self) -> bool {
@@ -197,7 +195,8 @@ impl Input {
             MatrixSource::Subquery { node, step } => {
                 let inner = inner_grid(windows, *step);
                 // Rows are as long as the grid: refused before the first is made.
-                let _room = evaluator.guard.charge(inner.count as u64 * 16, inner.count as u64)?;
+                let bytes = inner.count as u64 * step_bytes(evaluator.parallel);
+                let _room = evaluator.guard.charge(bytes, inner.count as u64)?;
                 // The samples below count once more when the window looks at them; Prometheus
                 // counts the latter only.
                 let tally = std::mem::take(&mut evaluator.tally);
@@ -230,6 +229,13 @@ impl Input {
         }
     }
 
+    pub(crate) fn labels(&self, series: usize) -> &Labels {
+        match self {
+            Input::Selection { selection, .. } => selection.labels(series),
+            Input::Rows { frame, .. } => &frame.names[series].labels,
+        }
+    }
+
     /// Gathers the samples of each series between the times of `hull`.
     pub(crate) fn samples(
         &self,
@@ -245,6 +251,8 @@ impl Input {
             }
             Input::Rows { frame, inner } => (frame, inner),
         };
+        // Times, values, resets.
+        worker.room.grow_to(&worker.guard, inner.count as u64 * 20)?;
         for series in range {
             worker.samples.clear();
             let row = frame.row(series);

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use proptest::prelude::*;
 use tidewatch_model::histogram::Span;
 use tidewatch_model::{FloatHistogram, Labels, STALE_NAN, SampleValue, Value};
-use tidewatch_promql::{Engine, EngineOptions, QueryContext, QueryError};
+use tidewatch_promql::{Engine, EngineOptions, MemoryPool, QueryContext, QueryError};
 
 use common::{Piece, TinyStore, Values, env, parse};
 
@@ -219,6 +219,63 @@ fn a_query_is_refused_where_it_outgrows_its_budget() {
         format!(r#"label_replace({inner}, "x", "$1$1", "x", "(.*)")"#)
     });
     assert!(matches!(run(&bomb, &QueryContext::unbounded()), Err(QueryError::Execution(_))));
+}
+
+#[test]
+fn scalars_groups_and_matches_are_paid_for() {
+    // Each of 90 sums holds its left side while the right one is evaluated.
+    let sums = format!("max_over_time(vector({}1{})[1d:100ms])", "time()+(".repeat(90), ")".repeat(90));
+    let context = QueryContext { memory_bytes: 400 << 20, ..QueryContext::unbounded() };
+    assert!(matches!(run(&sums, &context), Err(QueryError::OutOfMemory { .. })));
+    let store = TinyStore::counters(10_000, 2, 2);
+    let engine = Engine::new(env(1), EngineOptions::default());
+    let least = |query: &str| -> u64 {
+        let answer = engine.instant(&store, &parse(query), 15_000, &QueryContext::unbounded());
+        answer.expect(query).statistics.bytes_peak
+    };
+    // 10,000 groups with their names and keys; as many signatures beside the rows of both sides.
+    assert!(least("count(sum by (i) (m))") > 10_000 * 128, "{}", least("count(sum by (i) (m))"));
+    assert!(least("m / on (i) m") > least("m") + 10_000 * 192);
+}
+
+#[test]
+fn queries_share_memory_and_answers_keep_their_part() {
+    let store = TinyStore::counters(200, 100, 40);
+    let engine = Engine::new(env(2), EngineOptions::default());
+    let pool = MemoryPool::new(2 << 20);
+    let context = QueryContext { pool: Some(pool.clone()), ..QueryContext::unbounded() };
+    let ask = |query: &str| engine.range(&store, &parse(query), 0, 1_500_000, 15_000, &context);
+    let first = ask("m").expect("there is room");
+    let held = pool.used();
+    assert!(held > 200 * 100 * 16, "the value is paid for while it lives: {held}");
+    let mut answers = vec![first];
+    let refused = loop {
+        match ask("m") {
+            Ok(answer) => answers.push(answer),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, QueryError::Overloaded { limit_bytes } if limit_bytes == 2 << 20), "{refused}");
+    assert!(pool.used() <= pool.limit());
+    drop(answers);
+    assert_eq!(pool.used(), 0);
+    ask("m").expect("there is room again");
+}
+
+// Each pair of duplicates once cost a look at all rows of the other side.
+#[test]
+fn duplicates_that_meet_nobody_cost_no_look_at_every_row() {
+    let piece = |time: i64| vec![Piece { clock: None, times: vec![time], values: Values::Floats(vec![1.0]) }];
+    let series = |name: &str, i: usize| Labels::from_pairs([("__name__", name), ("i", &i.to_string())]);
+    let mut all: Vec<_> = (0..5_000).map(|i| (series("one", i), piece(0))).collect();
+    all.extend((0..5_000).map(|i| (series("many", i), piece(3_600_000))));
+    let store = TinyStore::new(all);
+    let engine = Engine::new(env(1), EngineOptions::default());
+    let deadline_ns = Some(env(1).clock.monotonic_ns() + 20_000_000_000);
+    let context = QueryContext { deadline_ns, ..QueryContext::unbounded() };
+    let query = parse("many * on () group_left () one");
+    let answer = engine.range(&store, &query, 0, 3_600_000, 60_000, &context).expect("nothing meets");
+    assert_eq!(points(&answer.value).len(), 0);
 }
 
 #[test]

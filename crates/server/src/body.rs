@@ -8,12 +8,14 @@ use std::error::Error;
 use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Frame, SizeHint};
+use tokio::time::Instant;
 
 /// How much text is written before it is handed on: large enough that framing costs nothing,
 /// small enough that a slow client holds little.
@@ -50,7 +52,12 @@ struct Pieces {
     gzip: Option<GzEncoder<Vec<u8>>>,
     written: usize,
     limit: usize,
+    begun: Instant,
 }
+
+/// How long an answer may take to be taken: it holds memory that other queries want. The largest
+/// passes at half a megabyte a second.
+const ANSWER_TIME: Duration = Duration::from_secs(10 * 60);
 
 impl ResponseBody {
     pub(crate) fn empty() -> ResponseBody {
@@ -67,7 +74,8 @@ impl ResponseBody {
         if fill(&mut producer, &mut first) == More::Nothing {
             return ResponseBody::whole(first);
         }
-        let pieces = Pieces { producer: Some(producer), first, gzip: None, written: 0, limit };
+        let pieces =
+            Pieces { producer: Some(producer), first, gzip: None, written: 0, limit, begun: Instant::now() };
         ResponseBody(Kind::Pieces(Box::new(pieces)))
     }
 
@@ -113,6 +121,10 @@ impl Pieces {
                 if fill(producer, &mut piece) == More::Nothing {
                     self.producer = None;
                 }
+            }
+            if self.begun.elapsed() > ANSWER_TIME {
+                self.producer = None;
+                return Some(Err("the client is too slow in taking the answer".into()));
             }
             self.written += piece.len();
             if self.written > self.limit {

@@ -72,6 +72,7 @@ impl From<QueryError> for ApiError {
             QueryError::Execution(_) | QueryError::TooManySamples(_) | QueryError::OutOfMemory { .. } => {
                 ErrorKind::Execution
             }
+            QueryError::Overloaded { .. } => ErrorKind::Unavailable,
             QueryError::Storage(cause) => select_kind(cause),
         };
         ApiError::new(kind, error.to_string())
@@ -86,7 +87,7 @@ impl From<SelectError> for ApiError {
 
 fn select_kind(error: &SelectError) -> ErrorKind {
     match error {
-        SelectError::Recovering => ErrorKind::Unavailable,
+        SelectError::Recovering | SelectError::NoRoom => ErrorKind::Unavailable,
         SelectError::Damaged(_) => ErrorKind::Internal,
     }
 }

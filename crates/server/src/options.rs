@@ -43,6 +43,8 @@ pub struct ServerOptions {
     pub page_title: String,
     /// `--web.enable-lifecycle`
     pub enable_lifecycle: bool,
+    /// `--enable-feature=promql-per-step-stats`: `stats=all` counts by step.
+    pub per_step_statistics: bool,
     /// How many queries run at once; more wait for [`Limits::query_queue_ms`].
     pub query_concurrency: usize,
     /// Bytes of write requests, compressed and decompressed, that are held at once.

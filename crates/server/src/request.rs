@@ -13,7 +13,7 @@ use crate::body::RequestBody;
 use crate::error::{ApiError, ErrorKind};
 
 /// Bytes of a form: enough for the longest query, percent-encoded, and many selectors.
-const FORM_BYTES_MAX: usize = 1 << 20;
+pub(crate) const FORM_BYTES_MAX: usize = 1 << 20;
 /// Parameters of one request.
 const PARAMETERS_MAX: usize = 10_000;
 

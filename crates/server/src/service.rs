@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hyper::body::Body;
 use hyper::header::{
     ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue,
     IF_NONE_MATCH, LOCATION, ORIGIN, VARY,
@@ -9,6 +10,7 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 use tidewatch_model::regex::GoRegex;
+use tidewatch_promql::{Lease, QueryError};
 
 use crate::access::Access;
 use crate::api::query::QueryGate;
@@ -20,7 +22,7 @@ use crate::counters::Counters;
 use crate::error::{ApiError, ErrorKind};
 use crate::options::App;
 use crate::reply::{self, Reply};
-use crate::request::Params;
+use crate::request::{FORM_BYTES_MAX, Params};
 use crate::router::{self, Match, NoRoute, Route};
 use crate::web_config::WebConfigError;
 
@@ -54,7 +56,7 @@ impl Service {
         Ok(Arc::new(Service {
             access: Arc::new(access),
             counters: Counters::default(),
-            queries: QueryGate::new(app.options.query_concurrency),
+            queries: QueryGate::new(app.options.query_concurrency, app.limits.queries_memory_bytes),
             writes: WritePool::new(app.options.write_bytes_in_flight),
             cors_origin,
             app,
@@ -89,6 +91,13 @@ impl Service {
     pub fn metrics(&self) -> String {
         let mut text = self.app.backend.metrics();
         self.counters.render(&mut text);
+        let memory = &self.queries.memory;
+        for (name, help, bytes) in [
+            ("tidewatch_queries_memory_bytes", "What queries and their answers hold.", memory.used()),
+            ("tidewatch_queries_memory_limit_bytes", "What they may hold together.", memory.limit()),
+        ] {
+            text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {bytes}\n"));
+        }
         text
     }
 
@@ -157,6 +166,10 @@ impl Service {
             Route::Preflight => return reply::empty(StatusCode::NO_CONTENT),
             _ => {}
         }
+        let _form = match self.form(parts, &body) {
+            Ok(lease) => lease,
+            Err(error) => return reply::error(&error),
+        };
         let params = match Params::read(parts, body).await {
             Ok(params) => params,
             Err(error) => return reply::error(&error),
@@ -170,15 +183,29 @@ impl Service {
         }
     }
 
+    /// Memory for a form, as sent and as decoded: each connection may send one.
+    fn form(&self, parts: &Parts, body: &RequestBody) -> Result<Option<Lease>, ApiError> {
+        let bytes = body.size_hint().upper().unwrap_or(u64::MAX).min(FORM_BYTES_MAX as u64);
+        if parts.method != Method::POST || bytes == 0 {
+            return Ok(None);
+        }
+        let lease = self.queries.memory.take(2 * bytes);
+        lease.map(Some).ok_or_else(|| {
+            self.counters.refuse("queries_memory_bytes");
+            let limit_bytes = self.queries.memory.limit();
+            QueryError::Overloaded { limit_bytes }.into()
+        })
+    }
+
     async fn api(self: &Arc<Self>, found: Match<'_>, params: &Params) -> Result<Reply, ApiError> {
         let backend = &*self.app.backend;
         Ok(match found.route {
             Route::Query => api::query::instant(self, params).await?,
             Route::QueryRange => api::query::range(self, params).await?,
             Route::Explain => api::query::explain(self, params).await?,
-            Route::QueryExemplars => series::exemplars(self, params)?,
-            Route::FormatQuery => expression::format(self, params)?,
-            Route::ParseQuery => expression::tree(self, params)?,
+            Route::QueryExemplars => series::exemplars(self, params).await?,
+            Route::FormatQuery => expression::format(self, params).await?,
+            Route::ParseQuery => expression::tree(self, params).await?,
             Route::Labels => series::label_names(self, params).await?,
             Route::LabelValues => series::label_values(self, params, found.name).await?,
             Route::Series => series::series(self, params).await?,

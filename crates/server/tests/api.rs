@@ -60,6 +60,36 @@ fn statistics_come_when_asked_for() {
 }
 
 #[test]
+fn statistics_by_step_want_their_feature() {
+    let options = tidewatch_server::ServerOptions { per_step_statistics: false, ..options() };
+    let answer = Scene::with(options, Limits::default()).ask("GET /api/v1/query?query=up&stats=all");
+    assert!(answer.contains("totalQueryableSamples") && !answer.contains("PerStep"), "{answer}");
+}
+
+#[test]
+fn what_needs_more_memory_than_there_is_gets_refused() {
+    let small = Limits { query_memory_bytes: 100, ..Limits::default() };
+    let scene = Scene::with(options(), small);
+    let refused = |path: &str, words: &str| {
+        let answer = scene.ask(&format!("GET {path}"));
+        assert!(answer.starts_with("422 ") && answer.contains(words), "{path}: {answer}");
+    };
+    refused("/api/v1/query?query=up", "query needs more than 100 bytes of memory");
+    refused("/api/v1/series?match[]=up&match[]=up&match[]=up&match[]=up", "narrow match[]");
+    refused("/api/v1/label/__name__/values", "narrow match[]");
+    let metrics = scene.ask("GET /metrics");
+    assert!(metrics.contains("tidewatch_http_refused_total{limit=\"query_memory_bytes\"} 1"), "{metrics}");
+    let none = Limits { queries_memory_bytes: 100, ..Limits::default() };
+    let scene = Scene::with(options(), none);
+    for path in ["/api/v1/query?query=up", "/api/v1/label/job/values", "/federate?match[]=up"] {
+        let answer = scene.ask(&format!("GET {path}"));
+        assert!(answer.starts_with("503 ") && answer.contains("unavailable"), "{path}: {answer}");
+    }
+    let metrics = scene.ask("GET /metrics");
+    assert!(metrics.contains("tidewatch_queries_memory_bytes 0\n"), "{metrics}");
+}
+
+#[test]
 fn wrong_parameters_are_refused_in_prometheus_words() {
     let scene = Scene::new();
     let cases = [

@@ -19,5 +19,5 @@ mod select;
 
 pub use append::{Append, AppendError, AppendOutcome, Refusal, Ticket};
 pub use select::{
-    ClockId, Latest, Run, RunValues, Scratch, Select, SelectError, Selection, Statistics, TimeRange,
+    ClockId, Latest, Room, Run, RunValues, Scratch, Select, SelectError, Selection, Statistics, TimeRange,
 };

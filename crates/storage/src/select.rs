@@ -11,10 +11,26 @@ pub struct TimeRange {
     pub end: i64,
 }
 
+/// Whether the caller has so many bytes more to give. Asked before they are taken, and often
+/// enough that "no" may also mean that the caller has no more time.
+pub type Room<'a> = dyn FnMut(u64) -> bool + 'a;
+
 /// Answers selectors.
 pub trait Select: Send + Sync {
     /// Resolves `matchers` (all must hold) to the series that may have samples in `range`.
     fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Box<dyn Selection>, SelectError>;
+
+    /// As [`Select::select`], within the caller's memory: asks `room` as the selection grows and
+    /// ends with [`SelectError::NoRoom`] where that says no. A store whose series lie in memory
+    /// anyway has nothing to ask.
+    fn select_within(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        _room: &mut Room<'_>,
+    ) -> Result<Box<dyn Selection>, SelectError> {
+        self.select(matchers, range)
+    }
 
     /// Names of labels on series that satisfy `matchers`, sorted; at most `limit`.
     fn label_names(
@@ -133,6 +149,9 @@ pub enum SelectError {
     /// The store is still recovering: answer 503, try again.
     #[error("the store is recovering and not complete yet")]
     Recovering,
+    /// The caller's [`Room`] said no; the caller knows why.
+    #[error("there is no memory for what is selected")]
+    NoRoom,
     /// Stored data can not be read; the text names what and where.
     #[error("stored data can not be read: {0}")]
     Damaged(String),

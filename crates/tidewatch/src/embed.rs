@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tidewatch_env::Env;
 use tidewatch_env::sim::SimClock;
 use tidewatch_ingest::{Format, parse_text};
-use tidewatch_model::{Batch, Labels, RawLabels, Sample, Value};
+use tidewatch_model::{Batch, Labels, Limits, RawLabels, Sample, Value};
 use tidewatch_parser::{ParserOptions, parse_expr};
 use tidewatch_promql::{Engine, EngineOptions, QueryContext};
 use tidewatch_rules::{AlertState, Group, LoadOptions, Notification, RuleFile, RuleSample, Settings};
@@ -204,8 +204,13 @@ impl Tidewatch {
 
     fn evaluate_due(&mut self, now_ms: i64) {
         let store: Arc<dyn Select> = self.db.clone();
-        let evaluator =
-            LocalEvaluator { env: self.env.clone(), engine: self.engine.clone(), store, timeout_ms: 120_000 };
+        let evaluator = LocalEvaluator {
+            env: self.env.clone(),
+            engine: self.engine.clone(),
+            store,
+            timeout_ms: 120_000,
+            memory_bytes: Limits::default().rule_memory_bytes as u64,
+        };
         let db = self.db.clone();
         let mut append_samples = |samples: &[RuleSample]| append_rule_samples(&*db, samples).map(drop);
         for group in &mut self.groups {

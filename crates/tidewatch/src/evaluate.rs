@@ -16,6 +16,8 @@ pub struct LocalEvaluator {
     pub engine: Arc<Engine>,
     pub store: Arc<dyn Select>,
     pub timeout_ms: i64,
+    /// Most bytes that one evaluation may hold.
+    pub memory_bytes: u64,
 }
 
 impl Evaluator for LocalEvaluator {
@@ -24,6 +26,7 @@ impl Evaluator for LocalEvaluator {
         let context = QueryContext {
             deadline_ns: Some(deadline),
             cancel: Arc::new(AtomicBool::new(false)),
+            memory_bytes: self.memory_bytes,
             ..QueryContext::unbounded()
         };
         let answer = self.engine.instant(&*self.store, expr, at_ms, &context);
@@ -48,6 +51,8 @@ pub fn features(names: &[String], engine: &mut EngineOptions) -> (ParserOptions,
             "type-and-unit-labels" => engine.type_and_unit_labels = true,
             "use-start-timestamps" => engine.start_timestamps = true,
             _ if parser.enable(name) => {}
+            // The server's.
+            "promql-per-step-stats" => {}
             // On by default or of no consequence in this version of Prometheus.
             "promql-at-modifier"
             | "promql-negative-offset"

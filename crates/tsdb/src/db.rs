@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tidewatch_env::{Env, Open};
 use tidewatch_model::{Batch, Matcher};
 use tidewatch_storage::{
-    Append, AppendError, AppendOutcome, Refusal, Select, SelectError, Selection, Ticket, TimeRange,
+    Append, AppendError, AppendOutcome, Refusal, Room, Select, SelectError, Selection, Ticket, TimeRange,
 };
 use tidewatch_wal::{OpenReport, WalOptions};
 
@@ -23,7 +23,7 @@ use crate::jobs::JobState;
 use crate::options::{DbOptions, OpenError};
 use crate::recover;
 use crate::resolve::Resolutions;
-use crate::select::{DbSelection, blocks_within, damaged, overlaps};
+use crate::select::{DbSelection, Debt, blocks_within, damaged, overlaps};
 use crate::status::{Cardinality, Counters, DbStatus};
 
 /// A database of series.
@@ -355,12 +355,22 @@ impl AtomicCounters {
 
 impl Select for Db {
     fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Box<dyn Selection>, SelectError> {
+        self.select_within(matchers, range, &mut |_| true)
+    }
+
+    fn select_within(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        room: &mut Room<'_>,
+    ) -> Result<Box<dyn Selection>, SelectError> {
         self.check_complete()?;
+        let mut debt = Debt::new(room);
         loop {
             let list = self.blocks.list();
             let blocks = blocks_within(&list, range);
-            let resolution = self.resolutions.resolve(&self.head, &blocks, matchers).map_err(damaged)?;
-            let head = self.head.snapshot(&resolution, range);
+            let resolution = self.resolutions.resolve(&self.head, &blocks, matchers, &mut debt)?;
+            let head = self.head.snapshot(&resolution, range, &mut debt)?;
             // What a cut has taken from the head meanwhile is in a block that is not in the list.
             if Arc::ptr_eq(&list, &self.blocks.list()) {
                 return Ok(Box::new(DbSelection::new(resolution, head, blocks)));

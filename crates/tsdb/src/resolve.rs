@@ -13,11 +13,13 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tidewatch_model::{Labels, Matcher};
+use tidewatch_storage::SelectError;
 
-use crate::block::{Block, BlockError, BlockId, Cursor};
+use crate::block::{Block, BlockId, Cursor};
 use crate::head::registry::SeriesId;
 use crate::head::shard::Shard;
 use crate::head::{Directory, Head, SHARDS};
+use crate::select::{Debt, Entry, LABELS_BYTES, damaged};
 
 /// A series in one of the blocks of a resolution.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +109,7 @@ impl Resolution {
     /// About how much memory it holds.
     fn bytes(&self) -> usize {
         let texts: usize = self.series.iter().map(|resolved| resolved.labels.as_bytes().len()).sum();
-        texts + self.series.len() * (size_of::<Resolved>() + 24) + self.parts.len() * size_of::<Part>()
+        texts + self.series.len() * SERIES_BYTES + self.parts.len() * size_of::<Part>()
     }
 }
 
@@ -135,20 +137,24 @@ const KNOWN_MAX: usize = 256;
 const BYTES_MAX: usize = 32 << 20;
 
 impl Resolutions {
-    /// The series of a selector in the head and in `blocks`.
+    /// The series of a selector in the head and in `blocks`. One that is known is paid for like a
+    /// new one: it may be held longer than it is known.
     pub(crate) fn resolve(
         &self,
         head: &Head,
         blocks: &[Arc<Block>],
         matchers: &[Matcher],
-    ) -> Result<Arc<Resolution>, BlockError> {
+        debt: &mut Debt<'_, '_>,
+    ) -> Result<Arc<Resolution>, SelectError> {
         let ids: Vec<BlockId> = blocks.iter().map(|block| block.meta().id).collect();
         let known = self.find(matchers, &ids);
-        let (new, until) = in_head(head, matchers, known.as_ref().map_or(SeriesId(0), |known| known.until));
+        known.as_ref().map_or(Ok(()), |known| debt.owe(known.bytes))?;
+        let from = known.as_ref().map_or(SeriesId(0), |known| known.until);
+        let (new, until) = in_head(head, matchers, from, debt)?;
         let resolution = match &known {
             Some(known) if new.is_empty() => Arc::clone(&known.resolution),
             Some(known) => Arc::new(known.resolution.with(new)),
-            None => Arc::new(Resolution::new([in_blocks(blocks, matchers)?, new].concat())),
+            None => Arc::new(Resolution::new([in_blocks(blocks, matchers, debt)?, new].concat())),
         };
         if known.is_none_or(|known| known.until != until) {
             let bytes = resolution.bytes();
@@ -191,26 +197,45 @@ impl Known {
     }
 }
 
+/// What a series takes beside the text of its labels, while it is found and afterwards.
+const SERIES_BYTES: usize =
+    size_of::<(Labels, Place)>() + size_of::<Resolved>() + size_of::<Entry>() + LABELS_BYTES;
+
 /// The series of the head from an id on, and the id below which all were looked at.
-fn in_head(head: &Head, matchers: &[Matcher], from: SeriesId) -> (Vec<(Labels, Place)>, SeriesId) {
+fn in_head(
+    head: &Head,
+    matchers: &[Matcher],
+    from: SeriesId,
+    debt: &mut Debt<'_, '_>,
+) -> Result<(Vec<(Labels, Place)>, SeriesId), SelectError> {
     let directory = head.directory.read();
     let until = directory.registry.next_id();
+    let mut found = Vec::new();
     if until == from {
-        return (Vec::new(), until);
+        return Ok((found, until));
     }
     let mut ids = directory.matching(matchers);
     ids.remove_range(..from.0);
-    let found = |id: u32| (directory.registry.to_labels(SeriesId(id)), Place::Head(SeriesId(id)));
-    (ids.iter().map(found).collect(), until)
+    for id in ids.iter().map(SeriesId) {
+        let labels = directory.registry.to_labels(id);
+        debt.owe(SERIES_BYTES + labels.as_bytes().len())?;
+        found.push((labels, Place::Head(id)));
+    }
+    Ok((found, until))
 }
 
-fn in_blocks(blocks: &[Arc<Block>], matchers: &[Matcher]) -> Result<Vec<(Labels, Place)>, BlockError> {
+fn in_blocks(
+    blocks: &[Arc<Block>],
+    matchers: &[Matcher],
+    debt: &mut Debt<'_, '_>,
+) -> Result<Vec<(Labels, Place)>, SelectError> {
     let mut found = Vec::new();
     for (at, block) in blocks.iter().enumerate() {
         let mut cursor = Cursor::default();
-        for series in &block.select(matchers)? {
-            let part = Part { block: at as u32, series };
-            found.push((block.labels(&mut cursor, series)?, Place::Block(part)));
+        for series in &block.select(matchers).map_err(damaged)? {
+            let labels = block.labels(&mut cursor, series).map_err(damaged)?;
+            debt.owe(SERIES_BYTES + size_of::<Part>() + labels.as_bytes().len())?;
+            found.push((labels, Place::Block(Part { block: at as u32, series })));
         }
     }
     Ok(found)

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidewatch_model::{Labels, Sample};
 use tidewatch_storage::{
-    ClockId, Latest, Run, RunValues, Scratch, SelectError, Selection, Statistics, TimeRange,
+    ClockId, Latest, Room, Run, RunValues, Scratch, SelectError, Selection, Statistics, TimeRange,
 };
 
 use crate::block::{Block, BlockError, Cursor};
@@ -30,9 +30,33 @@ pub(crate) struct DbSelection {
     bytes: AtomicU64,
 }
 
+/// Memory that was taken and is asked for after the fact, a part at a time.
+pub(crate) struct Debt<'a, 'r> {
+    room: &'a mut Room<'r>,
+    owed: usize,
+}
+
+/// Bytes that are asked for at once.
+const ASKED_BYTES: usize = 64 << 10;
+
+impl<'a, 'r> Debt<'a, 'r> {
+    pub(crate) fn new(room: &'a mut Room<'r>) -> Debt<'a, 'r> {
+        Debt { room, owed: 0 }
+    }
+
+    pub(crate) fn owe(&mut self, bytes: usize) -> Result<(), SelectError> {
+        self.owed += bytes;
+        if self.owed < ASKED_BYTES {
+            return Ok(());
+        }
+        let owed = std::mem::take(&mut self.owed) as u64;
+        if (self.room)(owed) { Ok(()) } else { Err(SelectError::NoRoom) }
+    }
+}
+
 /// One series.
 #[derive(Debug)]
-struct Entry {
+pub(crate) struct Entry {
     /// Its number in the resolution, and in the head's snapshot.
     resolved: u32,
     in_head: bool,
@@ -46,6 +70,9 @@ impl Entry {
         self.in_head.then_some(self.resolved as usize)
     }
 }
+
+/// What a label set takes beside its text: two counts and the allocator's own.
+pub(crate) const LABELS_BYTES: usize = 32;
 
 /// Clock ids of the head have this bit, those of blocks do not.
 const HEAD_CLOCK: u64 = 1 << 63;

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use tidewatch_env::Env;
 use tidewatch_model::{Batch, Labels, MatchOp, Matcher, RawLabels, STALE_NAN, Sample};
-use tidewatch_storage::{Append, Latest, Refusal, RunValues, Scratch, Select, TimeRange};
+use tidewatch_storage::{Append, Latest, Refusal, RunValues, Scratch, Select, SelectError, TimeRange};
 use tidewatch_tsdb::{Db, DbOptions};
 
 const ALL: TimeRange = TimeRange { start: i64::MIN, end: i64::MAX };
@@ -39,6 +39,30 @@ fn dump(db: &Db, matchers: &[Matcher], range: TimeRange) -> Vec<String> {
     };
     selection.scan(0..selection.len(), range, &mut Scratch::default(), &mut visit).expect("readable");
     lines
+}
+
+#[test]
+fn a_selection_asks_for_its_memory_as_it_grows() {
+    let db = db();
+    for i in 0..5_000 {
+        append(&db, &labels(&[("__name__", "up"), ("instance", &format!("host-{i}"))]), &[(1000, 1.0)]);
+    }
+    let up = [Matcher::equal("__name__", "up")];
+    let mut asked = 0;
+    let selection = db.select_within(&up, ALL, &mut |bytes| {
+        asked += bytes;
+        true
+    });
+    assert_eq!(selection.expect("there is room").len(), 5_000);
+    assert!((5_000 * 150..5_000 * 500).contains(&asked), "{asked} bytes for 5,000 series");
+    let (mut left, mut times) = (asked / 2, 0);
+    let refused = db.select_within(&up, ALL, &mut |bytes| {
+        times += 1;
+        left = left.saturating_sub(bytes);
+        left > 0
+    });
+    assert!(matches!(refused, Err(SelectError::NoRoom)));
+    assert!(times > 3, "it asks in parts, {times} times so far");
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub(super) fn eval(
     plan: &Aggregate,
     stream: Stream,
 ) -> Result<Frame, QueryError> {
-    let groups = Groups::new(plan, &stream, evaluator.options.delayed_name_removal);
+    let groups = Groups::new(evaluator, plan, &stream)?;
     let steps = stream.grid.count;
     let (op, pos, guard) = (plan.op, plan.input.pos, evaluator.guard.clone());
     let parts = stream.fold(

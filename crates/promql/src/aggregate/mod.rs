@@ -16,6 +16,7 @@ use crate::context::QueryError;
 use crate::eval::{Evaluator, Output};
 use crate::frame::{Frame, Name};
 use crate::grid::Grid;
+use crate::guard::Charge;
 use crate::plan::Aggregate;
 use crate::stream::{Stream, Strip};
 
@@ -46,24 +47,32 @@ enum Param {
     Text(String),
 }
 
+/// What a group takes beside the texts of its labels and of its key.
+const GROUP_BYTES: usize = 128;
+
 /// Which group each row of a stream belongs to.
 struct Groups {
     of_row: Vec<u32>,
     names: Vec<Labels>,
+    _charges: Vec<Charge>,
 }
 
 impl Groups {
     /// Groups in the order of their first rows. Names that are dropped already do not count.
-    fn new(plan: &Aggregate, stream: &Stream, delayed: bool) -> Groups {
+    fn new(evaluator: &Evaluator<'_>, plan: &Aggregate, stream: &Stream) -> Result<Groups, QueryError> {
+        let (guard, delayed) = (&evaluator.guard, evaluator.options.delayed_name_removal);
         let stripped = if delayed { Strip::Keep } else { stream.stripped() };
-        let mut groups = Groups { of_row: Vec::with_capacity(stream.len()), names: Vec::new() };
+        let mut charges = vec![guard.charge(stream.len() as u64 * 4, 0)?];
+        let mut groups =
+            Groups { of_row: Vec::with_capacity(stream.len()), names: Vec::new(), _charges: Vec::new() };
         if !plan.without && plan.grouping.is_empty() {
             groups.of_row.resize(stream.len(), 0);
             groups.names.push(Labels::empty());
-            return groups;
+            groups._charges = charges;
+            return Ok(groups);
         }
         let mut known = HashMap::<Box<[u8]>, u32, foldhash::fast::RandomState>::default();
-        let mut key = Vec::new();
+        let (mut key, mut text) = (Vec::new(), 0);
         for row in 0..stream.len() {
             let labels = stream.base_labels(row);
             key.clear();
@@ -80,12 +89,18 @@ impl Groups {
                     let group = groups.names.len() as u32;
                     groups.names.push(Labels::from_pairs(grouped(plan, stripped, labels)));
                     known.insert(key.as_slice().into(), group);
+                    text += 2 * key.len() + GROUP_BYTES;
+                    if text >= GROUP_BYTES * 512 {
+                        guard.check()?;
+                        charges.push(guard.charge(std::mem::take(&mut text) as u64, 0)?);
+                    }
                     group
                 }
             };
             groups.of_row.push(group);
         }
-        groups
+        groups._charges = charges;
+        Ok(groups)
     }
 
     fn len(&self) -> usize {

@@ -28,13 +28,14 @@ pub(super) fn eval(
     }
     let input = stream.collect(evaluator)?;
     let stream = Stream::of_frame(input, grid);
-    let groups = Groups::new(plan, &stream, evaluator.options.delayed_name_removal);
+    let groups = Groups::new(evaluator, plan, &stream)?;
     let input = stream.collect(evaluator)?;
     let members = members(&groups);
     let hashes: Vec<f64> = match plan.op {
         AggregateOp::LimitRatio => input.names.iter().map(|name| offset(&name.labels)).collect(),
         _ => Vec::new(),
     };
+    let _room = evaluator.guard.charge((input.len() * size_of::<Row>()) as u64, 0)?;
     let mut kept: Vec<Row> = Vec::new();
     kept.resize_with(input.len(), Row::default);
     let (mut order, mut charges) = (Vec::new(), Vec::new());

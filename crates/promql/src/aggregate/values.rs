@@ -23,7 +23,7 @@ pub(super) fn quantile(
     for q in quantiles.iter().filter(|q| !(0.0..=1.0).contains(*q)) {
         evaluator.notes.invalid_quantile(*q, param_pos);
     }
-    let groups = Groups::new(plan, &stream, evaluator.options.delayed_name_removal);
+    let groups = Groups::new(evaluator, plan, &stream)?;
     let steps = stream.grid.count;
     let pos = plan.input.pos;
     let guard = evaluator.guard.clone();

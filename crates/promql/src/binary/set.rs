@@ -14,7 +14,7 @@ pub(super) fn eval(evaluator: &mut Evaluator<'_>, plan: &Binary, grid: Grid) -> 
     let lhs = evaluator.rows(&plan.lhs, grid)?;
     let rhs = evaluator.rows(&plan.rhs, grid)?;
     let matching = plan.matching.clone().unwrap_or_default();
-    let matched = Matched::new(&Signer::new(&matching), &lhs, &rhs);
+    let matched = Matched::new(&Signer::new(&matching), &lhs, &rhs, &evaluator.guard)?;
     let mut result = Frame::new(grid.count);
     match plan.op {
         BinaryOp::And => {

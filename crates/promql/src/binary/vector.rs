@@ -4,6 +4,7 @@
 //! found once, and then each pair is computed over its columns. What may change with the step is
 //! which rows of a signature are present; two at once on a side that must have one are an error.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use tidewatch_model::Labels;
@@ -35,7 +36,7 @@ pub(super) fn eval(
     let swapped = matching.cardinality == Cardinality::OneToMany;
     let (many, one) = if swapped { (&rhs, &lhs) } else { (&lhs, &rhs) };
     let signer = Signer::new(&matching);
-    let matched = Matched::new(&signer, many, one);
+    let matched = Matched::new(&signer, many, one, &evaluator.guard)?;
     let mut join = Join {
         plan,
         matching: &matching,
@@ -49,6 +50,7 @@ pub(super) fn eval(
         fill_many: matching.fill.lhs,
         fill_one: matching.fill.rhs,
         steps: grid.count,
+        occupied: OnceCell::new(),
         delayed: evaluator.options.delayed_name_removal,
         table: Table::new(grid.count),
         taken: Vec::new(),
@@ -73,6 +75,8 @@ struct Join<'a> {
     fill_many: Option<f64>,
     fill_one: Option<f64>,
     steps: usize,
+    /// The steps at which the "many" side has any element, once that is asked for.
+    occupied: OnceCell<Vec<u64>>,
     delayed: bool,
     table: Table,
     /// What has been computed of each row of the table.
@@ -80,6 +84,9 @@ struct Join<'a> {
     guard: Guard,
     notes: Notes,
 }
+
+/// Pairs of rows between two looks at clock and cancel flag.
+const ROWS_A_CHECK: usize = 256;
 
 /// What has been computed of a row of the result.
 struct Taken {
@@ -146,7 +153,7 @@ impl Join<'_> {
     /// and nothing stands in for it.
     fn looks(&self, step: usize) -> bool {
         let fills = self.fill_many.is_some() || self.fill_one.is_some();
-        fills || self.many.rows().any(|(_, row)| bit(row.present, step))
+        fills || bit(self.occupied.get_or_init(|| union(self.many, self.steps)), step)
     }
 
     /// Of two rows on the left with one signature, one at most may find a partner at a step.
@@ -181,7 +188,10 @@ impl Join<'_> {
         let (many_frame, one_frame) = (self.many, self.one);
         let row = many_frame.row(many);
         let mut alone: Vec<u64> = row.present.to_vec();
-        for &one in ones {
+        for (i, &one) in ones.iter().enumerate() {
+            if i % ROWS_A_CHECK == 0 {
+                self.guard.check()?;
+            }
             let partner = one_frame.row(one);
             alone.iter_mut().zip(partner.present).for_each(|(alone, present)| *alone &= !present);
             let names = (&many_frame.names[many], &one_frame.names[one].labels);
@@ -278,6 +288,15 @@ impl Join<'_> {
         }
         Name { labels: labels.build(), drop }
     }
+}
+
+/// The steps at which any row of a frame is present.
+fn union(frame: &Frame, steps: usize) -> Vec<u64> {
+    let mut union = vec![0u64; words(steps)];
+    for (_, row) in frame.rows() {
+        union.iter_mut().zip(row.present).for_each(|(a, b)| *a |= b);
+    }
+    union
 }
 
 /// A row of one value at the steps of `present`.

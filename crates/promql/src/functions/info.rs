@@ -153,6 +153,7 @@ fn combine(
             let labels = if plain[i] {
                 Some(name.labels.clone())
             } else {
+                evaluator.guard.check()?;
                 let newest = newest(series, candidates, step)?;
                 let known = labels_at.get(&newest).cloned();
                 match known {
@@ -182,11 +183,11 @@ fn combine(
 /// Of each info metric the series with the newest sample, in the order of the candidates.
 fn newest(series: &Frame, candidates: &[usize], step: usize) -> Result<Vec<usize>, QueryError> {
     let mut found: Vec<(usize, f64)> = Vec::new();
+    let mut places: HashMap<Option<&str>, usize> = HashMap::new();
     for &i in candidates {
         let Some(Cell::Float(time)) = series.row(i).get(step) else { continue };
-        let name = series.names[i].labels.metric_name();
-        let same = found.iter_mut().find(|(j, _)| series.names[*j].labels.metric_name() == name);
-        match same {
+        let place = *places.entry(series.names[i].labels.metric_name()).or_insert(found.len());
+        match found.get_mut(place) {
             None => found.push((i, time)),
             Some(known) if known.1 < time => *known = (i, time),
             Some(known) if known.1 == time => {

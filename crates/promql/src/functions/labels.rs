@@ -24,6 +24,8 @@ pub(super) fn label_replace(
     if !is_valid_label(target) {
         return invalid("destination label name", target);
     }
+    // Calls nest, and each holds its expression while those within are evaluated.
+    let _room = evaluator.guard.charge(regex.program_bytes() as u64, 0)?;
     let frame = evaluator.rows(&args[0], grid)?;
     let mut expanded = String::new();
     frame.rename(&evaluator.guard, |name| {

@@ -2,30 +2,44 @@
 //!
 //! Fields of the tree stand in alphabetical order, as Prometheus gives them.
 
+use std::sync::Arc;
+
 use tidewatch_model::{Matcher, format_float};
 use tidewatch_parser::{
     AggregateExpr, At, BinaryExpr, Call, Duration, Expr, RangeModifier, SubqueryExpr, UnaryOp,
     VectorMatching, VectorSelector, parse_expr, pretty,
 };
 
+use super::blocking;
+use super::query::place;
 use crate::error::ApiError;
 use crate::json::Json;
 use crate::reply::Reply;
 use crate::request::Params;
 use crate::service::Service;
 
-pub(crate) fn format(service: &Service, params: &Params) -> Result<Reply, ApiError> {
-    let expr = parse(service, params)?;
-    Ok(Reply::json(|json| json.string(&pretty(&expr))))
+pub(crate) async fn format(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
+    parsed(service, params, |expr| Reply::json(|json| json.string(&pretty(expr)))).await
 }
 
-pub(crate) fn tree(service: &Service, params: &Params) -> Result<Reply, ApiError> {
-    let expr = parse(service, params)?;
-    Ok(Reply::json(|json| write(json, &expr)))
+pub(crate) async fn tree(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
+    parsed(service, params, |expr| Reply::json(|json| write(json, expr))).await
 }
 
-fn parse(service: &Service, params: &Params) -> Result<Expr, ApiError> {
-    parse_expr(params.get("query"), &service.app.parser).map_err(|error| ApiError::parameter("query", error))
+/// Parses in a place of a query: compiling large regular expressions takes time and memory.
+pub(super) async fn parsed(
+    service: &Arc<Service>,
+    params: &Params,
+    answer: impl FnOnce(&Expr) -> Reply + Send + 'static,
+) -> Result<Reply, ApiError> {
+    let place = place(service, service.app.limits.query_timeout_ms).await?;
+    let text = params.get("query").to_owned();
+    blocking(service, move |service| {
+        let _place = place;
+        let expr = parse_expr(&text, &service.app.parser);
+        expr.map(|expr| answer(&expr)).map_err(|error| ApiError::parameter("query", error))
+    })
+    .await?
 }
 
 /// Recursion is bounded by the parser's limit on depth.

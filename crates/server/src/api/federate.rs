@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
 use tidewatch_model::{Labels, METRIC_NAME, Matcher, is_stale, is_valid_legacy_name};
-use tidewatch_storage::{Latest, Scratch, SelectError, TimeRange};
+use tidewatch_storage::{Latest, Scratch, TimeRange};
 
+use super::account::Account;
 use super::blocking;
 use crate::body::{More, ResponseBody};
-use crate::error::ErrorKind;
+use crate::error::{ApiError, ErrorKind};
 use crate::json::push_general;
 use crate::reply;
 use crate::request::Params;
@@ -32,14 +33,23 @@ pub(crate) async fn federate(service: &Arc<Service>, params: &Params) -> Respons
             Err(error) => return reply::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         }
     }
-    let rows = match blocking(service, move |service| collect(service, &selectors)).await {
-        Ok(Ok(rows)) => rows,
-        Ok(Err(error)) => return reply::error(&error.into()),
+    let (mut account, guard) = match Account::open(service).await {
+        Ok(opened) => opened,
+        Err(error) => return reply::error(&error),
+    };
+    let collected = blocking(service, move |service| {
+        collect(service, &selectors, &mut account).map(|rows| (rows, account.computed()))
+    });
+    let (rows, leases) = match collected.await {
+        Ok(Ok(collected)) => collected,
+        Ok(Err(error)) => return reply::error(&error),
         Err(error) => return reply::text(ErrorKind::Internal.status(), error.message),
     };
+    drop(guard);
     let external = service.app.backend.external_labels();
     let mut next = 0;
     let producer = Box::new(move |out: &mut Vec<u8>| {
+        let _held = &leases;
         let end = rows.len().min(next + SAMPLES_A_STEP);
         let mut text = String::new();
         for index in next..end {
@@ -58,13 +68,20 @@ pub(crate) async fn federate(service: &Arc<Service>, params: &Params) -> Respons
 }
 
 /// The newest samples within the lookback, by metric name; what has ended or has no name is left out.
-fn collect(service: &Service, selectors: &[Vec<Matcher>]) -> Result<Vec<Row>, SelectError> {
+fn collect(
+    service: &Service,
+    selectors: &[Vec<Matcher>],
+    account: &mut Account,
+) -> Result<Vec<Row>, ApiError> {
     let end = service.app.env.clock.wall_ms();
     let start = end - service.app.engine.options().lookback_ms;
     let mut scratch = Scratch::default();
     let mut rows = Vec::new();
     for matchers in selectors {
-        let selection = service.app.select.select(matchers, TimeRange { start, end })?;
+        let range = TimeRange { start, end };
+        let selection = service.app.select.select_within(matchers, range, &mut |bytes| account.take(bytes));
+        let selection = selection.map_err(|error| account.explain(error))?;
+        account.try_take((selection.len() * size_of::<Row>()) as u64)?;
         selection.latest(0..selection.len(), start - 1, end, &mut scratch, &mut |series, latest| {
             let labels = selection.labels(series);
             // Native histograms have no place in the text format.

@@ -1,5 +1,6 @@
 //! The handlers of the API, one module for each family.
 
+mod account;
 pub(crate) mod expression;
 pub(crate) mod federate;
 pub(crate) mod query;

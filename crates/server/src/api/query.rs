@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tidewatch_model::Value;
 use tidewatch_parser::{Expr, parse_expr};
-use tidewatch_promql::{Answer, QueryContext, QueryError};
+use tidewatch_promql::{Answer, MemoryPool, QueryContext, QueryError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::value::{self, Stats};
@@ -24,19 +24,24 @@ use crate::service::Service;
 /// What an answer says when `limit` cut it.
 pub(crate) const TRUNCATED: &str = "results truncated due to limit";
 
-/// Places for queries that compute.
+/// What queries share: places for those that compute, and memory for those whose answer is still
+/// being sent too.
 pub(crate) struct QueryGate {
     places: Arc<Semaphore>,
+    pub(crate) memory: Arc<MemoryPool>,
 }
 
 impl QueryGate {
-    pub(crate) fn new(concurrency: usize) -> QueryGate {
-        QueryGate { places: Arc::new(Semaphore::new(concurrency.max(1))) }
+    pub(crate) fn new(concurrency: usize, memory_bytes: usize) -> QueryGate {
+        QueryGate {
+            places: Arc::new(Semaphore::new(concurrency.max(1))),
+            memory: MemoryPool::new(memory_bytes as u64),
+        }
     }
 }
 
 /// Tells a query that computes on another thread that its answer is not wanted any more.
-struct CancelOnDrop(Arc<AtomicBool>);
+pub(super) struct CancelOnDrop(pub(super) Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -105,7 +110,7 @@ fn steps(service: &Service, params: &Params) -> Result<When, ApiError> {
 async fn run(service: &Arc<Service>, params: &Params, when: When, wanted: Wanted) -> Result<Reply, ApiError> {
     let began_ns = service.app.env.clock.monotonic_ns();
     let timeout_ms = timeout_ms(service, params)?;
-    let expr = parse(service, params)?;
+    check_length(service, params)?;
     let deadline_ns = began_ns + timeout_ms * 1_000_000;
     let lookback_ms = match params.get("lookback_delta") {
         "" => None,
@@ -122,8 +127,9 @@ async fn run(service: &Arc<Service>, params: &Params, when: When, wanted: Wanted
         deadline_ns: Some(deadline_ns),
         cancel: cancel.clone(),
         memory_bytes: service.app.limits.query_memory_bytes as u64,
+        pool: Some(service.queries.memory.clone()),
         lookback_ms,
-        per_step_statistics: params.get("stats") == "all",
+        per_step_statistics: params.get("stats") == "all" && service.app.options.per_step_statistics,
         explain: wanted == Wanted::Plan,
         query: Some(query.clone()),
     };
@@ -134,6 +140,9 @@ async fn run(service: &Arc<Service>, params: &Params, when: When, wanted: Wanted
         // Held until the work is done, even where nobody waits for it any more.
         let _place = place;
         let _going = Going::on(&service.counters.queries);
+        // Here and not before: compiling large expressions takes its time, and memory.
+        let expr =
+            parse_expr(&query, &service.app.parser).map_err(|error| ApiError::parameter("query", error))?;
         let result = evaluate(service, &expr, when, &context);
         let total_ns = service.app.env.clock.monotonic_ns() - began_ns;
         let timings = Timings { queued_ns, total_ns };
@@ -142,14 +151,27 @@ async fn run(service: &Arc<Service>, params: &Params, when: When, wanted: Wanted
             let line = query_log::line(&origin, &query, when, timings, &result, now_ms);
             service.app.backend.log_query(&line);
         }
-        result.map(|answer| match wanted {
+        let answer = result.map_err(|error| refused(service, error))?;
+        match wanted {
             Wanted::Value { limit } => reply(service, answer, limit, with_stats.then_some(timings)),
             Wanted::Plan => Ok(plan(answer, timings)),
-        })
+        }
     })
     .await?;
     drop(guard);
-    reply.map_err(ApiError::from)?
+    reply
+}
+
+/// Counts a query that met a limit.
+fn refused(service: &Service, error: QueryError) -> ApiError {
+    match &error {
+        QueryError::OutOfMemory { .. } => service.counters.refuse("query_memory_bytes"),
+        QueryError::Overloaded { .. } => service.counters.refuse("queries_memory_bytes"),
+        QueryError::TooManySamples(_) => service.counters.refuse("query_samples"),
+        QueryError::Timeout(_) => service.counters.refuse("query_timeout"),
+        QueryError::Canceled(_) | QueryError::Execution(_) | QueryError::Storage(_) => {}
+    }
+    error.into()
 }
 
 fn timeout_ms(service: &Service, params: &Params) -> Result<u64, ApiError> {
@@ -158,7 +180,7 @@ fn timeout_ms(service: &Service, params: &Params) -> Result<u64, ApiError> {
     Ok(asked_ms.map_or(limit_ms, |ms| u64::try_from(ms).unwrap_or(0).min(limit_ms)))
 }
 
-fn parse(service: &Service, params: &Params) -> Result<Expr, ApiError> {
+fn check_length(service: &Service, params: &Params) -> Result<(), ApiError> {
     let text = params.get("query");
     let limit = service.app.limits.query_text_bytes;
     if text.len() > limit {
@@ -166,11 +188,11 @@ fn parse(service: &Service, params: &Params) -> Result<Expr, ApiError> {
         let cause = format_args!("text of {} bytes is longer than {limit}", text.len()).to_string();
         return Err(ApiError::parameter("query", cause));
     }
-    parse_expr(text, &service.app.parser).map_err(|error| ApiError::parameter("query", error))
+    Ok(())
 }
 
 /// Waits for a place among the queries that compute.
-async fn place(service: &Arc<Service>, timeout_ms: u64) -> Result<OwnedSemaphorePermit, ApiError> {
+pub(super) async fn place(service: &Arc<Service>, timeout_ms: u64) -> Result<OwnedSemaphorePermit, ApiError> {
     let places = service.queries.places.clone();
     let places = match places.try_acquire_owned() {
         Ok(place) => return Ok(place),
@@ -212,7 +234,7 @@ fn reply(
     limit: Option<usize>,
     timings: Option<Timings>,
 ) -> Result<Reply, ApiError> {
-    let Answer { mut value, annotations, statistics, .. } = answer;
+    let Answer { mut value, annotations, statistics, held, .. } = answer;
     let truncated = truncate(&mut value, limit);
     let least_bytes = value::least_bytes(&value);
     let response_bytes = service.app.limits.response_bytes;
@@ -224,7 +246,7 @@ fn reply(
         return Err(ApiError::new(ErrorKind::Execution, message));
     }
     let stats = timings.map(|Timings { queued_ns, total_ns }| Stats { queued_ns, total_ns, statistics });
-    let reply = Reply::produce(value::producer(value, stats));
+    let reply = Reply::produce(value::producer(value, stats, held));
     Ok(reply.warn(truncated.then_some(TRUNCATED)).annotate(annotations))
 }
 

@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tidewatch_model::{Labels, Matcher, is_valid_label_name};
+use tidewatch_promql::Lease;
 use tidewatch_storage::{SelectError, TimeRange};
 
+use super::account::Account;
+use super::expression::parsed;
 use super::query::TRUNCATED;
 use super::{blocking, selectors};
 use crate::body::More;
@@ -15,8 +18,8 @@ use crate::reply::Reply;
 use crate::request::{MAX_TIME_MS, MIN_TIME_MS, Params, unescape_path};
 use crate::service::Service;
 
-/// Label sets that are written in one go.
-const SETS_A_STEP: usize = 200;
+/// Label sets or texts that are written in one go.
+const ITEMS_A_STEP: usize = 200;
 
 pub(crate) async fn series(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
     if params.all("match[]").next().is_none() {
@@ -25,28 +28,43 @@ pub(crate) async fn series(service: &Arc<Service>, params: &Params) -> Result<Re
     let limit = params.limit()?;
     let range = time_range(params)?;
     let selectors = selectors(params)?;
-    let (sets, truncated) =
-        blocking(service, move |service| select(service, &selectors, range, limit)).await??;
+    let (mut account, guard) = Account::open(service).await?;
+    let (sets, truncated, leases) = blocking(service, move |service| {
+        let selected = select(service, &selectors, range, limit, &mut account);
+        selected.map(|(sets, truncated)| (sets, truncated, account.computed()))
+    })
+    .await??;
+    drop(guard);
+    let write = |out: &mut Vec<u8>, labels: &Labels| Json::new(out).labels(labels);
+    Ok(list(sets, leases, write).warn(truncated.then_some(TRUNCATED)))
+}
+
+/// Writes a list a part at a time; keeps its memory until it is written.
+fn list<T: Send + 'static>(
+    items: Vec<T>,
+    leases: Vec<Lease>,
+    write: impl Fn(&mut Vec<u8>, &T) + Send + 'static,
+) -> Reply {
     let mut next = 0;
-    let producer = Box::new(move |out: &mut Vec<u8>| {
+    Reply::produce(Box::new(move |out: &mut Vec<u8>| {
+        let _held = &leases;
         if next == 0 {
             out.push(b'[');
         }
-        let end = sets.len().min(next + SETS_A_STEP);
-        for (index, labels) in sets[next..end].iter().enumerate() {
+        let end = items.len().min(next + ITEMS_A_STEP);
+        for (index, item) in items[next..end].iter().enumerate() {
             if next + index > 0 {
                 out.push(b',');
             }
-            Json::new(out).labels(labels);
+            write(out, item);
         }
         next = end;
-        if end < sets.len() {
+        if end < items.len() {
             return More::Follows;
         }
         out.push(b']');
         More::Nothing
-    });
-    Ok(Reply::produce(producer).warn(truncated.then_some(TRUNCATED)))
+    }))
 }
 
 /// Label sets of all selectors in order, each once; and whether there were more than `limit`.
@@ -55,10 +73,13 @@ fn select(
     selectors: &[Vec<Matcher>],
     range: TimeRange,
     limit: Option<usize>,
-) -> Result<(Vec<Labels>, bool), SelectError> {
+    account: &mut Account,
+) -> Result<(Vec<Labels>, bool), ApiError> {
     let mut sets: Vec<Labels> = Vec::new();
     for matchers in selectors {
-        let selection = service.app.select.select(matchers, range)?;
+        let selection = service.app.select.select_within(matchers, range, &mut |bytes| account.take(bytes));
+        let selection = selection.map_err(|error| account.explain(error))?;
+        account.try_take((selection.len() * size_of::<Labels>()) as u64)?;
         sets.extend((0..selection.len()).map(|series| selection.labels(series).clone()));
     }
     if selectors.len() > 1 {
@@ -74,10 +95,10 @@ pub(crate) async fn label_names(service: &Arc<Service>, params: &Params) -> Resu
     let limit = params.limit()?;
     let range = time_range(params)?;
     let selectors = selectors(params)?;
-    let names = blocking(service, move |service| {
+    texts(service, limit, move |service| {
         union(&selectors, limit, |matchers, most| service.app.select.label_names(matchers, range, most))
-    });
-    Ok(strings(names.await??, limit))
+    })
+    .await
 }
 
 pub(crate) async fn label_values(
@@ -95,11 +116,32 @@ pub(crate) async fn label_values(
     let limit = params.limit()?;
     let range = time_range(params)?;
     let selectors = selectors(params)?;
-    let values = blocking(service, move |service| {
+    texts(service, limit, move |service| {
         let select = &service.app.select;
         union(&selectors, limit, |matchers, most| select.label_values(&name, matchers, range, most))
-    });
-    Ok(strings(values.await??, limit))
+    })
+    .await
+}
+
+/// Answers with a list of texts, within a query's memory.
+async fn texts(
+    service: &Arc<Service>,
+    limit: Option<usize>,
+    work: impl FnOnce(&Service) -> Result<Vec<String>, SelectError> + Send + 'static,
+) -> Result<Reply, ApiError> {
+    let (mut account, guard) = Account::open(service).await?;
+    let (mut texts, leases) = blocking(service, move |service| {
+        let texts = work(service)?;
+        let bytes: usize = texts.iter().map(|text| size_of::<String>() + 16 + text.len()).sum();
+        account.try_take(bytes as u64)?;
+        Ok::<_, ApiError>((texts, account.computed()))
+    })
+    .await??;
+    drop(guard);
+    let truncated = limit.is_some_and(|limit| texts.len() > limit);
+    texts.truncate(limit.unwrap_or(usize::MAX));
+    let write = |out: &mut Vec<u8>, text: &String| Json::new(out).string(text);
+    Ok(list(texts, leases, write).warn(truncated.then_some(TRUNCATED)))
 }
 
 /// Asks once for each selector, or once without any; gives one more than `limit` where there are.
@@ -122,21 +164,13 @@ fn union(
     }
 }
 
-fn strings(mut texts: Vec<String>, limit: Option<usize>) -> Reply {
-    let truncated = limit.is_some_and(|limit| texts.len() > limit);
-    texts.truncate(limit.unwrap_or(usize::MAX));
-    Reply::json(|json| json.strings(&texts)).warn(truncated.then_some(TRUNCATED))
-}
-
 /// Exemplars are not kept yet: the parameters are checked and the list is empty.
-pub(crate) fn exemplars(service: &Service, params: &Params) -> Result<Reply, ApiError> {
+pub(crate) async fn exemplars(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
     let range = time_range(params)?;
     if range.end < range.start {
         return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
     }
-    tidewatch_parser::parse_expr(params.get("query"), &service.app.parser)
-        .map_err(|error| ApiError::parameter("query", error))?;
-    Ok(Reply::json(|json| json.strings::<&str>([])))
+    parsed(service, params, |_| Reply::json(|json| json.strings::<&str>([]))).await
 }
 
 fn time_range(params: &Params) -> Result<TimeRange, ApiError> {

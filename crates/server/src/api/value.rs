@@ -1,7 +1,7 @@
 //! Query values as JSON, written piece by piece.
 
 use tidewatch_model::{FloatHistogram, InstantSample, RangeSeries, SampleValue, Value};
-use tidewatch_promql::{PlanNode, QueryStatistics};
+use tidewatch_promql::{Held, PlanNode, QueryStatistics};
 
 use crate::body::{More, Producer};
 use crate::json::{Json, push_float, push_timestamp};
@@ -32,15 +32,16 @@ pub(crate) fn least_bytes(value: &Value) -> usize {
     }
 }
 
-/// Writes `{"resultType": …, "result": …, "stats": …}`.
-pub(crate) fn producer(value: Value, stats: Option<Stats>) -> Producer {
+/// Writes `{"resultType": …, "result": …, "stats": …}`. Keeps the value's part of the memory until it is
+/// written.
+pub(crate) fn producer(value: Value, stats: Option<Stats>, held: Held) -> Producer {
     let mut tail = Vec::new();
     if let Some(stats) = stats {
         tail.push(b',');
         Json::new(&mut tail).key("stats").object(|json| write_stats(json, &stats));
     }
     tail.push(b'}');
-    let mut writer = Writer { value, next: 0, point: 0, tail };
+    let mut writer = Writer { value, next: 0, point: 0, tail, _held: held };
     let mut begun = false;
     Box::new(move |out| {
         if !begun {
@@ -70,6 +71,7 @@ struct Writer {
     /// How many of its points are written.
     point: usize,
     tail: Vec<u8>,
+    _held: Held,
 }
 
 impl Writer {
@@ -280,7 +282,7 @@ mod tests {
     use super::*;
 
     fn written(value: Value) -> String {
-        let mut producer = producer(value, None);
+        let mut producer = producer(value, None, Held::default());
         let mut out = Vec::new();
         while producer(&mut out) == More::Follows {}
         String::from_utf8(out).expect("JSON is UTF-8")

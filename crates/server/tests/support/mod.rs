@@ -359,6 +359,7 @@ pub fn options() -> ServerOptions {
         cors_origin: ".*".to_owned(),
         page_title: "Tidewatch".to_owned(),
         enable_lifecycle: false,
+        per_step_statistics: true,
         query_concurrency: 4,
         write_bytes_in_flight: 64 << 20,
     }

@@ -257,6 +257,11 @@ impl ServeArgs {
         .collect()
     }
 
+    /// Whether `--enable-feature` names it.
+    pub fn enables(&self, feature: &str) -> bool {
+        self.enable_feature.iter().any(|name| name == feature)
+    }
+
     pub fn query_concurrency(&self) -> usize {
         self.query_concurrency
             .unwrap_or_else(|| 2 * std::thread::available_parallelism().map_or(2, usize::from))

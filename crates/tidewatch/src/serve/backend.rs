@@ -16,9 +16,9 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::alerting::Alerting;
 use super::committer::Committer;
 use super::jobs::JobHealth;
-use super::metrics;
 use super::query_log::QueryLog;
 use super::rules::Rules;
+use super::{memory, metrics};
 use crate::cli::serve::ServeArgs;
 use crate::config::Config;
 
@@ -148,7 +148,7 @@ impl Backend for Running {
             corruption_count: self.db.status().damage.len() as u64,
             thread_count: metrics::thread_count(),
             cpu_count: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
-            memory_limit_bytes: metrics::memory_limit_bytes(),
+            memory_limit_bytes: memory::limit_bytes(),
             storage_retention: self.retention_ms().map_or_else(|| "0s".to_owned(), format_duration),
         }
     }

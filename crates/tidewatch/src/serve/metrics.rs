@@ -173,11 +173,3 @@ pub fn thread_count() -> u64 {
     let stat = procfs::process::Process::myself().and_then(|process| process.stat());
     stat.map_or(1, |stat| stat.num_threads.unsigned_abs())
 }
-
-/// The cgroup's limit where there is one, else the machine's memory.
-pub fn memory_limit_bytes() -> u64 {
-    let cgroup =
-        std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    let machine = || procfs::Current::current().map(|memory: procfs::Meminfo| memory.mem_total).unwrap_or(0);
-    cgroup.unwrap_or_else(machine)
-}

@@ -12,6 +12,7 @@ mod alerting;
 mod backend;
 mod committer;
 mod jobs;
+mod memory;
 mod metrics;
 mod query_log;
 mod records;
@@ -95,6 +96,7 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
             engine: engine.clone(),
             store: db.clone(),
             timeout_ms: arguments.query_timeout_ms,
+            memory_bytes: limits.rule_memory_bytes as u64,
         },
         append: committer.clone(),
         alerting: alerting.clone(),
@@ -252,6 +254,7 @@ fn limits(arguments: &ServeArgs, config: &crate::config::Config) -> Limits {
         connections: arguments.max_connections,
         ..Limits::default()
     };
+    memory::share(&mut limits, memory::limit_bytes());
     if let Some(window_ms) = config.storage.out_of_order_window_ms {
         limits.out_of_order_window_ms = window_ms;
     }
@@ -282,8 +285,9 @@ fn server_options(arguments: &ServeArgs) -> ServerOptions {
         cors_origin: arguments.cors_origin.clone(),
         page_title: arguments.page_title.clone(),
         enable_lifecycle: arguments.enable_lifecycle,
+        per_step_statistics: arguments.enables("promql-per-step-stats"),
         query_concurrency: arguments.query_concurrency(),
-        write_bytes_in_flight: 256 << 20,
+        write_bytes_in_flight: memory::in_flight_bytes(&Limits::default(), memory::limit_bytes()),
     }
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 use tidewatch_model::{Matcher, Sample};
-use tidewatch_storage::TimeRange;
+use tidewatch_storage::{SelectError, TimeRange};
 
 use super::cells::{NONE, decode_tokens};
 use super::registry::{Registry, SeriesId};
@@ -19,6 +19,7 @@ use super::shard::{Open, Shard};
 use super::{Directory, Head};
 use crate::index::{Index, postings_for_matchers};
 use crate::resolve::Resolution;
+use crate::select::Debt;
 
 /// What the series of a resolution have in the head.
 #[derive(Debug, Default)]
@@ -72,13 +73,20 @@ pub(crate) struct RunView<'a> {
 
 impl Head {
     /// Copies what a selector needs: what its series have in `range`.
-    pub(crate) fn snapshot(&self, resolution: &Resolution, range: TimeRange) -> HeadSnapshot {
-        self.snapshot_of(resolution, range, |shard, id| shard.late.get(&id).map_or(&[], Vec::as_slice))
+    pub(crate) fn snapshot(
+        &self,
+        resolution: &Resolution,
+        range: TimeRange,
+        debt: &mut Debt<'_, '_>,
+    ) -> Result<HeadSnapshot, SelectError> {
+        self.snapshot_of(resolution, range, Shard::late_of, debt)
     }
 
     /// Copies the part that the cut under way has of some series.
     pub(crate) fn cut_snapshot(&self, resolution: &Resolution, range: TimeRange) -> HeadSnapshot {
-        self.snapshot_of(resolution, range, Shard::cutting)
+        let mut room = |_| true;
+        let snapshot = self.snapshot_of(resolution, range, Shard::cutting, &mut Debt::new(&mut room));
+        snapshot.expect("there is always room")
     }
 
     fn snapshot_of(
@@ -86,7 +94,9 @@ impl Head {
         resolution: &Resolution,
         range: TimeRange,
         late_of: impl for<'a> Fn(&'a Shard, SeriesId) -> &'a [Sample],
-    ) -> HeadSnapshot {
+        debt: &mut Debt<'_, '_>,
+    ) -> Result<HeadSnapshot, SelectError> {
+        debt.owe(resolution.series.len() * size_of::<SnapshotSeries>())?;
         let series = vec![SnapshotSeries::default(); resolution.series.len()];
         let mut snapshot = HeadSnapshot { series, ..HeadSnapshot::default() };
         for (shard, of_shard) in self.shards.iter().zip(&resolution.of_shards) {
@@ -98,13 +108,15 @@ impl Head {
             for at in of_shard {
                 let id = resolution.series[*at as usize].head.expect("listed as one of the head");
                 let Some(open) = shard.get(id) else { continue };
+                let before = snapshot.bytes();
                 let runs = snapshot.copy_runs(&shard, open, range, &mut clocks);
                 let late = if open.has_late { late_of(&shard, id) } else { &[] };
                 let late = snapshot.copy_late(late, range);
                 snapshot.series[*at as usize] = SnapshotSeries { runs, late };
+                debt.owe(snapshot.bytes() - before)?;
             }
         }
-        snapshot
+        Ok(snapshot)
     }
 
     /// All series in the order of their labels.
@@ -185,6 +197,11 @@ fn compare(registry: &Registry, a: SeriesId, b: SeriesId) -> Ordering {
 }
 
 impl Shard {
+    /// Samples out of order of a series.
+    fn late_of(&self, id: SeriesId) -> &[Sample] {
+        self.late.get(&id).map_or(&[], Vec::as_slice)
+    }
+
     /// Whether a series has samples within a range that are not in blocks.
     fn has_samples(&self, id: SeriesId, range: TimeRange) -> bool {
         let Some(open) = self.get(id) else { return false };
@@ -236,6 +253,15 @@ fn contains(range: TimeRange, timestamp: i64) -> bool {
 }
 
 impl HeadSnapshot {
+    /// What the columns hold, the list of series apart.
+    fn bytes(&self) -> usize {
+        size_of_val(&self.runs[..])
+            + size_of_val(&self.rows[..])
+            + size_of_val(&self.clocks[..])
+            + self.bytes.len()
+            + size_of_val(&self.late[..])
+    }
+
     fn copy_runs(
         &mut self,
         shard: &Shard,
