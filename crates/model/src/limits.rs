@@ -31,8 +31,8 @@ pub struct Limits {
     /// budget where the program knows how much memory there is.
     pub query_memory_bytes: usize,
     pub queries_memory_bytes: usize,
-    /// Bytes that the rule under evaluation may hold.
-    pub rule_memory_bytes: usize,
+    /// Bytes that all rules under evaluation may hold.
+    pub rules_memory_bytes: usize,
     pub regex_pattern_bytes: usize,
     pub regex_compiled_bytes: usize,
     /// Bytes of all compiled expressions of one query: they are compiled before anything is asked.
@@ -69,7 +69,7 @@ impl Default for Limits {
             query_queue_ms: 10_000,
             query_memory_bytes: 1 << 30,
             queries_memory_bytes: 5 << 29,
-            rule_memory_bytes: 1 << 30,
+            rules_memory_bytes: 1 << 30,
             regex_pattern_bytes: 16 << 10,
             regex_compiled_bytes: 2 << 20,
             query_regex_bytes: 16 << 20,

@@ -16,7 +16,7 @@ use tidewatch_env::sim::SimClock;
 use tidewatch_ingest::{Format, parse_text};
 use tidewatch_model::{Batch, Labels, Limits, RawLabels, Sample, Value};
 use tidewatch_parser::{ParserOptions, parse_expr};
-use tidewatch_promql::{Engine, EngineOptions, QueryContext};
+use tidewatch_promql::{Engine, EngineOptions, MemoryPool, QueryContext};
 use tidewatch_rules::{AlertState, Group, LoadOptions, Notification, RuleFile, RuleSample, Settings};
 use tidewatch_storage::{Append, Select};
 use tidewatch_tsdb::{Db, DbOptions};
@@ -209,7 +209,7 @@ impl Tidewatch {
             engine: self.engine.clone(),
             store,
             timeout_ms: 120_000,
-            memory_bytes: Limits::default().rule_memory_bytes as u64,
+            memory: MemoryPool::new(Limits::default().rules_memory_bytes as u64),
         };
         let db = self.db.clone();
         let mut append_samples = |samples: &[RuleSample]| append_rule_samples(&*db, samples).map(drop);

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use tidewatch_env::Env;
 use tidewatch_model::{Annotations, Batch, RawLabels, Sample, SampleValue, Value};
 use tidewatch_parser::{Expr, ParserOptions};
-use tidewatch_promql::{Engine, EngineOptions, QueryContext};
+use tidewatch_promql::{Engine, EngineOptions, MemoryPool, QueryContext};
 use tidewatch_rules::{EvalError, Evaluator, RuleSample};
 use tidewatch_storage::{Append, Select, Ticket};
 
@@ -16,8 +16,8 @@ pub struct LocalEvaluator {
     pub engine: Arc<Engine>,
     pub store: Arc<dyn Select>,
     pub timeout_ms: i64,
-    /// Most bytes that one evaluation may hold.
-    pub memory_bytes: u64,
+    /// What all evaluations may hold together.
+    pub memory: Arc<MemoryPool>,
 }
 
 impl Evaluator for LocalEvaluator {
@@ -26,7 +26,8 @@ impl Evaluator for LocalEvaluator {
         let context = QueryContext {
             deadline_ns: Some(deadline),
             cancel: Arc::new(AtomicBool::new(false)),
-            memory_bytes: self.memory_bytes,
+            memory_bytes: self.memory.limit(),
+            pool: Some(self.memory.clone()),
             ..QueryContext::unbounded()
         };
         let answer = self.engine.instant(&*self.store, expr, at_ms, &context);

@@ -64,7 +64,7 @@ pub fn share(limits: &mut Limits, limit_bytes: u64) {
     if limit_bytes > 0 {
         limits.query_memory_bytes = part(QUERY);
         limits.queries_memory_bytes = part(QUERIES);
-        limits.rule_memory_bytes = part(RULES);
+        limits.rules_memory_bytes = part(RULES);
     }
 }
 

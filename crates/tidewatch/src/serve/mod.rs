@@ -28,7 +28,7 @@ use arc_swap::ArcSwap;
 use tidewatch_env::Env;
 use tidewatch_journal::Journal;
 use tidewatch_model::{Batch, Limits};
-use tidewatch_promql::{Engine, EngineOptions};
+use tidewatch_promql::{Engine, EngineOptions, MemoryPool};
 use tidewatch_scrape::{ScrapeOptions, Scraper, Sink, SinkOutcome};
 use tidewatch_server::{App, Server, ServerOptions, Service};
 use tidewatch_storage::Append;
@@ -96,7 +96,7 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
             engine: engine.clone(),
             store: db.clone(),
             timeout_ms: arguments.query_timeout_ms,
-            memory_bytes: limits.rule_memory_bytes as u64,
+            memory: MemoryPool::new(limits.rules_memory_bytes as u64),
         },
         append: committer.clone(),
         alerting: alerting.clone(),
