@@ -4,6 +4,8 @@
 //! script text ── Script ──► load ──► TestStore ◄── Engine ◄── eval
 //!                                        │                     │
 //!                                    MemoryStore            compare ──► Report
+//!
+//! seed ── madeup ──► samples, queries ──► Engine and Oracle: the same answers?
 //! ```
 //!
 //! The runner works on any store that can load samples and answer selectors; `tidewatch test
@@ -19,10 +21,13 @@
 #![forbid(unsafe_code)]
 
 mod lab;
+pub mod madeup;
+mod oracle;
 mod run;
 pub mod script;
 mod store;
 
 pub use lab::{MemoryBench, MemoryLab};
+pub use oracle::{Oracle, OracleAnswer};
 pub use run::{Report, TestStore, almost_equal, run_script, script_engine_options};
 pub use store::{MemoryStore, SampleData};

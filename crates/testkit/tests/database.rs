@@ -4,24 +4,8 @@
 mod common;
 
 use common::db::DbStore;
+use common::float_sections;
 use tidewatch_testkit::{MemoryStore, run_script};
-
-/// The parts of a script between `clear`s that load floats only.
-fn float_sections(text: &str) -> Vec<String> {
-    let mut sections = vec![String::new()];
-    for line in text.lines() {
-        if line.trim() == "clear" {
-            sections.push(String::new());
-        }
-        let section = sections.last_mut().expect("never empty");
-        section.push_str(line);
-        section.push('\n');
-    }
-    let floats_only = |section: &String| {
-        !["load_with_nhcb", "{{", "@st"].iter().any(|histogram| section.contains(histogram))
-    };
-    sections.into_iter().filter(floats_only).collect()
-}
 
 #[track_caller]
 fn check(name: &str, store: fn() -> DbStore) {

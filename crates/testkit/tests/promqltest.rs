@@ -16,12 +16,15 @@ fn every_script_of_prometheus_passes() {
         .collect();
     files.sort();
     let only = std::env::var("PROMQLTEST_FILE").ok();
-    let (mut passed, mut failures) = (0, Vec::new());
+    let counts = std::fs::read_to_string(folder.join("counts.json")).expect("the counts are there");
+    let counts: serde_json::Value = serde_json::from_str(&counts).expect("the counts are JSON");
+    let (mut passed, mut failures, mut wanted) = (0, Vec::new(), 0);
     for path in files {
         let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
         if only.as_ref().is_some_and(|only| !name.contains(only)) {
             continue;
         }
+        wanted += counts[&name]["shared"].as_u64().expect("each file is counted") as usize;
         let text = std::fs::read_to_string(&path).expect("the script can be read");
         // A panic is a failure of the file, not of the count.
         let run = catch_unwind(AssertUnwindSafe(|| {
@@ -41,6 +44,7 @@ fn every_script_of_prometheus_passes() {
             Err(_) => failures.push(format!("{name}: panicked")),
         }
     }
-    eprintln!("promqltest: {passed} passed, {} failed", failures.len());
+    eprintln!("promqltest: {passed} of {wanted} passed");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert_eq!(passed, wanted, "an evaluation was not read");
 }

@@ -7,11 +7,16 @@ use tidewatch_model::{Batch, RawLabels, Sample};
 use tidewatch_storage::{Append, Select};
 use tidewatch_testkit::script::Load;
 use tidewatch_testkit::{SampleData, TestStore};
-use tidewatch_tsdb::{Db, DbOptions};
+use tidewatch_tsdb::{Db, DbOptions, Job};
 
 pub enum DbStore {
     Memory(Db),
-    Disk { simulation: Simulation, db: Option<Db> },
+    Disk {
+        simulation: Simulation,
+        db: Option<Db>,
+        /// Each load is cut in the middle, so that its parts lie in a block and in the head.
+        pieces: bool,
+    },
 }
 
 fn options() -> DbOptions {
@@ -33,7 +38,16 @@ impl DbStore {
     pub fn on_disk() -> DbStore {
         let simulation = Env::simulated(1);
         let db = Some(open(&simulation));
-        DbStore::Disk { simulation, db }
+        DbStore::Disk { simulation, db, pieces: false }
+    }
+
+    #[allow(dead_code, reason = "not every test cuts to pieces")]
+    pub fn on_disk_in_pieces() -> DbStore {
+        let mut store = DbStore::on_disk();
+        if let DbStore::Disk { pieces, .. } = &mut store {
+            *pieces = true;
+        }
+        store
     }
 
     fn db(&self) -> &Db {
@@ -43,9 +57,20 @@ impl DbStore {
         }
     }
 
+    /// Moves what lies before a time to a block, and starts again on the same disk.
+    #[allow(dead_code, reason = "not every test cuts where it likes")]
+    pub fn cut(&mut self, until_ms: i64) {
+        let DbStore::Disk { simulation, db, .. } = self else { return };
+        if let Some(old) = db.take() {
+            old.commit().expect("a good disk");
+            old.run(Job::Cut { until_ms }).expect("a good disk");
+        }
+        *db = Some(open(simulation));
+    }
+
     /// Does all that is due, and starts again on the same disk.
     fn settle(&mut self) {
-        let DbStore::Disk { simulation, db } = self else { return };
+        let DbStore::Disk { simulation, db, .. } = self else { return };
         if let Some(old) = db.take() {
             old.commit().expect("a good disk");
             while let Some(job) = old.next_job(simulation.env.clock.wall_ms()) {
@@ -75,13 +100,17 @@ impl TestStore for DbStore {
         if outcome.refused_count() > 0 {
             return Err(outcome.first_refusal.unwrap_or_else(|| "a sample was refused".to_owned()));
         }
-        self.settle();
+        match self {
+            DbStore::Disk { pieces: true, .. } => self.cut(middle(load)),
+            _ => self.settle(),
+        }
         Ok(())
     }
 
     fn clear(&mut self) {
         *self = match self {
             DbStore::Memory(_) => DbStore::in_memory(),
+            DbStore::Disk { pieces: true, .. } => DbStore::on_disk_in_pieces(),
             DbStore::Disk { .. } => DbStore::on_disk(),
         };
     }
@@ -89,4 +118,10 @@ impl TestStore for DbStore {
     fn select(&self) -> &dyn Select {
         self.db()
     }
+}
+
+/// The time between the first and the last sample.
+fn middle(load: &Load) -> i64 {
+    let times = || load.series.iter().flat_map(|series| series.samples.iter().map(|sample| sample.timestamp));
+    (times().min().unwrap_or_default() + times().max().unwrap_or_default() + 1) / 2
 }

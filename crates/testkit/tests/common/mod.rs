@@ -9,6 +9,7 @@ use tidewatch_env::Env;
 use tidewatch_promql::{Engine, EngineOptions};
 use tidewatch_testkit::script_engine_options;
 
+#[allow(dead_code, reason = "tests of our own material need none")]
 /// A folder of conformance material, or `None` with a line that says so.
 pub fn folder(name: &str) -> Option<PathBuf> {
     let folder =
@@ -28,4 +29,22 @@ pub fn script_engine() -> Engine {
 
 pub fn engine(options: EngineOptions) -> Engine {
     Engine::new(Env::in_memory(), options)
+}
+
+/// The parts of a script between `clear`s that load floats only, as the real store does.
+#[allow(dead_code, reason = "not every test splits scripts")]
+pub fn float_sections(text: &str) -> Vec<String> {
+    let mut sections = vec![String::new()];
+    for line in text.lines() {
+        if line.trim() == "clear" {
+            sections.push(String::new());
+        }
+        let section = sections.last_mut().expect("never empty");
+        section.push_str(line);
+        section.push('\n');
+    }
+    let floats_only = |section: &String| {
+        !["load_with_nhcb", "{{", "@st"].iter().any(|histogram| section.contains(histogram))
+    };
+    sections.into_iter().filter(floats_only).collect()
 }
