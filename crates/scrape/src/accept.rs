@@ -1,8 +1,6 @@
 //! What a scrape asks for: formats in order of preference, and compression.
 
-use tidewatch_model::NameValidation;
-
-use crate::{ScrapeConfig, ScrapeProtocol};
+use crate::{NameEscaping, ScrapeConfig, ScrapeProtocol};
 
 /// The formats that Prometheus knows, one more than weights start from.
 const WEIGHT_MAX: usize = 6;
@@ -31,16 +29,13 @@ impl ScrapeProtocol {
 }
 
 /// The `Accept` header. Only the newer versions know how names may be escaped.
-fn accept(protocols: &[ScrapeProtocol], names: NameValidation) -> String {
-    let escaping = match names {
-        NameValidation::Utf8 => ";escaping=allow-utf-8",
-        NameValidation::Legacy => ";escaping=underscores",
-    };
+fn accept(protocols: &[ScrapeProtocol], escaping: NameEscaping) -> String {
+    let escaping = format!(";escaping={}", escaping.as_str());
     let mut parts: Vec<String> = Vec::new();
     for (i, protocol) in protocols.iter().enumerate() {
         let is_new =
             matches!(protocol, ScrapeProtocol::PrometheusText100 | ScrapeProtocol::OpenMetricsText100);
-        let escaping = if is_new { escaping } else { "" };
+        let escaping = if is_new { escaping.as_str() } else { "" };
         parts.push(format!(
             "{}{escaping};q=0.{}",
             protocol.media_type(),
@@ -56,7 +51,7 @@ pub(crate) fn headers(config: &ScrapeConfig, timeout_ms: i64) -> Vec<(String, St
     let encoding = if config.enable_compression { "gzip" } else { "identity" };
     let timeout = tidewatch_model::format_float(timeout_ms as f64 / 1000.0);
     [
-        ("Accept", accept(&config.scrape_protocols, config.names)),
+        ("Accept", accept(&config.scrape_protocols, config.escaping)),
         ("Accept-Encoding", encoding.to_owned()),
         ("X-Prometheus-Scrape-Timeout-Seconds", timeout),
     ]
@@ -71,10 +66,14 @@ mod tests {
     #[test]
     fn formats_are_asked_for_in_order() {
         assert_eq!(
-            accept(&ScrapeProtocol::DEFAULT, NameValidation::Utf8),
+            accept(&ScrapeProtocol::DEFAULT, NameEscaping::AllowUtf8),
             "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
              application/openmetrics-text;version=0.0.1;q=0.5,\
              text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+        );
+        assert_eq!(
+            accept(&[ScrapeProtocol::PrometheusText100], NameEscaping::Values),
+            "text/plain;version=1.0.0;escaping=values;q=0.6,*/*;q=0.5"
         );
         let mut config = ScrapeConfig::new("job");
         config.scrape_protocols = vec![ScrapeProtocol::PrometheusText004];

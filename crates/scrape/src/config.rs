@@ -26,8 +26,10 @@ pub struct ScrapeConfig {
     /// How an answer without a usable content type is read; refused where absent.
     pub fallback_scrape_protocol: Option<ScrapeProtocol>,
     pub enable_compression: bool,
-    /// Which names series may have; decides too how targets are asked to escape them.
+    /// Which names series may have.
     pub names: NameValidation,
+    /// How targets are asked to escape names that are not legacy ones.
+    pub escaping: NameEscaping,
     pub static_configs: Vec<StaticConfig>,
     pub file_sd_configs: Vec<FileSdConfig>,
     /// Sources inside this process.
@@ -66,6 +68,7 @@ impl ScrapeConfig {
             fallback_scrape_protocol: None,
             enable_compression: true,
             names: NameValidation::Utf8,
+            escaping: NameEscaping::AllowUtf8,
             static_configs: Vec::new(),
             file_sd_configs: Vec::new(),
             in_process: Vec::new(),
@@ -80,6 +83,42 @@ impl ScrapeConfig {
             keep_dropped_targets: 0,
             extra_scrape_metrics: false,
             http: HttpClientConfig::default(),
+        }
+    }
+}
+
+/// What a target may do with names that are not legacy ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameEscaping {
+    /// Nothing: they are taken as they are.
+    AllowUtf8,
+    Underscores,
+    Dots,
+    Values,
+}
+
+impl NameEscaping {
+    /// What a job asks for that does not say so.
+    pub fn of(names: NameValidation) -> NameEscaping {
+        match names {
+            NameValidation::Utf8 => NameEscaping::AllowUtf8,
+            NameValidation::Legacy => NameEscaping::Underscores,
+        }
+    }
+
+    /// The name in configuration files.
+    pub fn from_name(name: &str) -> Option<NameEscaping> {
+        use NameEscaping::*;
+        [AllowUtf8, Underscores, Dots, Values].into_iter().find(|escaping| escaping.as_str() == name)
+    }
+
+    /// The name in configuration files and in `Accept` headers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            NameEscaping::AllowUtf8 => "allow-utf-8",
+            NameEscaping::Underscores => "underscores",
+            NameEscaping::Dots => "dots",
+            NameEscaping::Values => "values",
         }
     }
 }

@@ -34,7 +34,7 @@ mod target;
 mod target_loop;
 mod url;
 
-pub use config::{FileSdConfig, InProcess, ScrapeConfig, ScrapeProtocol, StaticConfig};
+pub use config::{FileSdConfig, InProcess, NameEscaping, ScrapeConfig, ScrapeProtocol, StaticConfig};
 pub use file_sd::parse as parse_discovery_file;
 pub use run::run;
 pub use scraper::{ApplyError, Fetch, ScrapeOptions, Scraper, Task};

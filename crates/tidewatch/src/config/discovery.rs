@@ -18,43 +18,50 @@ macro_rules! object {
 const SECRET: Type = Type::Text;
 const PORT: Type = Type::Int;
 
+/// A list of sections, none of which may be empty.
+macro_rules! discovered {
+    ($field:literal, $object:ident) => {
+        ($field, Type::Items(&Type::Object(&$object), concat!("empty or null section in ", $field)))
+    };
+}
+
 /// The fields of all kinds of discovery, as they stand in a scrape job and in an Alertmanager section.
 pub(super) static DISCOVERY: Object = Object {
     name: "discovery.Configs",
     fields: &[
-        ("static_configs", Type::Items(&Type::Object(&STATIC), "empty or null section in static_configs")),
-        ("file_sd_configs", Type::List(&Type::Object(&FILE))),
-        ("http_sd_configs", Type::List(&Type::Object(&HTTP))),
-        ("dns_sd_configs", Type::List(&Type::Object(&DNS))),
-        ("kubernetes_sd_configs", Type::List(&Type::Object(&KUBERNETES))),
-        ("consul_sd_configs", Type::List(&Type::Object(&CONSUL))),
-        ("aws_sd_configs", Type::List(&Type::Object(&AWS))),
-        ("azure_sd_configs", Type::List(&Type::Object(&AZURE))),
-        ("digitalocean_sd_configs", Type::List(&Type::Object(&DIGITALOCEAN))),
-        ("docker_sd_configs", Type::List(&Type::Object(&DOCKER))),
-        ("dockerswarm_sd_configs", Type::List(&Type::Object(&DOCKERSWARM))),
-        ("ec2_sd_configs", Type::List(&Type::Object(&EC2))),
-        ("eureka_sd_configs", Type::List(&Type::Object(&EUREKA))),
-        ("gce_sd_configs", Type::List(&Type::Object(&GCE))),
-        ("hetzner_sd_configs", Type::List(&Type::Object(&HETZNER))),
-        ("ionos_sd_configs", Type::List(&Type::Object(&IONOS))),
-        ("kuma_sd_configs", Type::List(&Type::Object(&KUMA))),
-        ("lightsail_sd_configs", Type::List(&Type::Object(&LIGHTSAIL))),
-        ("linode_sd_configs", Type::List(&Type::Object(&LINODE))),
-        ("marathon_sd_configs", Type::List(&Type::Object(&MARATHON))),
-        ("nerve_sd_configs", Type::List(&Type::Object(&ZOOKEEPER))),
-        ("nomad_sd_configs", Type::List(&Type::Object(&NOMAD))),
-        ("oci_sd_configs", Type::List(&Type::Object(&OCI))),
-        ("openstack_sd_configs", Type::List(&Type::Object(&OPENSTACK))),
-        ("outscale_sd_configs", Type::List(&Type::Object(&OUTSCALE))),
-        ("ovhcloud_sd_configs", Type::List(&Type::Object(&OVHCLOUD))),
-        ("puppetdb_sd_configs", Type::List(&Type::Object(&PUPPETDB))),
-        ("scaleway_sd_configs", Type::List(&Type::Object(&SCALEWAY))),
-        ("serverset_sd_configs", Type::List(&Type::Object(&ZOOKEEPER))),
-        ("stackit_sd_configs", Type::List(&Type::Object(&STACKIT))),
-        ("triton_sd_configs", Type::List(&Type::Object(&TRITON))),
-        ("uyuni_sd_configs", Type::List(&Type::Object(&UYUNI))),
-        ("vultr_sd_configs", Type::List(&Type::Object(&VULTR))),
+        discovered!("static_configs", STATIC),
+        discovered!("file_sd_configs", FILE),
+        discovered!("http_sd_configs", HTTP),
+        discovered!("dns_sd_configs", DNS),
+        discovered!("kubernetes_sd_configs", KUBERNETES),
+        discovered!("consul_sd_configs", CONSUL),
+        discovered!("aws_sd_configs", AWS),
+        discovered!("azure_sd_configs", AZURE),
+        discovered!("digitalocean_sd_configs", DIGITALOCEAN),
+        discovered!("docker_sd_configs", DOCKER),
+        discovered!("dockerswarm_sd_configs", DOCKERSWARM),
+        discovered!("ec2_sd_configs", EC2),
+        discovered!("eureka_sd_configs", EUREKA),
+        discovered!("gce_sd_configs", GCE),
+        discovered!("hetzner_sd_configs", HETZNER),
+        discovered!("ionos_sd_configs", IONOS),
+        discovered!("kuma_sd_configs", KUMA),
+        discovered!("lightsail_sd_configs", LIGHTSAIL),
+        discovered!("linode_sd_configs", LINODE),
+        discovered!("marathon_sd_configs", MARATHON),
+        discovered!("nerve_sd_configs", NERVE),
+        discovered!("nomad_sd_configs", NOMAD),
+        discovered!("oci_sd_configs", OCI),
+        discovered!("openstack_sd_configs", OPENSTACK),
+        discovered!("outscale_sd_configs", OUTSCALE),
+        discovered!("ovhcloud_sd_configs", OVHCLOUD),
+        discovered!("puppetdb_sd_configs", PUPPETDB),
+        discovered!("scaleway_sd_configs", SCALEWAY),
+        discovered!("serverset_sd_configs", SERVERSET),
+        discovered!("stackit_sd_configs", STACKIT),
+        discovered!("triton_sd_configs", TRITON),
+        discovered!("uyuni_sd_configs", UYUNI),
+        discovered!("vultr_sd_configs", VULTR),
     ],
     inline: &[],
     check: no_check,
@@ -76,7 +83,7 @@ object!(
         "node_meta": TEXT_MAP, "health_filter": Type::Text, "filter": Type::Text, "allow_stale": Type::Bool,
         "refresh_interval": DURATION,
     ],
-    &[&HTTP_CLIENT], no_check
+    &[&HTTP_CLIENT], check_consul
 );
 object!(
     AZURE, "azure.plain",
@@ -93,7 +100,7 @@ object!(FILTER, "moby.Filter", ["name": Type::Text, "values": TEXTS], &[], no_ch
 object!(
     DOCKER, "moby.plain",
     [
-        "host": Type::Text, "port": PORT, "filters": Type::List(&Type::Object(&FILTER)),
+        "host": URL, "port": PORT, "filters": Type::List(&Type::Object(&FILTER)),
         "host_networking_host": Type::Text, "match_first_network": Type::Bool, "refresh_interval": DURATION,
     ],
     &[&HTTP_CLIENT], |s, p| require(s, &[("host", "host missing")], p)
@@ -101,7 +108,7 @@ object!(
 object!(
     DOCKERSWARM, "moby.plain",
     [
-        "host": Type::Text, "role": Type::Text, "port": PORT, "filters": Type::List(&Type::Object(&FILTER)),
+        "host": URL, "role": Type::Text, "port": PORT, "filters": Type::List(&Type::Object(&FILTER)),
         "refresh_interval": DURATION,
     ],
     &[&HTTP_CLIENT],
@@ -162,7 +169,11 @@ object!(
 object!(
     HETZNER, "hetzner.plain",
     ["role": Type::Text, "port": PORT, "refresh_interval": DURATION, "label_selector": Type::Text],
-    &[&HTTP_CLIENT], |s, p| require(s, &[("role", "role missing (one of: robot, hcloud)")], p)
+    &[&HTTP_CLIENT],
+    |s, p| {
+        require(s, &[("role", "role missing (one of: robot, hcloud)")], p);
+        one_of(s, "role", &["", "robot", "hcloud"], |role| format!("unknown role {role:?}"), p);
+    }
 );
 object!(
     IONOS, "ionos.plain",
@@ -190,7 +201,12 @@ object!(
     &[&HTTP_CLIENT], check_marathon
 );
 object!(
-    ZOOKEEPER, "zookeeper.plain", ["servers": TEXTS, "paths": TEXTS, "timeout": DURATION], &[], check_zookeeper
+    NERVE, "zookeeper.plain", ["servers": TEXTS, "paths": TEXTS, "timeout": DURATION], &[],
+    |s, p| check_zookeeper("nerve", s, p)
+);
+object!(
+    SERVERSET, "zookeeper.plain", ["servers": TEXTS, "paths": TEXTS, "timeout": DURATION], &[],
+    |s, p| check_zookeeper("serverset", s, p)
 );
 object!(
     NOMAD, "nomad.plain",
@@ -198,7 +214,7 @@ object!(
         "allow_stale": Type::Bool, "namespace": Type::Text, "refresh_interval": DURATION, "region": Type::Text,
         "server": Type::Text, "tag_separator": Type::Text,
     ],
-    &[&HTTP_CLIENT], |s, p| require(s, &[("server", "nomad SD configuration requires a server address")], p)
+    &[&HTTP_CLIENT], |s, p| not_blank(s, "server", "nomad SD configuration requires a server address", p)
 );
 object!(
     OCI, "oci.plain",
@@ -306,9 +322,11 @@ object!(
             ("dns_suffix", "triton SD configuration requires a dns_suffix"),
             ("endpoint", "triton SD configuration requires an endpoint"),
         ], p);
-        if s.number::<i64>("refresh_interval").is_some_and(|ms| ms <= 0) {
+        if s.duration_ms("refresh_interval").is_some_and(|ms| ms <= 0) {
             p.push(s.problem("refresh_interval", "triton SD configuration requires RefreshInterval to be a positive integer"));
         }
+        let message = "triton SD configuration requires role to be 'container' or 'cn'";
+        one_of(s, "role", &["container", "cn"], |_| message.to_owned(), p);
     }
 );
 object!(
@@ -342,6 +360,13 @@ object!(
 fn require(section: &Section<'_>, fields: &[(&str, &str)], problems: &mut Vec<Problem>) {
     if let Some((field, message)) = fields.iter().find(|(field, _)| !section.filled(field)) {
         problems.push(section.problem(field, *message));
+    }
+}
+
+/// A field that has a default, but that may not be given as nothing.
+fn not_blank(section: &Section<'_>, field: &str, message: &str, problems: &mut Vec<Problem>) {
+    if section.node.get(field).is_some_and(|node| node.text().unwrap_or_default().trim().is_empty()) {
+        problems.push(section.problem(field, message));
     }
 }
 
@@ -467,16 +492,31 @@ fn check_marathon(section: &Section<'_>, problems: &mut Vec<Problem>) {
     problems.push(section.problem("auth_token", message));
 }
 
-fn check_zookeeper(section: &Section<'_>, problems: &mut Vec<Problem>) {
-    if !section.filled("servers") {
-        problems
-            .push(section.problem("servers", "nerve SD config must contain at least one Zookeeper server"));
-    }
-    if !section.filled("paths") {
-        problems.push(section.problem("paths", "nerve SD config must contain at least one path"));
+fn check_zookeeper(kind: &str, section: &Section<'_>, problems: &mut Vec<Problem>) {
+    for (field, what) in [("servers", "Zookeeper server"), ("paths", "path")] {
+        if !section.filled(field) {
+            let message = format!("{kind} SD config must contain at least one {what}");
+            problems.push(section.problem(field, message));
+        }
     }
     for path in section.strings("paths").iter().filter(|path| !path.starts_with('/')) {
-        problems.push(section.problem("paths", format!("nerve SD config paths must begin with '/': {path}")));
+        problems
+            .push(section.problem("paths", format!("{kind} SD config paths must begin with '/': {path}")));
+    }
+}
+
+fn check_consul(section: &Section<'_>, problems: &mut Vec<Problem>) {
+    not_blank(section, "server", "consul SD configuration requires a server address", problems);
+    if section.count_filled(&["username", "password"]) > 0 && section.has("basic_auth") {
+        let message =
+            "at most one of consul SD configuration username and password and basic auth can be configured";
+        problems.push(section.problem("username", message));
+    }
+    let tokens = section.count_filled(&["token", "token_file"]);
+    if tokens > 1 || (tokens > 0 && (section.has("authorization") || section.has("oauth2"))) {
+        let message =
+            "at most one of consul SD token, token_file, authorization, or oauth2 can be configured";
+        problems.push(section.problem("token", message));
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use tidewatch_model::Labels;
-use tidewatch_scrape::{ScrapeConfig, ScrapeProtocol};
+use tidewatch_model::{Labels, NameValidation};
+use tidewatch_scrape::{NameEscaping, ScrapeConfig, ScrapeProtocol};
 use tidewatch_yaml::Node;
 
 use super::prometheus::{CONFIG, SCRAPE_FILE};
@@ -68,8 +68,14 @@ pub fn load_text(text: &str, file: &Path, options: LoadOptions) -> Result<Config
     }
     let alerting = root.section("alerting").unwrap_or(Section { node: &empty });
     let alertmanagers = alerting.items("alertmanagers");
+    let names = validation(&global_section).unwrap_or_default();
+    let one = |problem: Problem| invalid(vec![problem]);
     for section in &alertmanagers {
         warn(section, file, &mut warnings);
+    }
+    for section in root.items("remote_write") {
+        // Not served yet, but a rule that Prometheus refuses is refused here too.
+        relabel::rules(&section, "write_relabel_configs", names).map_err(one)?;
     }
     for name in ["remote_write", "remote_read", "tracing", "otlp"] {
         if let Some(node) = root.field(name) {
@@ -81,8 +87,12 @@ pub fn load_text(text: &str, file: &Path, options: LoadOptions) -> Result<Config
         global,
         rule_files: root.strings("rule_files").iter().map(|name| folder.join(name)).collect(),
         scrape,
-        alert_relabel_configs: relabel::rules(&alerting, "alert_relabel_configs"),
-        alertmanagers: alertmanagers.iter().map(|section| alertmanager(section, &folder)).collect(),
+        alert_relabel_configs: relabel::rules(&alerting, "alert_relabel_configs", names).map_err(one)?,
+        alertmanagers: alertmanagers
+            .iter()
+            .map(|section| alertmanager(section, &folder, names))
+            .collect::<Result<_, _>>()
+            .map_err(one)?,
         storage: storage(&root),
         warnings,
     })
@@ -232,11 +242,31 @@ fn job(section: &Section<'_>, global: &Section<'_>, folder: &Folder) -> Result<S
     protocols(section, global, &mut config);
     config.static_configs = discovery::statics(section);
     config.file_sd_configs = discovery::files(section, folder);
-    config.relabel_configs = relabel::rules(section, "relabel_configs");
-    config.metric_relabel_configs = relabel::rules(section, "metric_relabel_configs");
+    (config.names, config.escaping) = naming(section, global);
+    config.relabel_configs = relabel::rules(section, "relabel_configs", config.names)?;
+    config.metric_relabel_configs = relabel::rules(section, "metric_relabel_configs", config.names)?;
     limits(section, global, &mut config);
     config.http = http::client(section, folder);
     Ok(config)
+}
+
+fn validation(section: &Section<'_>) -> Option<NameValidation> {
+    match section.text("metric_name_validation_scheme") {
+        Some("legacy") => Some(NameValidation::Legacy),
+        Some("utf8") => Some(NameValidation::Utf8),
+        _ => None,
+    }
+}
+
+/// Which names series may have, and how targets are asked to escape others. A job that says only
+/// the one takes the other from it, not from global.
+fn naming(section: &Section<'_>, global: &Section<'_>) -> (NameValidation, NameEscaping) {
+    let escaping =
+        |of: &Section<'_>| of.text("metric_name_escaping_scheme").and_then(NameEscaping::from_name);
+    let (own, all) = (validation(section), validation(global).unwrap_or_default());
+    let names = own.unwrap_or(all);
+    let inherited = if own.is_none() { escaping(global) } else { None };
+    (names, escaping(section).or(inherited).unwrap_or(NameEscaping::of(names)))
 }
 
 fn protocols(section: &Section<'_>, global: &Section<'_>, config: &mut ScrapeConfig) {
@@ -253,8 +283,11 @@ fn protocols(section: &Section<'_>, global: &Section<'_>, config: &mut ScrapeCon
 }
 
 fn limits(section: &Section<'_>, global: &Section<'_>, config: &mut ScrapeConfig) {
-    let number = |name: &str| section.number::<u64>(name).or(global.number(name)).unwrap_or(0);
-    let size = |of: &Section<'_>| of.text("body_size_limit").and_then(|text| types::parse_size(text).ok());
+    // Zero in a job means the global limit, as in Prometheus: a job can not lift it.
+    let number = |name: &str| section.positive(name).or(global.positive(name)).unwrap_or(0);
+    let size = |of: &Section<'_>| {
+        of.text("body_size_limit").and_then(|text| types::parse_size(text).ok()).filter(|size| *size > 0)
+    };
     config.body_size_limit = size(section).or(size(global)).unwrap_or(0);
     config.sample_limit = number("sample_limit");
     config.target_limit = number("target_limit");
@@ -264,17 +297,21 @@ fn limits(section: &Section<'_>, global: &Section<'_>, config: &mut ScrapeConfig
     config.keep_dropped_targets = number("keep_dropped_targets");
 }
 
-fn alertmanager(section: &Section<'_>, folder: &Folder) -> AlertmanagerConfig {
-    AlertmanagerConfig {
+fn alertmanager(
+    section: &Section<'_>,
+    folder: &Folder,
+    names: NameValidation,
+) -> Result<AlertmanagerConfig, Problem> {
+    Ok(AlertmanagerConfig {
         scheme: section.text("scheme").unwrap_or("http").to_owned(),
         path_prefix: section.text("path_prefix").unwrap_or("/").to_owned(),
         timeout_ms: section.duration_ms("timeout").unwrap_or(10_000),
         static_configs: discovery::statics(section),
         file_sd_configs: discovery::files(section, folder),
-        relabel_configs: relabel::rules(section, "relabel_configs"),
-        alert_relabel_configs: relabel::rules(section, "alert_relabel_configs"),
+        relabel_configs: relabel::rules(section, "relabel_configs", names)?,
+        alert_relabel_configs: relabel::rules(section, "alert_relabel_configs", names)?,
         http: http::client(section, folder),
-    }
+    })
 }
 
 fn storage(root: &Section<'_>) -> Storage {
@@ -303,7 +340,12 @@ mod tests {
     fn a_problem_names_its_file_line_and_column() {
         refused(
             "global:\n  scrape_intervall: 5s\n",
-            "parsing YAML file p.yml: unmarshal errors: field scrape_intervall not found in type config.plain (line 2, column 3)",
+            "parsing YAML file p.yml: unmarshal errors: field scrape_intervall not found in type config.plain; did you mean scrape_interval? (line 2, column 3)",
+        );
+        refused(
+            "scrape_configs:\n  - job_name: a\n    static_configs: [{targets: 'x:1'}]\n    foo: 1\n",
+            "parsing YAML file p.yml: unmarshal errors: cannot unmarshal !!str `x:1` into []string (line 3, column 32)\n\
+             parsing YAML file p.yml: unmarshal errors: field foo not found in type config.ScrapeConfig (line 4, column 5)",
         );
         refused(
             "scrape_configs:\n  - job_name: a\n    scrape_interval: 5 s\n",
@@ -313,15 +355,120 @@ mod tests {
 
     #[test]
     fn jobs_take_what_they_do_not_say_from_global() {
-        let text = "global: {scrape_interval: 5s, sample_limit: 7}\nscrape_configs:\n  - job_name: a\n    static_configs: [{targets: ['x:1'], labels: {dc: eu}}]\n    dns_sd_configs: [{names: [n]}]\n";
+        let text = "global: {scrape_interval: 5s, sample_limit: 7, label_limit: 9}\nscrape_configs:\n  - job_name: a\n    sample_limit: 0\n    label_limit: 3\n    static_configs: [{targets: ['x:1'], labels: {dc: eu}}]\n    dns_sd_configs: [{names: [n]}]\n";
         let config = load_text(text, Path::new("/etc/p.yml"), LoadOptions::default()).expect("valid");
         let job = &config.scrape[0];
         assert_eq!((job.scrape_interval_ms, job.scrape_timeout_ms, job.sample_limit), (5_000, 5_000, 7));
+        assert_eq!(job.label_limit, 3);
         assert_eq!(job.static_configs[0].targets, ["x:1"]);
         assert_eq!(
             config.warnings[0].to_string(),
-            "/etc/p.yml:5: dns_sd_configs is valid, but not served by this version"
+            "/etc/p.yml:7: dns_sd_configs is valid, but not served by this version"
         );
+    }
+
+    /// What is said of a job with this section, without the place; empty where it is valid.
+    fn said(section: &str) -> String {
+        let text = format!("scrape_configs:\n- job_name: a\n  {section}\n");
+        match load_text(&text, Path::new("p.yml"), LoadOptions::default()) {
+            Ok(_) => String::new(),
+            Err(ConfigError::Invalid { problems, .. }) => problems[0].message.clone(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn discovery_is_refused_in_prometheus_words() {
+        assert_eq!(said("nomad_sd_configs: [{refresh_interval: 5s}]"), "");
+        assert_eq!(
+            said("nomad_sd_configs: [{server: ''}]"),
+            "nomad SD configuration requires a server address"
+        );
+        assert_eq!(said("file_sd_configs: [null]"), "empty or null section in file_sd_configs");
+        assert_eq!(
+            said("serverset_sd_configs: [{servers: [a], paths: [b]}]"),
+            "serverset SD config paths must begin with '/': b"
+        );
+        assert_eq!(
+            said("consul_sd_configs: [{server: ' '}]"),
+            "consul SD configuration requires a server address"
+        );
+        assert_eq!(
+            said("triton_sd_configs: [{account: a, dns_suffix: b, endpoint: c, role: x}]"),
+            "triton SD configuration requires role to be 'container' or 'cn'"
+        );
+        assert_eq!(said("hetzner_sd_configs: [{role: x}]"), "unknown role \"x\"");
+    }
+
+    #[test]
+    fn a_url_as_target_is_left_to_relabelling_where_there_is_some() {
+        let target = "static_configs: [{targets: ['http://x']}]";
+        assert!(said(target).starts_with("\"http://x\" is not a valid hostname"));
+        assert_eq!(said(&format!("{target}\n  relabel_configs: [{{target_label: b}}]")), "");
+    }
+
+    #[test]
+    fn null_in_a_relabelling_rule_is_the_empty_text() {
+        let text = "scrape_configs: [{job_name: a, relabel_configs: [{source_labels: [x], regex: , target_label: y}]}]\n";
+        let config = load_text(text, Path::new("p.yml"), LoadOptions::default()).expect("valid");
+        let mut labels = Labels::from_pairs([("x", "1")]).to_builder();
+        assert!(tidewatch_model::relabel(&mut labels, &config.scrape[0].relabel_configs));
+        assert_eq!(labels.build().to_string(), "{x=\"1\"}");
+    }
+
+    #[test]
+    fn remote_systems_and_tracing_are_refused_in_prometheus_words() {
+        let of = |text: &str| match load_text(text, Path::new("p.yml"), LoadOptions::default()) {
+            Err(ConfigError::Invalid { problems, .. }) => problems[0].message.clone(),
+            _ => String::new(),
+        };
+        assert_eq!(
+            of("remote_write: [{url: 'http://a', sigv4: {}, basic_auth: {username: a}}]\n"),
+            "at most one of basic_auth, authorization, oauth2, sigv4, azuread or google_iam must be configured. \
+             Currently configured: [basic_auth sigv4]"
+        );
+        assert_eq!(
+            of("remote_read: [{url: 'http://a', headers: {Accept-Encoding: x}}]\n"),
+            "Accept-Encoding is a reserved header. It must not be changed"
+        );
+        assert!(
+            of("remote_write: [{url: 'http://a', sigv4: {access_key: a}}]\n")
+                .starts_with("must provide a AWS")
+        );
+        assert!(of("remote_write: [{url: 'http://a', azuread: {}}]\n").starts_with("must provide an Azure"));
+        assert_eq!(
+            of("tracing: {endpoint: a, client_type: foo}\n"),
+            "expected tracing client type to be to be http or grpc, but got foo"
+        );
+        assert_eq!(
+            of("tracing: {endpoint: a, headers: {Authorization: x}}\n"),
+            "custom authorization header configuration is not yet supported"
+        );
+    }
+
+    #[test]
+    fn legacy_names_bind_relabelling_and_what_targets_are_asked_for() {
+        let job = "scrape_configs: [{job_name: a, relabel_configs: [{target_label: a.b}]}]\n";
+        refused(
+            &format!("global: {{metric_name_validation_scheme: legacy}}\n{job}"),
+            "parsing YAML file p.yml: \"a.b\" is invalid 'target_label' for replace action (line 2, column 50)",
+        );
+        let naming = |global: &str, own: &str| {
+            let text = format!("global: {{{global}}}\nscrape_configs: [{{job_name: a, {own}}}]\n");
+            let config = load_text(&text, Path::new("p.yml"), LoadOptions::default()).expect("valid");
+            (config.scrape[0].names, config.scrape[0].escaping)
+        };
+        let legacy = "metric_name_validation_scheme: legacy";
+        assert_eq!(naming(legacy, ""), (NameValidation::Legacy, NameEscaping::Underscores));
+        assert_eq!(
+            naming("metric_name_escaping_scheme: dots", legacy),
+            (NameValidation::Legacy, NameEscaping::Underscores)
+        );
+        assert_eq!(
+            naming("", "metric_name_escaping_scheme: dots"),
+            (NameValidation::Utf8, NameEscaping::Dots)
+        );
+        assert_eq!(naming("", ""), (NameValidation::Utf8, NameEscaping::AllowUtf8));
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod load;
 mod print;
 mod prometheus;
 mod relabel;
+mod remote;
 pub mod schema;
 mod types;
 

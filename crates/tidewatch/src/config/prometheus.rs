@@ -2,13 +2,12 @@
 
 use std::collections::HashSet;
 
-use tidewatch_model::{LabelsBuilder, relabel};
-
 use super::discovery::{DISCOVERY, check_labels, statics};
 use super::http::{HTTP_CLIENT, TLS};
-use super::relabel::{RELABEL, rules};
+use super::relabel::RELABEL;
+use super::remote::{REMOTE_READ, REMOTE_WRITE, SIGV4, check_headers};
 use super::schema::{Object, Problem, Section, Type, no_check};
-use super::types::{DURATION, SIZE, TEXT_MAP, TEXTS, URL, target_address};
+use super::types::{DURATION, SIZE, TEXT_MAP, TEXTS, target_address};
 
 pub(super) static CONFIG: Object = Object {
     name: "config.plain",
@@ -55,7 +54,7 @@ static GLOBAL: Object = Object {
         ("external_labels", TEXT_MAP),
         ("keep_dropped_targets", Type::Uint),
         ("metric_name_validation_scheme", Type::Checked(validation_scheme)),
-        ("metric_name_escaping_scheme", Type::Checked(escaping_scheme)),
+        ("metric_name_escaping_scheme", Type::Checked(global_escaping)),
         ("scrape_native_histograms", Type::Bool),
         ("convert_classic_histograms_to_nhcb", Type::Bool),
         ("always_scrape_classic_histograms", Type::Bool),
@@ -112,7 +111,7 @@ pub(super) static SCRAPE: Object = Object {
         ("native_histogram_min_bucket_factor", Type::Float),
         ("keep_dropped_targets", Type::Uint),
         ("metric_name_validation_scheme", Type::Checked(validation_scheme)),
-        ("metric_name_escaping_scheme", Type::Checked(escaping_scheme)),
+        ("metric_name_escaping_scheme", Type::Checked(job_escaping)),
         (
             "relabel_configs",
             Type::Items(&Type::Object(&RELABEL), "empty or null target relabeling rule in scrape config"),
@@ -139,7 +138,7 @@ pub(super) static ALERTMANAGER: Object = Object {
         ("path_prefix", Type::Text),
         ("timeout", DURATION),
         ("api_version", Type::Checked(alertmanager_api)),
-        ("sigv4", Type::Any),
+        ("sigv4", Type::Object(&SIGV4)),
         (
             "relabel_configs",
             Type::Items(&Type::Object(&RELABEL), "empty or null Alertmanager target relabeling rule"),
@@ -150,7 +149,13 @@ pub(super) static ALERTMANAGER: Object = Object {
         ),
     ],
     inline: &[&HTTP_CLIENT, &DISCOVERY],
-    check: check_addresses,
+    check: |section, problems| {
+        if section.has("sigv4") && section.count_filled(&["basic_auth", "authorization", "oauth2"]) > 0 {
+            let message = "at most one of basic_auth, authorization, oauth2, & sigv4 must be configured";
+            problems.push(section.problem("sigv4", message));
+        }
+        check_addresses(section, problems);
+    },
 };
 
 static ALERTING: Object = Object {
@@ -229,7 +234,7 @@ static CHUNK_ENCODING: Object = Object {
 static TRACING: Object = Object {
     name: "config.plain",
     fields: &[
-        ("client_type", Type::Text),
+        ("client_type", Type::Checked(tracing_client)),
         ("endpoint", Type::Text),
         ("sampling_fraction", Type::Float),
         ("insecure", Type::Bool),
@@ -240,7 +245,12 @@ static TRACING: Object = Object {
     ],
     inline: &[],
     check: |section, problems| {
-        check_headers(section, problems);
+        if section.pairs("headers").iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+            let message = "custom authorization header configuration is not yet supported";
+            problems.push(section.problem("headers", message));
+        } else {
+            check_headers(section, problems);
+        }
         if !section.filled("endpoint") {
             problems.push(section.problem("endpoint", "tracing endpoint must be set"));
         }
@@ -248,81 +258,6 @@ static TRACING: Object = Object {
             let message = format!("invalid compression type {compression} provided, valid options: gzip");
             problems.push(section.problem("compression", message));
         }
-    },
-};
-
-static REMOTE_WRITE: Object = Object {
-    name: "config.plain",
-    fields: &[
-        ("url", URL),
-        ("remote_timeout", DURATION),
-        ("headers", TEXT_MAP),
-        (
-            "write_relabel_configs",
-            Type::Items(&Type::Object(&RELABEL), "empty or null relabeling rule in remote write config"),
-        ),
-        ("name", Type::Text),
-        ("send_exemplars", Type::Bool),
-        ("send_native_histograms", Type::Bool),
-        ("round_robin_dns", Type::Bool),
-        ("queue_config", Type::Object(&QUEUE)),
-        ("metadata_config", Type::Object(&METADATA)),
-        ("sigv4", Type::Any),
-        ("azuread", Type::Any),
-        ("google_iam", Type::Any),
-        ("protobuf_message", Type::Checked(protobuf_message)),
-    ],
-    inline: &[&HTTP_CLIENT],
-    check: |section, problems| {
-        if !section.filled("url") {
-            problems.push(section.problem("url", "url for remote_write is empty"));
-        }
-        check_headers(section, problems);
-    },
-};
-
-static QUEUE: Object = Object {
-    name: "config.plain",
-    fields: &[
-        ("capacity", Type::Int),
-        ("max_shards", Type::Int),
-        ("min_shards", Type::Int),
-        ("max_samples_per_send", Type::Int),
-        ("batch_send_deadline", DURATION),
-        ("min_backoff", DURATION),
-        ("max_backoff", DURATION),
-        ("retry_on_http_429", Type::Bool),
-        ("sample_age_limit", DURATION),
-    ],
-    inline: &[],
-    check: check_queue,
-};
-
-static METADATA: Object = Object {
-    name: "config.plain",
-    fields: &[("send", Type::Bool), ("send_interval", DURATION), ("max_samples_per_send", Type::Int)],
-    inline: &[],
-    check: no_check,
-};
-
-static REMOTE_READ: Object = Object {
-    name: "config.plain",
-    fields: &[
-        ("url", URL),
-        ("remote_timeout", DURATION),
-        ("chunked_read_limit", Type::Uint),
-        ("headers", TEXT_MAP),
-        ("read_recent", Type::Bool),
-        ("name", Type::Text),
-        ("required_matchers", TEXT_MAP),
-        ("filter_external_labels", Type::Bool),
-    ],
-    inline: &[&HTTP_CLIENT],
-    check: |section, problems| {
-        if !section.filled("url") {
-            problems.push(section.problem("url", "url for remote_read is empty"));
-        }
-        check_headers(section, problems);
     },
 };
 
@@ -343,6 +278,13 @@ static OTLP: Object = Object {
     check: check_otlp,
 };
 
+fn tracing_client(text: &str) -> Result<(), String> {
+    match text {
+        "http" | "grpc" => Ok(()),
+        _ => Err(format!("expected tracing client type to be to be http or grpc, but got {text}")),
+    }
+}
+
 fn validation_scheme(text: &str) -> Result<(), String> {
     match text {
         "" | "legacy" | "utf8" => Ok(()),
@@ -350,11 +292,19 @@ fn validation_scheme(text: &str) -> Result<(), String> {
     }
 }
 
-fn escaping_scheme(text: &str) -> Result<(), String> {
+fn global_escaping(text: &str) -> Result<(), String> {
+    escaping_scheme("global", text)
+}
+
+fn job_escaping(text: &str) -> Result<(), String> {
+    escaping_scheme("scrape config", text)
+}
+
+fn escaping_scheme(of: &str, text: &str) -> Result<(), String> {
     match text {
         "" | "allow-utf-8" | "underscores" | "dots" | "values" => Ok(()),
         _ => Err(format!(
-            "unknown global name escaping method specified, must be one of 'allow-utf-8', 'underscores', 'dots', or 'values', got {text:?}"
+            "unknown {of} name escaping method specified, must be one of 'allow-utf-8', 'underscores', 'dots', or 'values', got {text:?}"
         )),
     }
 }
@@ -374,16 +324,6 @@ fn float_encoding(text: &str) -> Result<(), String> {
         "xor" | "xor2" => Ok(()),
         _ => Err(format!(
             "'storage.tsdb.chunk_encoding.floats' must be 'xor' or 'xor2', or the field must be omitted entirely, got {text:?}"
-        )),
-    }
-}
-
-fn protobuf_message(text: &str) -> Result<(), String> {
-    match text {
-        "prometheus.WriteRequest" | "io.prometheus.write.v2.Request" => Ok(()),
-        _ => Err(format!(
-            "unknown type for remote write protobuf message {text}, supported: prometheus.WriteRequest, \
-             io.prometheus.write.v2.Request"
         )),
     }
 }
@@ -445,72 +385,19 @@ fn check_protocols(section: &Section<'_>, job: Option<&str>, problems: &mut Vec<
     }
 }
 
-/// The commonest slip, a URL as a target, unless relabelling makes an address of it.
+/// The commonest slip, a URL as a target. Relabelling may make an address of it.
 fn check_addresses(section: &Section<'_>, problems: &mut Vec<Problem>) {
-    let relabelling = rules(section, "relabel_configs");
+    if section.filled("relabel_configs") {
+        return;
+    }
     for (group, node) in statics(section).iter().zip(section.items("static_configs")) {
         for target in &group.targets {
-            let mut labels = LabelsBuilder::new();
-            labels.set("__address__", target);
-            for (name, value) in &group.labels {
-                labels.set(name, value);
-            }
-            if !relabel(&mut labels, &relabelling) {
-                continue;
-            }
-            if let Err(message) = target_address(labels.get("__address__").unwrap_or_default()) {
-                problems.push(
-                    node.problem(
-                        "targets",
-                        format!("{message}; write host:port, and the path as metrics_path"),
-                    ),
-                );
+            if let Err(message) = target_address(target) {
+                let message = format!("{message}; write host:port, and the path as metrics_path");
+                problems.push(node.problem("targets", message));
             }
         }
     }
-}
-
-fn check_headers(section: &Section<'_>, problems: &mut Vec<Problem>) {
-    const OURS: [&str; 6] = [
-        "x-prometheus-remote-write-version",
-        "host",
-        "content-encoding",
-        "content-type",
-        "content-length",
-        "user-agent",
-    ];
-    for (name, _) in section.pairs("headers") {
-        let lower = name.to_ascii_lowercase();
-        if lower == "authorization" {
-            let message = "authorization header must be changed via the basic_auth, authorization, oauth2, sigv4, azuread or google_iam parameter";
-            problems.push(section.problem("headers", message));
-        } else if OURS.contains(&lower.as_str()) {
-            problems.push(
-                section.problem("headers", format!("{name} is a reserved header. It must not be changed")),
-            );
-        }
-    }
-}
-
-fn check_queue(section: &Section<'_>, problems: &mut Vec<Problem>) {
-    let number = |name: &str, default: i64| section.number::<i64>(name).unwrap_or(default);
-    let duration = |name: &str, default: i64| section.duration_ms(name).unwrap_or(default);
-    let (field, message) = if number("max_shards", 50) <= 0 {
-        ("max_shards", "remote write queue max_shards must be positive")
-    } else if number("min_shards", 1) <= 0 {
-        ("min_shards", "remote write queue min_shards must be positive")
-    } else if number("min_shards", 1) > number("max_shards", 50) {
-        ("min_shards", "remote write queue min_shards must not be greater than max_shards")
-    } else if number("max_samples_per_send", 2000) <= 0 {
-        ("max_samples_per_send", "remote write queue max_samples_per_send must be positive")
-    } else if number("capacity", 10_000) <= 0 {
-        ("capacity", "remote write queue capacity must be positive")
-    } else if duration("max_backoff", 5_000) < duration("min_backoff", 30) {
-        ("max_backoff", "remote write queue max_backoff must not be less than min_backoff")
-    } else {
-        return;
-    };
-    problems.push(section.problem(field, message));
 }
 
 fn check_otlp(section: &Section<'_>, problems: &mut Vec<Problem>) {
@@ -542,6 +429,20 @@ fn check_otlp(section: &Section<'_>, problems: &mut Vec<Problem>) {
     }
 }
 
+/// A job that wants UTF-8 names must be allowed to have them.
+fn check_names(section: &Section<'_>, problems: &mut Vec<Problem>) {
+    let scheme = |of: &Section<'_>| of.string("metric_name_validation_scheme");
+    let global = section.section("global").map(|global| scheme(&global)).unwrap_or_default();
+    for job in section.items("scrape_configs") {
+        let own = scheme(&job);
+        let is_legacy = if own.is_empty() { global == "legacy" } else { own == "legacy" };
+        if is_legacy && job.text("metric_name_escaping_scheme") == Some("allow-utf-8") {
+            let message = "utf8 metric names requested but validation scheme is not set to UTF8";
+            problems.push(job.problem("metric_name_escaping_scheme", message));
+        }
+    }
+}
+
 /// Names that must be unique among remote systems, and schemes that contradict each other.
 fn check_remotes(section: &Section<'_>, problems: &mut Vec<Problem>) {
     for (field, what) in [("remote_write", "remote write"), ("remote_read", "remote read")] {
@@ -555,6 +456,7 @@ fn check_remotes(section: &Section<'_>, problems: &mut Vec<Problem>) {
         }
     }
     let global = section.section("global");
+    check_names(section, problems);
     let legacy = global.is_some_and(|g| g.text("metric_name_validation_scheme") == Some("legacy"));
     if let Some(global) = global
         && legacy

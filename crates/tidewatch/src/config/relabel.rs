@@ -1,6 +1,6 @@
 //! `relabel_configs` and their kin.
 
-use tidewatch_model::{RelabelAction, RelabelConfig, RelabelFields};
+use tidewatch_model::{NameValidation, RelabelAction, RelabelConfig, RelabelFields};
 
 use super::schema::{Object, Problem, Section, Type};
 use super::types::TEXTS;
@@ -18,7 +18,7 @@ pub(super) static RELABEL: Object = Object {
     ],
     inline: &[],
     check: |section, problems| {
-        if let Err(problem) = rule(section) {
+        if let Err(problem) = rule(section, NameValidation::Utf8) {
             problems.push(problem);
         }
     },
@@ -46,7 +46,7 @@ fn action(text: &str) -> Result<RelabelAction, String> {
     })
 }
 
-fn rule(section: &Section<'_>) -> Result<RelabelConfig, Problem> {
+fn rule(section: &Section<'_>, names: NameValidation) -> Result<RelabelConfig, Problem> {
     let mut fields = RelabelFields::default();
     if let Some(node) = section.node.get("action") {
         // Present but null is an error, unlike an absent field.
@@ -56,19 +56,24 @@ fn rule(section: &Section<'_>) -> Result<RelabelConfig, Problem> {
     fields.source_labels = section.strings("source_labels");
     fields.target_label = section.string("target_label");
     fields.modulus = section.number("modulus").unwrap_or(0);
-    if let Some(separator) = section.text("separator") {
-        separator.clone_into(&mut fields.separator);
+    if let Some(node) = section.node.get("separator") {
+        node.text().unwrap_or_default().clone_into(&mut fields.separator);
     }
-    if let Some(regex) = section.text("regex") {
-        regex.clone_into(&mut fields.regex);
+    // Present but null is empty, unlike an absent field: so does Go's decoder.
+    if let Some(node) = section.node.get("regex") {
+        node.text().unwrap_or_default().clone_into(&mut fields.regex);
     }
-    if let Some(replacement) = section.text("replacement") {
-        replacement.clone_into(&mut fields.replacement);
+    if let Some(node) = section.node.get("replacement") {
+        node.text().unwrap_or_default().clone_into(&mut fields.replacement);
     }
-    RelabelConfig::new(fields).map_err(|error| Problem::at(section.node, error.message))
+    RelabelConfig::with_names(fields, names).map_err(|error| Problem::at(section.node, error.message))
 }
 
-/// Reads a checked list of rules.
-pub(super) fn rules(section: &Section<'_>, name: &str) -> Vec<RelabelConfig> {
-    section.items(name).iter().filter_map(|item| rule(item).ok()).collect()
+/// Reads a list of rules whose labels may have these names.
+pub(super) fn rules(
+    section: &Section<'_>,
+    name: &str,
+    names: NameValidation,
+) -> Result<Vec<RelabelConfig>, Problem> {
+    section.items(name).iter().map(|item| rule(item, names)).collect()
 }

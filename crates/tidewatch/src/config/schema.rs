@@ -126,11 +126,7 @@ fn mismatch(node: &Node, wanted: &str) -> Problem {
 
 fn walk_list(node: &Node, item: Type, empty: Option<&str>, problems: &mut Vec<Problem>) {
     let Kind::List(items) = &node.kind else {
-        // Go's decoder takes one text for a list of texts.
-        match (item, node.text()) {
-            (Type::Text | Type::Checked(_), Some(_)) => walk(node, item, problems),
-            _ => problems.push(mismatch(node, "[]string")),
-        }
+        problems.push(mismatch(node, "[]string"));
         return;
     };
     for entry in items {
@@ -155,11 +151,7 @@ fn walk_object(node: &Node, object: &'static Object, problems: &mut Vec<Problem>
                 }
                 match object.field(name) {
                     Some(wanted) => walk(value, wanted, problems),
-                    None => {
-                        let message =
-                            format!("unmarshal errors: field {name} not found in type {}", object.name);
-                        problems.push(Problem::at(key, message));
-                    }
+                    None => problems.push(Problem::at(key, unknown(name, object))),
                 }
             }
         }
@@ -172,7 +164,25 @@ fn walk_object(node: &Node, object: &'static Object, problems: &mut Vec<Problem>
     }
 }
 
+/// A field that nobody knows, with the one that was probably meant.
+fn unknown(name: &str, object: &Object) -> String {
+    let hint = match object.closest(name) {
+        Some(known) => format!("; did you mean {known}?"),
+        None => String::new(),
+    };
+    format!("unmarshal errors: field {name} not found in type {}{hint}", object.name)
+}
+
 impl Object {
+    /// The known field that differs from `name` least: by two edits at most, and by fewer than a
+    /// third of its letters.
+    fn closest(&self, name: &str) -> Option<&'static str> {
+        let own = self.fields.iter().map(|(field, _)| (edits(name, field), *field));
+        let inner = self.inline.iter().filter_map(|part| part.closest(name)).map(|f| (edits(name, f), f));
+        let (count, field) = own.chain(inner).min()?;
+        (count <= 2 && 3 * count < field.len()).then_some(field)
+    }
+
     fn check_parts(&self, section: &Section<'_>, problems: &mut Vec<Problem>) {
         for part in self.inline {
             part.check_parts(section, problems);
@@ -184,6 +194,22 @@ impl Object {
         let own = self.fields.iter().find(|(field, _)| *field == name).map(|(_, wanted)| *wanted);
         own.or_else(|| self.inline.iter().find_map(|part| part.field(name)))
     }
+}
+
+/// How many letters must be put in, taken out or changed to make `one` of `other`.
+fn edits(one: &str, other: &str) -> usize {
+    let other = other.as_bytes();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.bytes().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, b) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
 }
 
 /// A section that was checked: typed access to its fields. A field that is absent or null reads
@@ -227,6 +253,11 @@ impl<'a> Section<'a> {
 
     pub fn number<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
         self.text(name)?.parse().ok()
+    }
+
+    /// A number that counts only when it is not zero: zero means the default.
+    pub fn positive(&self, name: &str) -> Option<u64> {
+        self.number(name).filter(|number| *number > 0)
     }
 
     pub fn duration_ms(&self, name: &str) -> Option<i64> {

@@ -47,6 +47,10 @@ fn url(text: &str) -> Result<(), String> {
     if text.starts_with("//") || text.starts_with(':') {
         return Err(format!("parse {text:?}: missing protocol scheme"));
     }
+    let port = scheme_and_host(text).1.rsplit_once(':').map_or("", |(_, port)| port);
+    if !port.ends_with(']') && !port.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!("parse {text:?}: invalid port {:?} after host", format!(":{port}")));
+    }
     Ok(())
 }
 
@@ -87,5 +91,10 @@ mod tests {
     fn urls_split_into_scheme_and_host() {
         assert_eq!(scheme_and_host("https://a:b@host:1/x"), ("https", "host:1"));
         assert_eq!(scheme_and_host("/path"), ("", ""));
+        assert_eq!(url("http://[::1]/x"), Ok(()));
+        assert_eq!(
+            url("http://a:b/x"),
+            Err("parse \"http://a:b/x\": invalid port \":b\" after host".to_owned())
+        );
     }
 }
