@@ -1,5 +1,6 @@
 //! `check config` and `check rules`: what promtool checks, with its flags, output and exit codes;
-//! and `check alertmanager`, which is amtool's `check-config`.
+//! and `check alertmanager`, which is amtool's `check-config`. As with promtool, what is wrong goes
+//! to the standard error and the rest to the standard output.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use tidewatch_parser::ParserOptions;
 use tidewatch_promql::EngineOptions;
 use tidewatch_rules::{LoadOptions, RuleFile, duplicate_rules};
 
-use super::{CheckAlertmanager, CheckConfig, CheckRules, Lint};
+use super::{CheckAlertmanager, CheckConfig, CheckRules, Console, Lint, targets};
 use crate::config::alertmanager::{self, AlertmanagerFile, Names};
 use crate::{config, evaluate, files};
 
@@ -53,47 +54,62 @@ fn parser_options(features: &[String]) -> ParserOptions {
     evaluate::features(features, &mut EngineOptions::default()).0
 }
 
-pub fn config(arguments: &CheckConfig, out: &mut dyn Write) -> Result<u8> {
+pub fn config(arguments: &CheckConfig, console: &mut Console<'_>) -> Result<u8> {
     warn_of_unknown_lints(&arguments.lint);
     let mut worst = OK;
     for file in &arguments.files {
-        writeln!(out, "Checking {}", file.display())?;
-        match config::load(file, config::LoadOptions { agent: arguments.agent }) {
+        writeln!(console.out, "Checking {}", file.display())?;
+        let code = match config::load(file, config::LoadOptions { agent: arguments.agent }) {
+            Ok(loaded) => check_loaded(&loaded, file, arguments, console)?,
             Err(error) => {
-                writeln!(out, "  FAILED: {error}\n")?;
-                worst = FAILED;
+                writeln!(console.err, "  FAILED: {error}")?;
+                writeln!(console.out)?;
+                FAILED
             }
-            Ok(loaded) => {
-                let mut notices = Vec::new();
-                let mut rules = Vec::new();
-                if !arguments.syntax_only {
-                    notices = missing_files(&loaded);
-                    rules = rule_files(&loaded.rule_files, &mut notices);
-                }
-                for warning in &loaded.warnings {
-                    writeln!(out, "  WARNING: {warning}")?;
-                }
-                for finding in too_long_intervals(&loaded, &arguments.lint) {
-                    writeln!(out, "  FAILED: {finding}")?;
-                    worst = worst_of(worst, if arguments.lint.lint_fatal { LINT } else { OK });
-                }
-                if notices.is_empty() {
-                    if !rules.is_empty() {
-                        writeln!(out, "  SUCCESS: {} rule files found", rules.len())?;
-                    }
-                    writeln!(out, " SUCCESS: {} is valid prometheus config file syntax\n", file.display())?;
-                } else {
-                    for notice in notices {
-                        writeln!(out, "  FAILED: {notice}")?;
-                    }
-                    writeln!(out)?;
-                    worst = FAILED;
-                }
-                worst = worst_of(worst, check_files(&rules, &arguments.lint, out)?);
-            }
-        }
+        };
+        worst = worst_of(worst, code);
     }
     Ok(worst)
+}
+
+/// Checks what a valid configuration names: files, rules, targets.
+fn check_loaded(
+    loaded: &config::Config,
+    file: &Path,
+    arguments: &CheckConfig,
+    console: &mut Console<'_>,
+) -> Result<u8> {
+    let mut worst = OK;
+    let mut notices = Vec::new();
+    let mut rules = Vec::new();
+    for warning in &loaded.warnings {
+        writeln!(console.out, "  WARNING: {warning}")?;
+    }
+    if !arguments.syntax_only {
+        notices = missing_files(loaded);
+        rules = rule_files(&loaded.rule_files, &mut notices);
+        let found = targets::check(loaded);
+        for warning in &found.warnings {
+            writeln!(console.out, "  WARNING: {warning}")?;
+        }
+        notices.extend(found.problems);
+    }
+    for finding in too_long_intervals(loaded, &arguments.lint) {
+        writeln!(console.err, "  FAILED: {finding}")?;
+        worst = worst_of(worst, if arguments.lint.lint_fatal { LINT } else { OK });
+    }
+    for notice in &notices {
+        writeln!(console.err, "  FAILED: {notice}")?;
+        worst = FAILED;
+    }
+    if notices.is_empty() {
+        if !rules.is_empty() {
+            writeln!(console.out, "  SUCCESS: {} rule files found", rules.len())?;
+        }
+        writeln!(console.out, " SUCCESS: {} is valid prometheus config file syntax", file.display())?;
+    }
+    writeln!(console.out)?;
+    Ok(worst_of(worst, check_files(&rules, &arguments.lint, console)?))
 }
 
 /// Files that the configuration names and that are not there.
@@ -138,25 +154,26 @@ fn worst_of(one: u8, other: u8) -> u8 {
     if one == FAILED || other == FAILED { FAILED } else { one.max(other) }
 }
 
-pub fn rules(arguments: &CheckRules, out: &mut dyn Write) -> Result<u8> {
+pub fn rules(arguments: &CheckRules, console: &mut Console<'_>) -> Result<u8> {
     warn_of_unknown_lints(&arguments.lint);
     if arguments.files.is_empty() {
         let mut text = String::new();
         std::io::stdin().read_to_string(&mut text)?;
-        writeln!(out, "Checking standard input")?;
-        return check_text(&text, "standard input", &arguments.lint, out);
+        writeln!(console.out, "Checking standard input")?;
+        return check_text(&text, "standard input", &arguments.lint, console);
     }
-    check_files(&arguments.files, &arguments.lint, out)
+    check_files(&arguments.files, &arguments.lint, console)
 }
 
-fn check_files(files: &[PathBuf], lint: &Lint, out: &mut dyn Write) -> Result<u8> {
+fn check_files(files: &[PathBuf], lint: &Lint, console: &mut Console<'_>) -> Result<u8> {
     let mut worst = OK;
     for file in files {
-        writeln!(out, "Checking {}", file.display())?;
+        writeln!(console.out, "Checking {}", file.display())?;
         let code = match read(file) {
-            Ok(text) => check_text(&text, &file.display().to_string(), lint, out)?,
+            Ok(text) => check_text(&text, &file.display().to_string(), lint, console)?,
             Err(reason) => {
-                writeln!(out, "  FAILED:\n{reason}\n")?;
+                writeln!(console.err, "  FAILED:\n{reason}")?;
+                writeln!(console.out)?;
                 FAILED
             }
         };
@@ -169,7 +186,7 @@ fn read(file: &Path) -> Result<String, String> {
     std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-fn check_text(text: &str, name: &str, lint: &Lint, out: &mut dyn Write) -> Result<u8> {
+fn check_text(text: &str, name: &str, lint: &Lint, console: &mut Console<'_>) -> Result<u8> {
     let options = LoadOptions {
         ignore_unknown_fields: lint.ignore_unknown_fields,
         parser: parser_options(&lint.enable_feature),
@@ -178,25 +195,26 @@ fn check_text(text: &str, name: &str, lint: &Lint, out: &mut dyn Write) -> Resul
     let file = match RuleFile::parse(text, name, &options) {
         Ok(file) => file,
         Err(errors) => {
-            writeln!(out, "  FAILED:")?;
+            writeln!(console.err, "  FAILED:")?;
             for error in errors {
-                writeln!(out, "{error}")?;
+                writeln!(console.err, "{error}")?;
             }
-            writeln!(out)?;
+            writeln!(console.out)?;
             return Ok(FAILED);
         }
     };
     let count: usize = file.groups.iter().map(|group| group.rules.len()).sum();
     let duplicates = if wants_duplicates(lint) { duplicate_rules(&file) } else { Vec::new() };
     if duplicates.is_empty() {
-        writeln!(out, "  SUCCESS: {count} rules found\n")?;
+        writeln!(console.out, "  SUCCESS: {count} rules found\n")?;
         return Ok(OK);
     }
-    writeln!(out, "  FAILED:\nlint error {} duplicate rule(s) found.", duplicates.len())?;
+    writeln!(console.err, "  FAILED:\nlint error {} duplicate rule(s) found.", duplicates.len())?;
     for duplicate in &duplicates {
-        write!(out, "{duplicate}")?;
+        write!(console.err, "{duplicate}")?;
     }
-    writeln!(out, "Might cause inconsistency while recording expressions\n")?;
+    writeln!(console.err, "Might cause inconsistency while recording expressions")?;
+    writeln!(console.out)?;
     Ok(if lint.lint_fatal { LINT } else { OK })
 }
 
@@ -310,9 +328,9 @@ mod tests {
                 enable_feature: Vec::new(),
             };
             let arguments = CheckConfig { syntax_only: false, agent: false, lint, files: vec![file.clone()] };
-            let mut out = Vec::new();
-            let code = config(&arguments, &mut out).expect("written");
-            (String::from_utf8(out).expect("UTF-8"), code)
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            let code = config(&arguments, &mut Console { out: &mut out, err: &mut err }).expect("written");
+            (String::from_utf8(err).expect("UTF-8"), code)
         };
         let found = "  FAILED: too long scrape interval found, data point will be marked as stale - job: slow, interval: 5m\n";
         let (out, code) = run("too-long-scrape-interval", false);

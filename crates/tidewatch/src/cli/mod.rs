@@ -7,33 +7,53 @@ mod explain;
 mod junit;
 mod query;
 pub mod serve;
+mod targets;
 mod test;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+/// Where a command writes: its answers, and what is wrong.
+pub struct Console<'a> {
+    pub out: &'a mut dyn Write,
+    pub err: &'a mut dyn Write,
+}
+
+/// What a shell sees of a program whose reader went away.
+const READER_GONE: u8 = 128 + 13;
+
 /// Parses the command line, runs the command, and prints an error once, as one line.
 pub fn main() -> ExitCode {
     let cli = Cli::parse_from(arguments::without_negations(std::env::args_os()));
-    let mut out = std::io::stdout().lock();
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr());
+    let mut console = Console { out: &mut out, err: &mut err };
     let outcome = match cli.command {
         None => crate::serve::run(cli.serve).map(|()| check::OK),
         Some(Command::Serve(arguments)) => crate::serve::run(*arguments).map(|()| check::OK),
-        Some(Command::Check(Check::Config(arguments))) => check::config(&arguments, &mut out),
-        Some(Command::Check(Check::Rules(arguments))) => check::rules(&arguments, &mut out),
+        Some(Command::Check(Check::Config(arguments))) => check::config(&arguments, &mut console),
+        Some(Command::Check(Check::Rules(arguments))) => check::rules(&arguments, &mut console),
         Some(Command::Check(Check::Alertmanager(arguments))) => check::alertmanager(&arguments, &mut out),
         Some(Command::Query(arguments)) => query::run(&arguments, &mut out),
-        Some(Command::Test(Test::Rules(arguments))) => test::rules(&arguments, &mut out),
+        Some(Command::Test(Test::Rules(arguments))) => test::rules(&arguments, &mut console),
         Some(Command::Test(Test::Promql { files })) => test::promql(&files, &mut out),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
+        Err(error) if is_reader_gone(&error) => ExitCode::from(READER_GONE),
         Err(error) => {
-            eprintln!("tidewatch: {}", one_line(&error));
+            // Nobody may be left to read this: then there is nothing to do about it.
+            let _ = writeln!(err, "tidewatch: {}", one_line(&error));
             ExitCode::from(check::FAILED)
         }
     }
+}
+
+/// Whether the output went into a pipe that nobody reads any more, as in `tidewatch … | head`.
+fn is_reader_gone(error: &anyhow::Error) -> bool {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    kind == Some(io::ErrorKind::BrokenPipe)
 }
 
 /// An error with its causes. Many errors print their cause already: what was said is not said twice.
@@ -148,11 +168,13 @@ pub enum Query {
     Range {
         #[command(flatten)]
         output: Output,
+        /// From here: RFC 3339 or Unix seconds; five minutes before the end where absent.
         #[arg(long)]
         start: Option<String>,
+        /// … to here; now where absent.
         #[arg(long)]
         end: Option<String>,
-        /// A duration.
+        /// … at steps of this duration; 250 steps where absent.
         #[arg(long)]
         step: Option<String>,
         /// Headers to send, NAME=VALUE.
@@ -186,6 +208,7 @@ pub struct Explain {
 
 #[derive(Debug, Args)]
 pub struct Output {
+    /// How to print the answer.
     #[arg(short = 'o', long = "format", default_value = "promql", value_parser = ["promql", "json"])]
     pub format: String,
     /// How to connect: a file with Prometheus' settings of an HTTP client (TLS, authentication, proxy).
@@ -212,15 +235,19 @@ pub struct TestRules {
     /// Show differences line by line.
     #[arg(long)]
     pub diff: bool,
+    /// Taken for promtool's sake; there is nothing more to say.
     #[arg(long)]
     pub debug: bool,
     /// Also write the results to a file, as JUnit's XML.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<std::path::PathBuf>,
+    /// Fields of rule files that are not known are no error.
     #[arg(long = "ignore-unknown-fields")]
     pub ignore_unknown_fields: bool,
+    /// Features to switch on, as of `serve`.
     #[arg(long = "enable-feature")]
     pub enable_feature: Vec<String>,
+    /// Test files; the rule files that they name are found from their folder.
     #[arg(required = true)]
     pub files: Vec<std::path::PathBuf>,
 }

@@ -10,9 +10,9 @@ use tidewatch_rules::LoadOptions;
 use tidewatch_rules::testfile::{GroupReport, RunOptions, TestFile};
 use tidewatch_testkit::{MemoryLab, MemoryStore, run_script, script_engine_options};
 
-use super::TestRules;
 use super::check::{FAILED, OK};
 use super::junit::{self, Suite};
+use super::{Console, TestRules};
 use crate::{evaluate, files};
 
 /// Runs `.test` scripts: a line `FILE:LINE: reason` for each failure, and the counts at the end.
@@ -40,7 +40,7 @@ pub fn promql(files: &[std::path::PathBuf], out: &mut dyn Write) -> Result<u8> {
 }
 
 /// Runs promtool's unit-test files. Rule files are found relative to the test file.
-pub fn rules(arguments: &TestRules, out: &mut dyn Write) -> Result<u8> {
+pub fn rules(arguments: &TestRules, console: &mut Console<'_>) -> Result<u8> {
     let mut engine = EngineOptions::default();
     let (parser, _) = evaluate::features(&arguments.enable_feature, &mut engine);
     let options = RunOptions {
@@ -56,21 +56,22 @@ pub fn rules(arguments: &TestRules, out: &mut dyn Write) -> Result<u8> {
     let mut worst = OK;
     let mut suites = Vec::new();
     for file in &arguments.files {
-        writeln!(out, "Unit Testing:  {}", file.display())?;
-        let groups = match run_file(file, &lab, &options) {
+        writeln!(console.out, "Unit Testing:  {}", file.display())?;
+        let groups = match run_file(file, &lab, &options, console.err) {
             Ok(report) => {
-                write!(out, "{report}")?;
-                worst = worst.max(if report.passed() { OK } else { FAILED });
+                let is_good = report.passed();
+                write!(if is_good { &mut *console.out } else { &mut *console.err }, "{report}")?;
+                worst = worst.max(if is_good { OK } else { FAILED });
                 report.groups
             }
             Err(errors) => {
-                writeln!(out, "  FAILED:\n{}", errors.join("\n"))?;
+                writeln!(console.err, "  FAILED:\n{}", errors.join("\n"))?;
                 worst = FAILED;
                 vec![GroupReport { name: file.display().to_string(), failures: errors }]
             }
         };
         suites.push(Suite { file: file.display().to_string(), groups });
-        writeln!(out)?;
+        writeln!(console.out)?;
     }
     if let Some(file) = &arguments.junit {
         std::fs::write(file, junit::render(&suites)).with_context(|| format!("write {}", file.display()))?;
@@ -82,6 +83,7 @@ fn run_file(
     file: &Path,
     lab: &MemoryLab,
     options: &RunOptions,
+    warnings: &mut dyn Write,
 ) -> Result<tidewatch_rules::testfile::Report, Vec<String>> {
     let one = |error: String| vec![error];
     let read = |path: &Path| {
@@ -91,8 +93,16 @@ fn run_file(
     let folder = file.parent().unwrap_or(Path::new(""));
     let mut rules = Vec::new();
     for pattern in &test.rule_files {
-        for path in files::glob(&folder.join(pattern)).map_err(one)? {
-            rules.push((path.display().to_string(), read(&path)?));
+        let pattern = folder.join(pattern);
+        let found = files::glob(&pattern).map_err(one)?;
+        let mut existing = found.iter().filter(|path| path.exists()).peekable();
+        if existing.peek().is_none() {
+            // As with promtool: tests of plain queries need no rules.
+            let warning = format!("  WARNING: no file match pattern {}", pattern.display());
+            writeln!(warnings, "{warning}").map_err(|error| one(error.to_string()))?;
+        }
+        for path in existing {
+            rules.push((path.display().to_string(), read(path)?));
         }
     }
     test.run(&rules, lab, options).map_err(one)
