@@ -1,6 +1,7 @@
 //! Connections: pooled to a peer, through a tunnel for https, or one by one through a proxy that
 //! forwards plain http.
 
+use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +73,7 @@ impl Transport {
         request: Request<Body>,
         proxy: Option<Proxy>,
     ) -> Result<Response<Incoming>, RequestError> {
+        let host = host_and_port(proxy.as_ref().map_or(request.uri(), |proxy| &proxy.uri));
         let result = match proxy {
             None => self.direct.request(request).await,
             Some(proxy) if request.uri().scheme_str() == Some("https") => {
@@ -79,9 +81,9 @@ impl Transport {
             }
             Some(proxy) => return forward(request, &proxy).await,
         };
-        result.map_err(|error| {
-            let text = describe(&error);
-            if error.is_connect() { RequestError::Connect(text) } else { RequestError::Protocol(text) }
+        result.map_err(|error| match error.is_connect() {
+            true => RequestError::Connect(unreachable(&error, &host)),
+            false => RequestError::Protocol(describe(&error)),
         })
     }
 
@@ -98,6 +100,37 @@ impl Transport {
         let pool = pool(connector);
         tunnels.push((proxy, pool.clone()));
         pool
+    }
+}
+
+fn host_and_port(uri: &Uri) -> String {
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    format!("{}:{port}", uri.host().unwrap_or_default())
+}
+
+/// Why no connection came about, in the words of Go, which people search for and match on.
+fn unreachable(error: &(dyn std::error::Error + 'static), host: &str) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut kinds = causes.clone().filter_map(|cause| Some(cause.downcast_ref::<io::Error>()?.kind()));
+    let reason = kinds.find_map(|kind| {
+        Some(match kind {
+            io::ErrorKind::ConnectionRefused => "connect: connection refused",
+            io::ErrorKind::HostUnreachable => "connect: no route to host",
+            io::ErrorKind::NetworkUnreachable => "connect: network is unreachable",
+            io::ErrorKind::TimedOut => "connect: connection timed out",
+            _ => return None,
+        })
+    });
+    let text = describe(error);
+    match reason {
+        Some(reason) => format!("dial tcp {host}: {reason}"),
+        None if text.contains("dns error") => {
+            let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+            let cause = causes.last().map(ToString::to_string).unwrap_or_default();
+            let cause = cause.strip_prefix("failed to lookup address information: ").unwrap_or(&cause);
+            format!("dial tcp: lookup {name}: no such host ({cause})")
+        }
+        None => text.replacen("client error (Connect): ", "", 1),
     }
 }
 

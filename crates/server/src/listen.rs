@@ -13,11 +13,13 @@ use hyper::service::service_fn;
 use hyper::{Response, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
 
 use crate::counters::Going;
 use crate::patience::{PatientBody, Rest};
@@ -156,12 +158,28 @@ async fn connection(
     let Some(config) = service.access.tls() else {
         return talk(stream, peer, service.clone(), timeouts, stopped).await;
     };
-    let handshake = TlsAcceptor::from(config).accept(stream);
-    match tokio::time::timeout(timeouts.header, handshake).await {
+    match tokio::time::timeout(timeouts.header, encrypt(stream, config)).await {
         Ok(Ok(stream)) => talk(stream, peer, service.clone(), timeouts, stopped).await,
         Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => service.counters.refuse("header_timeout"),
     }
+}
+
+/// The handshake. A client that speaks plain HTTP to this port is told so, as Go's server does.
+async fn encrypt(mut stream: TcpStream, config: Arc<ServerConfig>) -> io::Result<TlsStream<TcpStream>> {
+    const TEXT: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    let mut first = [0; 1];
+    stream.peek(&mut first).await?;
+    // A method begins with a capital, a handshake with byte 22.
+    if first[0].is_ascii_uppercase() {
+        // What was sent is read first: closing on unread bytes would take the answer back.
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).await?;
+        stream.write_all(TEXT).await?;
+        stream.shutdown().await?;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "plain HTTP on a TLS port"));
+    }
+    TlsAcceptor::from(config).accept(stream).await
 }
 
 async fn talk<S>(

@@ -89,6 +89,12 @@ impl TlsServerConfig {
     }
 }
 
+/// What is wrong and where, without the picture of it that follows on more lines.
+fn first_line(error: &str) -> String {
+    let line = error.lines().next().unwrap_or_default();
+    line.strip_prefix("error: ").unwrap_or(line).to_owned()
+}
+
 impl WebConfig {
     pub(crate) fn read(path: &Path) -> Result<WebConfig, WebConfigError> {
         let error = |reason: String| WebConfigError { path: path.to_owned(), reason };
@@ -103,7 +109,7 @@ impl WebConfig {
         let mut config: WebConfig = if empty {
             WebConfig::default()
         } else {
-            serde_saphyr::from_str(text).map_err(|e| e.to_string())?
+            serde_saphyr::from_str(text).map_err(|error| first_line(&error.to_string()))?
         };
         for (user, hash) in &config.basic_auth_users {
             if hash.parse::<bcrypt::HashParts>().is_err() {
@@ -191,6 +197,9 @@ mod tests {
         );
         check("rate_limit:\n  burst: 5\n  interval: 1s\n", "");
         check("tls_config:\n  cert_file: a\n", "tls_config");
+        let error =
+            WebConfig::parse("http_server_config: {http2: maybe}", Path::new("")).expect_err("is refused");
+        assert!(error.contains("line 1") && !error.contains('\n'), "{error:?}");
         check("basic_auth_users:\n  bob: plain\n", "the password of \"bob\" is no bcrypt hash");
         check(
             "http_server_config:\n  headers:\n    X-Frame-Options: maybe\n",

@@ -134,6 +134,12 @@ fn tls_and_passwords_guard_every_address_and_certificates_are_replaced_without_a
         );
     }
 
+    let answer = get(running.connect(), "/-/healthy", "");
+    assert!(
+        answer.starts_with("HTTP/1.0 400 ") && answer.contains("an HTTP request to an HTTPS server"),
+        "{answer}"
+    );
+
     let second = write_certificate(folder.path());
     running.scene.service.refresh();
     assert!(ask(&second, "/api/v1/labels", right).starts_with("HTTP/1.1 200 "));

@@ -41,7 +41,13 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
 impl Directory {
     /// Takes the directory, creating it where it is missing.
     pub(crate) fn open(env: &Env, root: &Path) -> Result<Directory, OpenError> {
-        create_dir_durably(&*env.disk, root).map_err(io_error(root))?;
+        create_dir_durably(&*env.disk, root).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                let reason = "a file is in the way; name a directory for the data";
+                io_error(root)(io::Error::new(error.kind(), reason))
+            }
+            _ => io_error(root)(error),
+        })?;
         refuse_foreign(env, root)?;
         let lock_path = root.join("LOCK");
         let lock = env.disk.lock(&lock_path).map_err(|error| match error.kind() {

@@ -100,8 +100,16 @@ static FUNCTIONS: [Function; 49] = [
     function("match", &[Text, Text], Pure(re_match)),
     function("safeHtml", &[Text], Pure(|args| Ok(Value::Html(Rc::from(text(&args[0])))))),
     function("title", &[Text], Pure(|args| Ok(Value::str(&title(text(&args[0])))))),
-    function("toUpper", &[Text], Pure(|args| Ok(Value::str(&text(&args[0]).to_uppercase())))),
-    function("toLower", &[Text], Pure(|args| Ok(Value::str(&text(&args[0]).to_lowercase())))),
+    function(
+        "toUpper",
+        &[Text],
+        Pure(|args| Ok(Value::str(&text(&args[0]).chars().map(upper).collect::<String>()))),
+    ),
+    function(
+        "toLower",
+        &[Text],
+        Pure(|args| Ok(Value::str(&text(&args[0]).chars().map(lower).collect::<String>()))),
+    ),
     function("stripPort", &[Text], Pure(|args| Ok(Value::str(strip_port(text(&args[0])))))),
     function("stripDomain", &[Text], Pure(|args| Ok(Value::str(&strip_domain(text(&args[0])))))),
     function("graphLink", &[Text], Pure(|args| Ok(Value::str(&super::graph_link(text(&args[0])))))),
@@ -188,13 +196,27 @@ fn re_match(args: &[Value]) -> Result<Value, String> {
     Ok(Value::Bool(search(text(&args[0]))?.is_match(text(&args[1]))))
 }
 
+/// The capital of a letter, where it is one letter: Go maps rune by rune, so that `ß` stays.
+fn upper(c: char) -> char {
+    let mut capital = c.to_uppercase();
+    match (capital.next(), capital.next()) {
+        (Some(one), None) => one,
+        _ => c,
+    }
+}
+
+/// The same for small letters; `İ` alone becomes two in Unicode and `i` in Go.
+fn lower(c: char) -> char {
+    c.to_lowercase().next().unwrap_or(c)
+}
+
 /// Capitals at the beginning of words: after anything but a letter, a digit or an underscore.
 fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut begins = true;
     for c in text.chars() {
         if begins {
-            out.extend(c.to_uppercase());
+            out.push(upper(c));
         } else {
             out.push(c);
         }
