@@ -349,7 +349,7 @@ mod tests {
         );
         refused(
             "scrape_configs:\n  - job_name: a\n    scrape_interval: 5 s\n",
-            "parsing YAML file p.yml: unknown unit \" s\" in duration \"5 s\" (line 3, column 22)",
+            "parsing YAML file p.yml: unknown unit \" s\" in duration \"5 s\"; write a number and its unit, as in 30s, 5m or 1h30m (line 3, column 22)",
         );
     }
 

@@ -12,7 +12,9 @@ pub(super) const TEXTS: Type = Type::List(&Type::Text);
 pub(super) const TEXT_MAP: Type = Type::Map(&Type::Text);
 
 fn duration(text: &str) -> Result<(), String> {
-    parse_duration_ms(text).map(drop).map_err(|error| error.message)
+    parse_duration_ms(text)
+        .map(drop)
+        .map_err(|error| format!("{}; write a number and its unit, as in 30s, 5m or 1h30m", error.message))
 }
 
 fn size(text: &str) -> Result<(), String> {
