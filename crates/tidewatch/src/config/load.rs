@@ -401,13 +401,6 @@ mod tests {
     }
 
     #[test]
-    fn a_url_as_target_is_left_to_relabelling_where_there_is_some() {
-        let target = "static_configs: [{targets: ['http://x']}]";
-        assert!(said(target).starts_with("\"http://x\" is not a valid hostname"));
-        assert_eq!(said(&format!("{target}\n  relabel_configs: [{{target_label: b}}]")), "");
-    }
-
-    #[test]
     fn null_in_a_relabelling_rule_is_the_empty_text() {
         let text = "scrape_configs: [{job_name: a, relabel_configs: [{source_labels: [x], regex: , target_label: y}]}]\n";
         let config = load_text(text, Path::new("p.yml"), LoadOptions::default()).expect("valid");

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 
+use tidewatch_model::{LabelsBuilder, NameValidation, relabel};
+
 use super::discovery::{DISCOVERY, check_labels, statics};
 use super::http::{HTTP_CLIENT, TLS};
-use super::relabel::RELABEL;
+use super::relabel::{RELABEL, rules};
 use super::remote::{REMOTE_READ, REMOTE_WRITE, SIGV4, check_headers};
 use super::schema::{Object, Problem, Section, Type, no_check};
 use super::types::{DURATION, SIZE, TEXT_MAP, TEXTS, target_address};
@@ -385,14 +387,21 @@ fn check_protocols(section: &Section<'_>, job: Option<&str>, problems: &mut Vec<
     }
 }
 
-/// The commonest slip, a URL as a target. Relabelling may make an address of it.
+/// The commonest slip, a URL as a target, unless relabelling makes an address of it.
 fn check_addresses(section: &Section<'_>, problems: &mut Vec<Problem>) {
-    if section.filled("relabel_configs") {
-        return;
-    }
+    // What is wrong with the rules themselves was said already.
+    let relabelling = rules(section, "relabel_configs", NameValidation::Utf8).unwrap_or_default();
     for (group, node) in statics(section).iter().zip(section.items("static_configs")) {
         for target in &group.targets {
-            if let Err(message) = target_address(target) {
+            let mut labels = LabelsBuilder::new();
+            labels.set("__address__", target);
+            for (name, value) in &group.labels {
+                labels.set(name, value);
+            }
+            if !relabel(&mut labels, &relabelling) {
+                continue;
+            }
+            if let Err(message) = target_address(labels.get("__address__").unwrap_or_default()) {
                 let message = format!("{message}; write host:port, and the path as metrics_path");
                 problems.push(node.problem("targets", message));
             }
