@@ -171,7 +171,7 @@ fn attacks() -> Vec<Attack> {
     range("a subquery of a constant", "sum_over_time(vector(1)[100y:1ms])", REFUSED);
     range(
         "scalars within a subquery",
-        &format!("max_over_time(vector({})[1d:40ms])", nested("time()+(", 90)),
+        &format!("max_over_time(vector({})[1d:40ms])", nested("time()+(", 45)),
         &[],
     );
     let mut instant = |name, text: String, statuses| {
