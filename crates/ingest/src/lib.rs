@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! POST /api/v1/write ─► remote_write: snappy ─► protobuf ─┐
+//!                                                 (ha: of several replicas one is heard)
 //! GET /metrics of a target ─► exposition: text ─► entries ┴─► model::Batch ─► tsdb
 //! ```
 //!
@@ -16,10 +17,14 @@
 #![forbid(unsafe_code)]
 
 pub mod exposition;
+pub mod ha;
 pub mod remote_write;
 
 pub use exposition::{
     Entry, Exemplar, Format, ParseError, ParsedText, Parser, Series, negotiate, parse_text,
+};
+pub use ha::{
+    ClusterStatus, Examined, HaOptions, HaTracker, Replaced, StateError, decode_state, encode_state,
 };
 pub use remote_write::{
     WriteError, WriteSummary, compress, decode_write_request, decompress, encode_write_request,

@@ -97,6 +97,13 @@ pub struct RawPairs<'a> {
     proto: bool,
 }
 
+impl<'a> RawPairs<'a> {
+    /// The bytes that were not walked yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+}
+
 impl<'a> Iterator for RawPairs<'a> {
     type Item = Option<(&'a [u8], &'a [u8])>;
 
