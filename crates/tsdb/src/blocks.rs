@@ -1,16 +1,22 @@
 //! The blocks that are open, and their directory.
 //!
 //! Readers take the list as it is and keep it: a block that is merged or retired stays mapped
-//! until the last of them is done.
+//! until the last of them is done. Its file goes as soon as it may: a file that no list names
+//! would be found at the next start, with what was deleted since.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tidewatch_env::Env;
 
-use crate::block::{Block, BlockError, BlockId, BlockMeta, block_path, parse_block_name};
+use crate::block::{
+    Block, BlockError, BlockId, BlockMeta, Tombstones, TombstonesError, block_path, parse_block_name,
+    parse_tombstones_name, tombstones_path,
+};
 use crate::compact;
 use crate::directory::Directory;
 use crate::options::OpenError;
@@ -23,6 +29,9 @@ pub(crate) type BlockList = Arc<Vec<Arc<Block>>>;
 pub(crate) struct Blocks {
     /// Guards the list; held to copy or replace the reference.
     list: RwLock<BlockList>,
+    /// Ids whose files may be there though the list does not name them: begun and not finished, or
+    /// replaced and not removed yet.
+    unlisted: Mutex<BTreeSet<BlockId>>,
     next_id: AtomicU64,
 }
 
@@ -34,11 +43,13 @@ impl Blocks {
         let names = env.disk.list(&dir).map_err(|source| OpenError::Io { path: dir.clone(), source })?;
         let mut blocks = Vec::new();
         let mut newest = 0;
+        let mut damaged = BTreeSet::new();
         for id in names.iter().filter_map(|name| parse_block_name(name)) {
             newest = newest.max(id.0);
             let path = block_path(&dir, id);
             match Block::open(env, &path) {
                 Ok(block) => {
+                    let block = read_tombstones(env, directory, block)?;
                     newest = block.meta().parents.iter().fold(newest, |newest, parent| newest.max(parent.0));
                     blocks.push(Arc::new(block));
                 }
@@ -47,9 +58,11 @@ impl Blocks {
                 }
                 Err(BlockError::Corrupt { path, offset, reason }) => {
                     directory.set_aside(&path, offset, reason.to_owned());
+                    damaged.insert(id);
                 }
                 Err(BlockError::Damaged(damage)) => {
                     directory.set_aside(&path, damage.offset, damage.to_string());
+                    damaged.insert(id);
                 }
                 Err(BlockError::Io { path, source }) => return Err(OpenError::Io { path, source }),
             }
@@ -57,11 +70,32 @@ impl Blocks {
         let metas: Vec<BlockMeta> = blocks.iter().map(|block| block.meta().clone()).collect();
         let superseded = compact::superseded(&metas);
         blocks.retain(|block| !superseded.contains(&block.meta().id));
-        // What can not be removed now is removed at the next start; nobody reads it.
-        let _ = compact::remove(env, &dir, &superseded);
         blocks.sort_unstable_by_key(|block| block.meta().id);
+        for id in names.iter().filter_map(|name| parse_tombstones_name(name)) {
+            newest = newest.max(id.0);
+            if damaged.contains(&id) {
+                // They follow their block. Where that fails they are found again, as it is.
+                let _ = directory.move_aside(&tombstones_path(&dir, id));
+            } else if blocks.binary_search_by_key(&id, |block| block.meta().id).is_err() {
+                self.unlisted.lock().insert(id);
+            }
+        }
+        self.unlisted.lock().extend(superseded);
         *self.list.write() = Arc::new(blocks);
         self.next_id.store(newest + 1, Ordering::Relaxed);
+        // What can not be removed now is removed before the next job; nobody reads it.
+        let _ = self.sweep(env, directory);
+        Ok(())
+    }
+
+    /// Removes the files that the list does not name, for good. No job may be under way.
+    pub(crate) fn sweep(&self, env: &Env, directory: &Directory) -> Result<(), BlockError> {
+        let mut unlisted = self.unlisted.lock();
+        let ids: Vec<BlockId> = unlisted.iter().copied().collect();
+        if !ids.is_empty() {
+            compact::remove(env, &directory.blocks(), &ids)?;
+            unlisted.clear();
+        }
         Ok(())
     }
 
@@ -69,9 +103,11 @@ impl Blocks {
         self.list.read().clone()
     }
 
-    /// An id that no block has had.
+    /// An id that no block has had. Its file is a leftover until the list has it.
     pub(crate) fn take_id(&self) -> BlockId {
-        BlockId(self.next_id.fetch_add(1, Ordering::Relaxed))
+        let id = BlockId(self.next_id.fetch_add(1, Ordering::Relaxed));
+        self.unlisted.lock().insert(id);
+        id
     }
 
     pub(crate) fn metas(&self) -> Vec<BlockMeta> {
@@ -81,6 +117,13 @@ impl Blocks {
     /// Blocks appear and others go, at once for every reader.
     pub(crate) fn replace(&self, gone: &[BlockId], new: impl IntoIterator<Item = Block>) {
         let mut list = self.list.write();
+        let new: Vec<Block> = new.into_iter().collect();
+        let mut unlisted = self.unlisted.lock();
+        unlisted.extend(gone);
+        for block in &new {
+            unlisted.remove(&block.meta().id);
+        }
+        drop(unlisted);
         let kept = list.iter().filter(|block| !gone.contains(&block.meta().id)).cloned();
         let mut blocks: Vec<Arc<Block>> = kept.chain(new.into_iter().map(Arc::new)).collect();
         blocks.sort_unstable_by_key(|block| block.meta().id);
@@ -98,8 +141,33 @@ impl Blocks {
                 series: meta.series,
                 samples: meta.samples,
                 bytes: meta.size,
+                tombstones: block.tombstones().series_count(),
             }
         };
         self.list().iter().map(status).collect()
+    }
+}
+
+/// The block as it is read through its tombstones. Damaged ones are set aside, and then what they hid is
+/// read again, and said so.
+fn read_tombstones(env: &Env, directory: &Directory, block: Block) -> Result<Block, OpenError> {
+    let path = tombstones_path(block.path().parent().unwrap_or(Path::new("")), block.meta().id);
+    let io = |source: io::Error| OpenError::Io { path: path.clone(), source };
+    if !env.disk.exists(&path).map_err(io)? {
+        return Ok(block);
+    }
+    let bytes = env.disk.map(&path).map_err(io)?;
+    match Tombstones::decode(&bytes, &block) {
+        Ok(tombstones) => Ok(block.with_tombstones(tombstones)),
+        Err(TombstonesError::Version(found)) => {
+            Err(OpenError::Version { path, found: found.into(), newest: 1 })
+        }
+        Err(error) => {
+            let block_file = block.path().display();
+            let cause =
+                format!("{error}: what was deleted from {block_file} is there again; delete it again");
+            directory.set_aside(&path, 0, cause);
+            Ok(block)
+        }
     }
 }

@@ -18,14 +18,16 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tidewatch_storage::{RunValues, Scratch, Selection, TimeRange};
 
-use crate::block::{Block, BlockError, Writer, WriterOptions, block_path};
+use crate::block::{Block, BlockError, BlockMeta, Writer, WriterOptions, block_path};
 use crate::db::{Db, Files};
 use crate::head::append::FrameLog;
+use crate::head::read::HeadSnapshot;
 use crate::head::registry::SeriesId;
 use crate::jobs::{JobError, SLICE_SERIES};
 use crate::log::{write_cut_begin, write_cut_end};
@@ -35,6 +37,7 @@ use crate::select::DbSelection;
 
 impl Db {
     pub(crate) fn cut(&self, files: &Files, until_ms: i64) -> Result<(), JobError> {
+        self.blocks.sweep(&self.env, &files.directory)?;
         let mut frame = Vec::new();
         let mut windows = BTreeSet::new();
         for (at, shard) in self.head.shards.iter().enumerate() {
@@ -51,10 +54,15 @@ impl Db {
             let start_ms = window.saturating_mul(length_ms);
             // A wider stretch may reach into what is not cut yet.
             let end_ms = (window + 1).saturating_mul(length_ms).min(until_ms);
-            blocks.extend(self.write_block(files, &ids, start_ms, end_ms)?);
+            let copy = |resolution: &Resolution, range| self.head.cut_snapshot(resolution, range);
+            let dir = files.directory.blocks();
+            let Some(meta) = self.write_block(&dir, &ids, (start_ms, end_ms), &copy)? else { continue };
+            blocks.push(Block::open(&self.env, &block_path(&dir, meta.id))?);
         }
         write_cut_end(until_ms, &mut frame);
-        files.log.append(&frame)?;
+        // A frame that the log refuses goes in later, in order. So the cut has ended in any case: from
+        // now on the blocks are the only ones to have its samples at the next start.
+        let logged = files.log.append(&frame);
         // A reader looks at the head first: it finds the samples there or, after this, in a block.
         self.blocks.replace(&[], blocks);
         for shard in &self.head.shards {
@@ -63,21 +71,22 @@ impl Db {
         let gone = self.head.truncate();
         self.counters.series_removed.fetch_add(gone as u64, Ordering::Relaxed);
         self.counters.cuts.fetch_add(1, Ordering::Relaxed);
+        logged?;
         Ok(())
     }
 
-    /// Writes the block of one stretch; none where no series has a sample there.
-    fn write_block(
+    /// Writes the block of one stretch, its end not included, from what `copy` gives of some series;
+    /// none where no series has a sample there.
+    pub(crate) fn write_block(
         &self,
-        files: &Files,
+        dir: &Path,
         ids: &[SeriesId],
-        start_ms: i64,
-        end_ms: i64,
-    ) -> Result<Option<Block>, JobError> {
-        let dir = files.directory.blocks();
+        (start_ms, end_ms): (i64, i64),
+        copy: &dyn Fn(&Resolution, TimeRange) -> HeadSnapshot,
+    ) -> Result<Option<BlockMeta>, JobError> {
         let id = self.blocks.take_id();
         let options = WriterOptions { id, start_ms, end_ms, level: 0, parents: Vec::new() };
-        let mut writer = Writer::create(&self.env, &dir, options)?;
+        let mut writer = Writer::create(&self.env, dir, options)?;
         let range = TimeRange { start: start_ms, end: end_ms - 1 };
         let mut scratch = Scratch::default();
         for slice in ids.chunks(SLICE_SERIES) {
@@ -85,12 +94,11 @@ impl Db {
                 return Err(JobError::Stopped);
             }
             let resolution = Resolution::of_head(&self.head.directory.read(), slice);
-            let head = self.head.cut_snapshot(&resolution, range);
+            let head = copy(&resolution, range);
             let selection = DbSelection::of_head(Arc::new(resolution), head);
             write_slice(&mut writer, &selection, range, &mut scratch)?;
         }
-        let meta = writer.finish()?;
-        Ok(meta.map(|meta| Block::open(&self.env, &block_path(&dir, meta.id))).transpose()?)
+        Ok(writer.finish()?)
     }
 }
 
@@ -99,7 +107,7 @@ const BLOCKS_MAX: usize = 64;
 
 /// Samples may have any times, so they may lie in more stretches than there should be blocks:
 /// then wider ones are taken.
-fn widen(mut length_ms: i64, mut windows: BTreeSet<i64>) -> (i64, BTreeSet<i64>) {
+pub(crate) fn widen(mut length_ms: i64, mut windows: BTreeSet<i64>) -> (i64, BTreeSet<i64>) {
     while windows.len() > BLOCKS_MAX {
         length_ms = length_ms.saturating_mul(3);
         windows = windows.into_iter().map(|window| window.div_euclid(3)).collect();

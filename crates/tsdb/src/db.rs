@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-use tidewatch_env::{Env, Open};
+use parking_lot::{Mutex, RwLock};
+use tidewatch_env::{Env, Open, Space};
 use tidewatch_model::{Batch, Matcher};
 use tidewatch_storage::{
     Append, AppendError, AppendOutcome, Refusal, Room, Select, SelectError, Selection, Ticket, TimeRange,
@@ -20,11 +20,11 @@ use crate::head::Head;
 use crate::head::append::{FrameLog, Terms};
 use crate::image::Images;
 use crate::jobs::JobState;
-use crate::options::{DbOptions, OpenError};
+use crate::options::{DbOptions, OpenError, Retention};
 use crate::recover;
 use crate::resolve::Resolutions;
 use crate::select::{DbSelection, Debt, blocks_within, damaged, overlaps};
-use crate::status::{Cardinality, Counters, DbStatus};
+use crate::status::{Cardinality, Counters, DbStatus, DiskStatus};
 
 /// A database of series.
 ///
@@ -38,11 +38,13 @@ use crate::status::{Cardinality, Counters, DbStatus};
 pub struct Db {
     pub(crate) env: Env,
     pub(crate) options: DbOptions,
+    /// What is kept. Starts as the options say; a reload may change it.
+    retention: RwLock<Retention>,
     pub(crate) head: Head,
     /// Files and log; `None` in memory.
     pub(crate) files: Option<Files>,
     pub(crate) blocks: Blocks,
-    resolutions: Resolutions,
+    pub(crate) resolutions: Resolutions,
     /// What the jobs remember.
     pub(crate) jobs: Mutex<JobState>,
     /// Held by the job that runs.
@@ -65,30 +67,58 @@ pub(crate) struct Files {
     opened: OpenReport,
     /// Whether the disk is so full that samples are refused.
     low_space: AtomicBool,
+    /// Whether the log has batches that came during a recovery, behind the last images.
+    pub(crate) has_deferred: AtomicBool,
     /// Images of the last process, until recovery has them.
     images: Mutex<Option<Images>>,
+    /// When the disk was last asked for its room, in monotonic milliseconds.
+    watched_ms: AtomicU64,
 }
 
 /// Room on the disk that samples leave alone, so that the log can be trimmed and alerts be
 /// stored: a twentieth, but no more than this.
 const RESERVE_BYTES_MAX: u64 = 256 << 20;
 
+/// How often the room is looked at while samples come.
+const WATCH_MS: u64 = 1000;
+
+fn reserve_bytes(space: Space) -> u64 {
+    (space.total_bytes / 20).min(RESERVE_BYTES_MAX)
+}
+
 impl Files {
     /// Looks whether there is room for samples.
     pub(crate) fn watch_space(&self) {
-        let Ok(space) = self.directory.env.disk.space(&self.directory.root) else { return };
-        let reserve = (space.total_bytes / 20).min(RESERVE_BYTES_MAX);
-        self.low_space.store(space.free_bytes < reserve, Ordering::Relaxed);
+        let Some(space) = self.space() else { return };
+        self.low_space.store(space.free_bytes < reserve_bytes(space), Ordering::Relaxed);
+    }
+
+    /// The same for who asks often: looks once a second, or again and again while there is none.
+    fn watch_space_often(&self, now_ms: u64) {
+        let due_ms = self.watched_ms.load(Ordering::Relaxed) + WATCH_MS;
+        if now_ms >= due_ms || self.is_low() {
+            self.watched_ms.store(now_ms, Ordering::Relaxed);
+            self.watch_space();
+        }
+    }
+
+    pub(crate) fn space(&self) -> Option<Space> {
+        self.directory.env.disk.space(&self.directory.root).ok()
+    }
+
+    /// Whether the disk is down to the reserve.
+    pub(crate) fn is_low(&self) -> bool {
+        self.low_space.load(Ordering::Relaxed)
     }
 
     /// Why samples are refused, if they are.
     fn refusal(&self) -> Option<String> {
         let low = || "the disk is nearly full: its last 5 % or 256 MiB are a reserve".to_owned();
-        self.log.refusal().or_else(|| self.low_space.load(Ordering::Relaxed).then(low))
+        self.log.refusal().or_else(|| self.is_low().then(low))
     }
 
     /// Bytes of the log's files, as far as they can be asked.
-    fn log_bytes(&self) -> u64 {
+    pub(crate) fn log_bytes(&self) -> u64 {
         let directory = &self.directory;
         let size = |number| directory.env.disk.open(&directory.segment(number), Open::Read)?.len();
         self.log.wal.segments().into_iter().filter_map(|number| size(number).ok()).sum()
@@ -111,10 +141,12 @@ pub(crate) struct AtomicCounters {
     pub(crate) cuts: AtomicU64,
     pub(crate) compactions: AtomicU64,
     pub(crate) blocks_retired: AtomicU64,
+    pub(crate) blocks_cleaned: AtomicU64,
+    pub(crate) deletions: AtomicU64,
 }
 
 /// The log of a database in memory.
-struct NoLog;
+pub(crate) struct NoLog;
 
 impl FrameLog for NoLog {
     fn append(&self, _: &[u8]) -> Result<Ticket, AppendError> {
@@ -144,7 +176,15 @@ impl Db {
         Ok(Db::new(
             env,
             options,
-            Some(Files { directory, log, opened, low_space: AtomicBool::new(false), images }),
+            Some(Files {
+                directory,
+                log,
+                opened,
+                low_space: AtomicBool::new(false),
+                has_deferred: AtomicBool::new(false),
+                images,
+                watched_ms: AtomicU64::new(0),
+            }),
         ))
     }
 
@@ -161,6 +201,7 @@ impl Db {
             complete: AtomicBool::new(files.is_none()),
             deferred: Mutex::new(files.as_ref().map(|_| Deferred::default())),
             counters: AtomicCounters::default(),
+            retention: RwLock::new(options.retention()),
             env,
             options,
             files,
@@ -185,6 +226,7 @@ impl Db {
         of_blocks.max(of_head).into_iter().for_each(|newest| self.head.has_newest(newest));
         self.counters.replayed.fetch_add(recovered.samples, Ordering::Relaxed);
         self.counters.set_aside.fetch_add(recovered.samples_set_aside, Ordering::Relaxed);
+        files.has_deferred.fetch_or(!recovered.deferred.is_empty(), Ordering::Release);
         for body in &recovered.deferred {
             self.append_deferred(files, body);
         }
@@ -215,12 +257,23 @@ impl Db {
 
     /// Makes everything that was appended durable and returns up to where that is so.
     pub fn commit(&self) -> Result<Ticket, AppendError> {
-        self.files.as_ref().map_or(Ok(Ticket::default()), |files| files.log.commit())
+        let Some(files) = &self.files else { return Ok(Ticket::default()) };
+        files.watch_space_often(self.env.clock.monotonic_ns() / 1_000_000);
+        files.log.commit()
     }
 
     /// Up to where the log is durable: a batch is when its ticket is not beyond.
     pub fn durable(&self) -> Ticket {
         self.files.as_ref().map_or(Ticket::default(), |files| files.log.durable())
+    }
+
+    pub(crate) fn retention(&self) -> Retention {
+        *self.retention.read()
+    }
+
+    /// Keeps samples by other terms from now on.
+    pub fn set_retention(&self, retention: Retention) {
+        *self.retention.write() = retention;
     }
 
     /// Whether recovery is over.
@@ -242,6 +295,11 @@ impl Db {
             status.wal_bytes = files.log_bytes();
             status.damage = files.directory.damage();
             status.counters.commits = files.log.commits();
+            status.disk = files.space().map(|space| DiskStatus {
+                total_bytes: space.total_bytes,
+                free_bytes: space.free_bytes,
+                reserve_bytes: reserve_bytes(space),
+            });
         }
         status
     }
@@ -261,7 +319,7 @@ impl Db {
     /// is empty, or does not know yet what it holds, has only the clock to go by. In memory
     /// nothing is removed, so nothing is too old.
     fn terms(&self, now_ms: i64) -> Terms<'_> {
-        let retention_ms = self.options.retention_ms.filter(|_| self.files.is_some());
+        let retention_ms = self.retention().time_ms.filter(|_| self.files.is_some());
         let newest_ms = self.head.newest().filter(|_| self.is_complete()).unwrap_or(now_ms);
         Terms {
             from_ms: retention_ms
@@ -286,6 +344,7 @@ impl Db {
         if !self.is_complete()
             && let Some(deferred) = self.deferred.lock().as_mut()
         {
+            files.has_deferred.store(true, Ordering::Release);
             return deferred.append(batch, terms, &files.log);
         }
         let mut outcome = self.head.append(batch, terms, &files.log)?;
@@ -348,6 +407,8 @@ impl AtomicCounters {
             cuts: load(&self.cuts),
             compactions: load(&self.compactions),
             blocks_retired: load(&self.blocks_retired),
+            blocks_cleaned: load(&self.blocks_cleaned),
+            deletions: load(&self.deletions),
             ..Counters::default()
         }
     }

@@ -6,7 +6,8 @@
 //! FORMAT               "tidewatch-data 1\n"
 //! wal/00000017.wal     see `wal`
 //! head/                images of the head, see `image`
-//! blocks/00000017.block
+//! blocks/00000017.block, and 00000017.tombstones where something of it is deleted
+//! snapshots/           see `snapshot`
 //! damaged/             what could not be read, under its old name, for a person to look at
 //! ```
 
@@ -70,19 +71,10 @@ impl Directory {
 
     fn check_format(&self) -> Result<(), OpenError> {
         let path = self.root.join("FORMAT");
-        let disk = &*self.env.disk;
-        if disk.exists(&path).map_err(io_error(&path))? {
-            let bytes = read_small(&self.env, &path).map_err(io_error(&path))?;
-            return match parse_format(&bytes) {
-                Some(found) if found > FORMAT => {
-                    Err(OpenError::Version { path: self.root.clone(), found, newest: FORMAT })
-                }
-                Some(_) => Ok(()),
-                None => Err(OpenError::NoFormat { path, expected: format!("tidewatch-data {FORMAT}") }),
-            };
+        if self.env.disk.exists(&path).map_err(io_error(&path))? {
+            return check_format(&self.env, &self.root);
         }
-        let text = format!("tidewatch-data {FORMAT}\n");
-        replace_durably(disk, &path, text.as_bytes()).map_err(io_error(&path))
+        write_format(&self.env, &self.root).map_err(io_error(&path))
     }
 
     pub(crate) fn wal(&self) -> PathBuf {
@@ -120,6 +112,10 @@ impl Directory {
         self.root.join("blocks")
     }
 
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
     /// Remembers damage for the status.
     pub(crate) fn report(&self, path: &Path, offset: u64, reason: String) {
         let mut damage = self.damage.lock();
@@ -136,7 +132,20 @@ impl Directory {
     /// is; the next start finds it again.
     pub(crate) fn set_aside(&self, path: &Path, offset: u64, reason: String) {
         self.report(path, offset, reason);
-        let _ = self.keep(path, |from, to| self.env.disk.rename(from, to));
+        let _ = self.move_aside(path);
+    }
+
+    /// Moves a file to the damaged ones, if it is there.
+    pub(crate) fn move_aside(&self, path: &Path) -> io::Result<()> {
+        if !self.env.disk.exists(path)? {
+            return Ok(());
+        }
+        self.keep(path, |from, to| self.env.disk.rename(from, to))
+    }
+
+    /// The same where it must not fail: what comes next overwrites the first name.
+    pub(crate) fn keep_copy_surely(&self, path: &Path) -> Result<(), OpenError> {
+        self.keep(path, |from, to| self.env.disk.link(from, to)).map_err(io_error(path))
     }
 
     /// Gives a damaged file a second name under `damaged/`, so that it outlives its first.
@@ -179,6 +188,25 @@ fn refuse_foreign(env: &Env, root: &Path) -> Result<(), OpenError> {
         Some(found) => Err(OpenError::Foreign { path: root.to_owned(), found: found.into_owned() }),
         None => Ok(()),
     }
+}
+
+/// Whether a directory is one of ours, of a format that this release reads.
+pub(crate) fn check_format(env: &Env, root: &Path) -> Result<(), OpenError> {
+    let path = root.join("FORMAT");
+    let bytes = read_small(env, &path).map_err(io_error(&path))?;
+    match parse_format(&bytes) {
+        Some(found) if found > FORMAT => {
+            Err(OpenError::Version { path: root.to_owned(), found, newest: FORMAT })
+        }
+        Some(_) => Ok(()),
+        None => Err(OpenError::NoFormat { path, expected: format!("tidewatch-data {FORMAT}") }),
+    }
+}
+
+/// Makes a directory one of ours, of the format that this release writes.
+pub(crate) fn write_format(env: &Env, root: &Path) -> io::Result<()> {
+    let text = format!("tidewatch-data {FORMAT}\n");
+    replace_durably(&*env.disk, &root.join("FORMAT"), text.as_bytes())
 }
 
 fn parse_format(bytes: &[u8]) -> Option<u32> {

@@ -76,6 +76,8 @@ impl Db {
                 shard.lock().sealed.relocate(file, &placed);
             }
         }
+        // Each shard has an image of a time when no batch was deferred any more.
+        files.has_deferred.store(false, Ordering::Release);
         self.imaged_at.store(appended, Ordering::Relaxed);
         self.image_bytes.store(bytes as u64, Ordering::Relaxed);
         files.log.wal.remove_before(oldest.segment).map_err(|error| OpenError::Log(error.to_string()))?;

@@ -3,12 +3,14 @@
 //! The caller runs one job at a time; a job works in slices and ends early when told to.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidewatch_storage::{AppendError, SelectError};
 
-use crate::block::{Block, BlockError, BlockId, block_path};
+use crate::block::{Block, BlockError, BlockId, BlockMeta, block_path};
 use crate::compact::{self, CompactOptions, Merge, Plan, Progress};
 use crate::db::{Db, Files};
 use crate::options::{BLOCK_MS, OpenError};
@@ -20,10 +22,12 @@ pub enum Job {
     Cut { until_ms: i64 },
     /// Write images of the head, so that a start has little to replay, and trim the log.
     Image,
-    /// Remove blocks that are older than retention.
+    /// Remove blocks that are past retention, by time or by size.
     Retain(Vec<BlockId>),
     /// Merge blocks to a larger one.
     Compact(Plan),
+    /// Rewrite blocks of which much is deleted, without that.
+    Clean(Plan),
 }
 
 impl Job {
@@ -34,6 +38,7 @@ impl Job {
             Job::Image => "image",
             Job::Retain(_) => "retain",
             Job::Compact(_) => "compact",
+            Job::Clean(_) => "clean",
         }
     }
 }
@@ -49,6 +54,10 @@ pub enum JobError {
     Read(#[from] SelectError),
     #[error("{0}")]
     Open(#[from] OpenError),
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("a database in memory has no files")]
+    InMemory,
     #[error("stopped before it was done")]
     Stopped,
 }
@@ -58,6 +67,10 @@ const RETRY_MS: i64 = 30_000;
 
 /// Series that a job handles before it looks whether it is to stop.
 pub(crate) const SLICE_SERIES: usize = 4096;
+
+/// A block is rewritten when more than one of so many of its series lacks something: what is deleted
+/// then costs less than the rewriting saves.
+const CLEAN_SHARE: u64 = 20;
 
 /// A tenth of retention, but not less than a day: larger blocks leave late.
 fn range_max_ms(retention_ms: Option<i64>) -> i64 {
@@ -85,12 +98,9 @@ impl Db {
             !state.not_before_ms.get(job.kind()).is_some_and(waits)
         };
         let metas = self.blocks.metas();
-        if let Some(retention_ms) = self.options.retention_ms {
-            let newest_ms = self.head.newest().unwrap_or(now_ms);
-            let expired = compact::expired(&metas, retention_ms, newest_ms, now_ms);
-            if let Some(job) = (!expired.is_empty()).then_some(Job::Retain(expired)).filter(may) {
-                return Some(job);
-            }
+        let expired = self.past_retention(files, &metas, now_ms);
+        if let Some(job) = (!expired.is_empty()).then_some(Job::Retain(expired)).filter(may) {
+            return Some(job);
         }
         if let Some(job) = self.cut_due(now_ms).map(|until_ms| Job::Cut { until_ms }).filter(may) {
             return Some(job);
@@ -98,11 +108,43 @@ impl Db {
         if let Some(job) = self.image_due(files).then_some(Job::Image).filter(may) {
             return Some(job);
         }
+        if files.is_low() {
+            // A merge needs room for its result before it gives back its sources'.
+            return None;
+        }
         let mergeable: Vec<_> =
             metas.into_iter().filter(|meta| !state.unmergeable.contains(&meta.id)).collect();
-        let range_max_ms = range_max_ms(self.options.retention_ms);
+        let range_max_ms = range_max_ms(self.retention().time_ms);
         let options = CompactOptions { block_ms: BLOCK_MS, range_max_ms };
-        compact::plan(&mergeable, &options, self.head.floor()).map(Job::Compact).filter(may)
+        let merge = compact::plan(&mergeable, &options, self.head.floor()).map(Job::Compact).filter(may);
+        merge.or_else(|| self.clean_due(&mergeable).map(Job::Clean).filter(may))
+    }
+
+    /// The blocks that have had their time, or are too many for the room that the store may take.
+    fn past_retention(&self, files: &Files, metas: &[BlockMeta], now_ms: i64) -> Vec<BlockId> {
+        let retention = self.retention();
+        let mut gone = Vec::new();
+        if let Some(retention_ms) = retention.time_ms {
+            let newest_ms = self.head.newest().unwrap_or(now_ms);
+            gone = compact::expired(metas, retention_ms, newest_ms, now_ms);
+        }
+        let share = |percent: f64| Some((files.space()?.total_bytes as f64 * percent / 100.0) as u64);
+        let of_disk = retention.disk_percent.filter(|percent| *percent > 0.0).and_then(share);
+        if let Some(bytes_max) = of_disk.or(retention.size_bytes) {
+            let head_bytes = files.log_bytes() + self.image_bytes.load(Ordering::Relaxed);
+            gone.extend(compact::beyond_size(metas, head_bytes, bytes_max));
+            gone.sort_unstable();
+            gone.dedup();
+        }
+        gone
+    }
+
+    /// A block of which much is deleted, with those that overlap it.
+    fn clean_due(&self, metas: &[BlockMeta]) -> Option<Plan> {
+        let list = self.blocks.list();
+        let much =
+            |block: &&Arc<Block>| block.tombstones().series_count() * CLEAN_SHARE > block.meta().series + 1;
+        list.iter().filter(much).find_map(|block| compact::clean(metas, block.meta().id))
     }
 
     /// Does a job. One at a time: a second caller waits.
@@ -116,7 +158,8 @@ impl Db {
             Job::Cut { until_ms } => self.cut(files, *until_ms),
             Job::Image => self.write_images(files),
             Job::Retain(expired) => self.retain(files, expired),
-            Job::Compact(plan) => self.compact(files, plan),
+            Job::Compact(plan) => self.compact(files, plan, &self.counters.compactions),
+            Job::Clean(plan) => self.compact(files, plan, &self.counters.blocks_cleaned),
         };
         let mut state = self.jobs.lock();
         match result {
@@ -128,7 +171,7 @@ impl Db {
         };
         if let (
             Err(JobError::Block(BlockError::Corrupt { .. } | BlockError::Damaged(_))),
-            Job::Compact(plan),
+            Job::Compact(plan) | Job::Clean(plan),
         ) = (&result, &job)
         {
             state.unmergeable.extend(&plan.sources);
@@ -157,10 +200,12 @@ impl Db {
     fn retain(&self, files: &Files, expired: &[BlockId]) -> Result<(), JobError> {
         self.blocks.replace(expired, []);
         self.counters.blocks_retired.fetch_add(expired.len() as u64, Ordering::Relaxed);
-        Ok(compact::remove(&self.env, &files.directory.blocks(), expired)?)
+        Ok(self.blocks.sweep(&self.env, &files.directory)?)
     }
 
-    fn compact(&self, files: &Files, plan: &Plan) -> Result<(), JobError> {
+    /// Merges blocks, which leaves out what is deleted; counts it when it is done.
+    fn compact(&self, files: &Files, plan: &Plan, counter: &AtomicU64) -> Result<(), JobError> {
+        self.blocks.sweep(&self.env, &files.directory)?;
         let dir = files.directory.blocks();
         let list = self.blocks.list();
         let sources: Vec<Arc<Block>> =
@@ -176,8 +221,8 @@ impl Db {
                 (Progress::Done(meta), _) => {
                     let merged = meta.map(|meta| Block::open(&self.env, &block_path(&dir, meta.id)));
                     self.blocks.replace(&plan.sources, merged.transpose()?);
-                    self.counters.compactions.fetch_add(1, Ordering::Relaxed);
-                    return Ok(compact::remove(&self.env, &dir, &plan.sources)?);
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    return Ok(self.blocks.sweep(&self.env, &files.directory)?);
                 }
                 (_, Some(rest)) => merge = rest,
                 (_, None) => unreachable!("a merge that is not done goes on"),

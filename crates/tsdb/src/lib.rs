@@ -22,17 +22,21 @@ pub mod compact;
 mod cut;
 mod db;
 mod deferred;
+mod delete;
 mod directory;
 mod durable;
 mod head;
 mod image;
 pub mod index;
+mod intervals;
 mod jobs;
 mod log;
+pub mod offline;
 mod options;
 mod recover;
 mod resolve;
 mod select;
+mod snapshot;
 mod status;
 mod wire;
 
@@ -43,5 +47,7 @@ pub use log::walk as walk_frame;
 
 pub use db::Db;
 pub use jobs::{Job, JobError};
-pub use options::{BLOCK_MS, DbOptions, OpenError};
-pub use status::{BlockStatus, Cardinality, Counters, Damage, DbStatus, HeadStatus, Memory, TopEntry};
+pub use options::{BLOCK_MS, DbOptions, OpenError, Retention};
+pub use status::{
+    BlockStatus, Cardinality, Counters, Damage, DbStatus, DiskStatus, HeadStatus, Memory, TopEntry,
+};

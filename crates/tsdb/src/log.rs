@@ -36,11 +36,14 @@
 //! the canonical label bytes (length varint, bytes), how many samples (varint), and each
 //! `timestamp i64, bits u64`.
 //!
+//! A deletion from a shard: see `delete`.
+//!
 //! The kinds from 16 on have their number so that they need no new format: native histograms,
 //! start timestamps, metadata, exemplars.
 
 use tidewatch_model::{Labels, Sample};
 
+use crate::delete::Deletion;
 use crate::head::SHARDS;
 use crate::head::registry::{PairId, Pairs, SeriesId};
 
@@ -52,13 +55,14 @@ pub(crate) enum FrameKind {
     CutBegin = 3,
     CutEnd = 4,
     Deferred = 5,
+    Delete = 6,
     // 16 histograms, 17 float histograms, 18 start timestamps, 19 metadata, 20 exemplars
 }
 
 impl FrameKind {
     fn of(byte: u8) -> Option<FrameKind> {
-        use FrameKind::{CutBegin, CutEnd, Deferred, Definitions, Floats};
-        let all = [Floats, Definitions, CutBegin, CutEnd, Deferred];
+        use FrameKind::{CutBegin, CutEnd, Deferred, Definitions, Delete, Floats};
+        let all = [Floats, Definitions, CutBegin, CutEnd, Deferred, Delete];
         all.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
@@ -223,6 +227,7 @@ pub(crate) enum Frame<'a> {
     CutBegin { shard: usize, bar: i64 },
     CutEnd { floor: i64 },
     Deferred(Reader<'a>),
+    Delete(Deletion<'a>),
 }
 
 /// Samples of a frame, checked as far as their columns have the right lengths.
@@ -264,6 +269,7 @@ pub(crate) fn read_frame(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
         }
         FrameKind::CutEnd => Frame::CutEnd { floor: i64::from_le_bytes(reader.array()?) },
         FrameKind::Deferred => Frame::Deferred(reader),
+        FrameKind::Delete => Frame::Delete(Deletion::read(reader)?),
     })
 }
 
@@ -469,6 +475,7 @@ pub fn walk(bytes: &[u8]) {
         Ok(Frame::Floats(floats)) => floats.for_each(|_, _| {}),
         Ok(Frame::Definitions(definitions)) => drop(definitions.for_each(|_, _| {})),
         Ok(Frame::Deferred(fields)) => drop(read_deferred(fields, |_, _| {})),
+        Ok(Frame::Delete(deletion)) => deletion.for_each(|_| {}),
         Ok(Frame::CutBegin { .. } | Frame::CutEnd { .. }) | Err(_) => {}
     }
 }
@@ -554,7 +561,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_reader_panic(kind in 0..7u8, rest in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn no_bytes_make_the_reader_panic(kind in 0..8u8, rest in proptest::collection::vec(any::<u8>(), 0..80)) {
             let bytes: Vec<u8> = [kind, 0].into_iter().chain(rest).collect();
             walk(&bytes);
         }

@@ -18,6 +18,10 @@ pub struct DbOptions {
     /// come are refused. What is younger is taken for a series that has nothing newer: after an
     /// outage senders catch up, and their series are new here.
     pub retention_ms: Option<i64>,
+    /// Bytes that blocks and log may take, and their share of the disk in percent: beyond it the
+    /// oldest blocks go. The share wins where both are given.
+    pub retention_bytes: Option<u64>,
+    pub retention_percent: Option<f64>,
     /// Series that the head may have: more answer [`tidewatch_storage::AppendError::Overloaded`].
     pub series_max: usize,
     /// Images of the head are written when the log has grown by this and by the size of the last
@@ -34,8 +38,28 @@ impl DbOptions {
             dir: dir.into(),
             limits: Limits::default(),
             retention_ms: Some(15 * 24 * 60 * 60 * 1000),
+            retention_bytes: None,
+            retention_percent: None,
             series_max: 4 << 20,
             image_log_bytes: 32 << 20,
+        }
+    }
+}
+
+/// How much is kept: see [`DbOptions`].
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Retention {
+    pub time_ms: Option<i64>,
+    pub size_bytes: Option<u64>,
+    pub disk_percent: Option<f64>,
+}
+
+impl DbOptions {
+    pub(crate) fn retention(&self) -> Retention {
+        Retention {
+            time_ms: self.retention_ms,
+            size_bytes: self.retention_bytes,
+            disk_percent: self.retention_percent,
         }
     }
 }

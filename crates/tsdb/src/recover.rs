@@ -3,7 +3,7 @@
 //! ```text
 //! images ──► shards, series      (state up to a position in the log)
 //! log ─► frames ─┬─ definitions ─► series              in order
-//!                ├─ samples, cuts ─► queue of a shard ─► shards, side by side
+//!                ├─ samples, cuts, deletions ─► queue of a shard ─► shards, side by side
 //!                └─ deferred batches ─► kept to the end, then appended like new ones
 //! ```
 //!
@@ -100,6 +100,12 @@ pub(crate) fn replay(
             Ok(Frame::CutBegin { shard, .. }) => {
                 if frame.position >= from[shard] {
                     queues[shard].frames.push((frame.position, frame.bytes.clone()));
+                }
+            }
+            Ok(Frame::Delete(deletion)) => {
+                if frame.position >= from[deletion.shard] {
+                    queued_bytes += frame.bytes.len();
+                    queues[deletion.shard].frames.push((frame.position, frame.bytes.clone()));
                 }
             }
             Ok(Frame::CutEnd { .. }) => {
@@ -207,6 +213,7 @@ fn replay_frame(
         }),
         Frame::CutBegin { bar, .. } => shard.begin_cut(bar),
         Frame::CutEnd { floor } => shard.end_cut(floor),
+        Frame::Delete(deletion) => deletion.for_each(|id| shard.delete(id, deletion.range)),
         Frame::Definitions(_) | Frame::Deferred(_) => unreachable!("not queued for a shard"),
     }
 }

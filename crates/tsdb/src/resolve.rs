@@ -137,6 +137,11 @@ const KNOWN_MAX: usize = 256;
 const BYTES_MAX: usize = 32 << 20;
 
 impl Resolutions {
+    /// Forgets all: series that a deletion leaves nothing of are not to be named any more.
+    pub(crate) fn forget(&self) {
+        self.known.lock().clear();
+    }
+
     /// The series of a selector in the head and in `blocks`. One that is known is paid for like a
     /// new one: it may be held longer than it is known.
     pub(crate) fn resolve(

@@ -10,9 +10,19 @@ pub struct DbStatus {
     pub head: HeadStatus,
     pub blocks: Vec<BlockStatus>,
     pub wal_bytes: u64,
+    /// The disk that holds the data, where it can be asked; `None` in memory.
+    pub disk: Option<DiskStatus>,
     pub counters: Counters,
     /// What was found damaged and set aside since the start, oldest first.
     pub damage: Vec<Damage>,
+}
+
+/// Room on the disk. Samples are refused while less is free than the reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskStatus {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    pub reserve_bytes: u64,
 }
 
 /// The head: everything that is not in blocks.
@@ -69,6 +79,8 @@ pub struct BlockStatus {
     pub series: u64,
     pub samples: u64,
     pub bytes: u64,
+    /// Series of which something is deleted.
+    pub tombstones: u64,
 }
 
 /// Counted since the start.
@@ -87,6 +99,9 @@ pub struct Counters {
     pub cuts: u64,
     pub compactions: u64,
     pub blocks_retired: u64,
+    /// Blocks rewritten without what was deleted.
+    pub blocks_cleaned: u64,
+    pub deletions: u64,
     pub samples_replayed: u64,
     /// Samples in the log whose series was never found; their bytes are kept aside.
     pub samples_set_aside: u64,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use tidewatch_env::sim::Simulation;
 use tidewatch_env::{Clock, Env};
 use tidewatch_model::{Labels, Sample};
-use tidewatch_storage::Select;
+use tidewatch_storage::{Select, TimeRange};
 use tidewatch_tsdb::{Db, DbOptions, OpenError};
 
 use ledger::Ledger;
@@ -44,20 +44,32 @@ fn directory() -> (Simulation, Ledger, Contents) {
             {
                 db.run(job).expect("a good disk");
             }
+            if step == 3 {
+                // Images have it, but for the last round, where the log alone does.
+                let recent = TimeRange { start: timestamp - 3_600_000, end: timestamp };
+                ledger.delete(&db, &series[1], recent);
+            }
             simulation.clock.advance_ms(40 * 60_000);
+        }
+        if round == 2 {
+            let old = Labels::from_pairs([("__name__", "m"), ("i", "2-0")]);
+            ledger.delete(&db, &old, TimeRange { start: 0, end: simulation.clock.wall_ms() });
         }
         ledger.restart();
     }
     simulation.disk.kill();
     let db = open(&simulation, u64::MAX);
     let whole = contents(&db);
-    assert!(ledger.acknowledged() > 60);
+    assert!(ledger.acknowledged() > 50 && ledger.deleted() > 9, "{} deleted", ledger.deleted());
     ledger.check(&whole, "before any damage");
     drop(db);
     simulation.disk.kill();
     let files = simulation.disk.files();
     let has = |part: &str| files.iter().any(|file| file.to_string_lossy().contains(part));
-    assert!(has(".block") && has("series.image") && has("shard-") && has(".wal"), "{files:?}");
+    assert!(
+        has(".block") && has(".tombstones") && has("series.image") && has("shard-") && has(".wal"),
+        "{files:?}"
+    );
     (simulation, ledger, whole)
 }
 
@@ -100,6 +112,8 @@ fn check(
         let lacks = whole.keys().any(|key| !read.contains_key(key));
         let named = !db.status().damage.is_empty();
         assert!(!lacks || named, "{context}: samples are missing and nothing is said");
+        let back = ledger.back_again(&read);
+        assert!(back.is_none() || named, "{context}: {back:?} was deleted, and nothing is said");
     }
     drop(db);
     simulation.disk.kill();

@@ -7,10 +7,11 @@ mod support;
 use tidewatch_env::Env;
 use tidewatch_env::sim::{Failure, Simulation};
 use tidewatch_model::{Labels, Sample};
+use tidewatch_storage::TimeRange;
 use tidewatch_tsdb::{Db, DbOptions};
 
 use ledger::Ledger;
-use support::contents;
+use support::{ALL, contents};
 
 fn series(name: &str, i: usize) -> Labels {
     Labels::from_pairs([("__name__", name), ("i", &i.to_string())])
@@ -80,18 +81,34 @@ const MINUTES_20: u64 = 20 * 60 * 1000;
 /// Short enough that the workload's first blocks are past it at its end.
 const RETENTION_MS: i64 = 6 * 60 * 60 * 1000;
 
-/// The workload: append, seal, cut, merge, retention, restart; each part goes on as far as the
+/// The workload: append, seal, cut, merge, retention, deletion, restart; each part goes on as far as the
 /// disk lets it.
 fn work(simulation: &Simulation, ledger: &mut Ledger) {
     for round in 0..4 {
         if let Some(db) = open(simulation) {
             ingest_every(&db, simulation, ledger, round * 10, 10, MINUTES_20);
             run_jobs(&db, simulation);
+            if round % 2 == 1 {
+                delete_some(&db, simulation, ledger, round);
+            }
+            if round == 2 {
+                let _ = db.clean_tombstones();
+            }
             ledger.commit(&db);
         }
         ledger.restart();
     }
 }
+
+/// Deletes a part of a series that lies in blocks and head, and all of another.
+fn delete_some(db: &Db, simulation: &Simulation, ledger: &mut Ledger, round: usize) {
+    let now = simulation.clock_ms();
+    let part = TimeRange { start: now - 5 * HOUR_MS, end: now - 30 * 60_000 };
+    ledger.delete(db, &series("known", 0), part);
+    ledger.delete(db, &series("known", round), ALL);
+}
+
+const HOUR_MS: i64 = 60 * 60 * 1000;
 
 #[test]
 fn no_failing_change_of_the_disk_loses_or_invents_a_sample() {
@@ -105,7 +122,8 @@ fn no_failing_change_of_the_disk_loses_or_invents_a_sample() {
             work(&simulation, &mut ledger);
             if !simulation.disk.fired() {
                 assert!(n > 10, "the workload changes the disk");
-                assert!(ledger.acknowledged() > 400, "without a failure all is acknowledged");
+                assert!(ledger.deleted() > 20, "the workload deletes");
+                assert!(ledger.acknowledged() > 300, "without a failure all is acknowledged");
                 simulation.disk.crash(0);
                 let db = open(&simulation).expect("opens");
                 assert!(!db.status().blocks.is_empty(), "the workload cuts");

@@ -40,6 +40,19 @@ enum Op {
     Sleep {
         hours: i64,
     },
+    /// Deletes series by their numbers from so many steps back on, for so many steps, or for all time.
+    Delete {
+        kind: u8,
+        series: usize,
+        back: i64,
+        steps: i64,
+    },
+    /// Rewrites blocks without what is deleted.
+    Clean,
+    /// Makes a snapshot, opens it, and compares.
+    Snapshot {
+        skip_head: bool,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -50,6 +63,10 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Jobs),
         1 => (0..5u64).prop_map(|fate| Op::Restart { fate }),
         1 => (1..4i64).prop_map(|hours| Op::Sleep { hours }),
+        1 => (0..4u8, 0..SERIES, 0..2000i64, 0..2000i64)
+            .prop_map(|(kind, series, back, steps)| Op::Delete { kind, series, back, steps }),
+        1 => Just(Op::Clean),
+        1 => any::<bool>().prop_map(|skip_head| Op::Snapshot { skip_head }),
     ]
 }
 
@@ -77,11 +94,14 @@ struct Run {
     simulation: Simulation,
     db: Option<Db>,
     model: BTreeMap<(usize, i64), u64>,
+    /// The newest time that each series had, deleted or not.
+    newest: BTreeMap<usize, i64>,
 }
 
 impl Run {
     fn new() -> Run {
-        let mut run = Run { simulation: Env::simulated(11), db: None, model: BTreeMap::new() };
+        let mut run =
+            Run { simulation: Env::simulated(11), db: None, model: BTreeMap::new(), newest: BTreeMap::new() };
         run.open();
         run
     }
@@ -103,31 +123,78 @@ impl Run {
         self.simulation.clock.wall_ms()
     }
 
-    fn newest(&self, series: usize) -> Option<i64> {
-        self.model.range((series, i64::MIN)..=(series, i64::MAX)).next_back().map(|((_, t), _)| *t)
-    }
-
     fn append(&mut self, samples: &[(usize, Sample)]) {
         let names: Vec<Labels> = samples.iter().map(|(series, _)| labels(*series)).collect();
         let mut batch = Batch::new();
-        let mut refused = BTreeMap::new();
+        let mut refused: BTreeMap<Refusal, u64> = BTreeMap::new();
+        // What blocks alone have is not compared with what comes: the first value stays when both
+        // are read, and no refusal says so.
+        let mut unseen = 0;
         for ((series, sample), name) in samples.iter().zip(&names) {
             batch.push(RawLabels::Canonical(name.as_bytes()), &[*sample]);
             let key = (*series, sample.timestamp);
+            let newest = self.newest.get(series).copied();
             match self.model.get(&key) {
                 Some(bits) if *bits == sample.value.to_bits() => {}
-                Some(_) => *refused.entry(Refusal::Conflict).or_insert(0) += 1,
-                None if self.newest(*series).is_some_and(|newest| sample.timestamp < newest - WINDOW_MS) => {
+                Some(_) => {
+                    *refused.entry(Refusal::Conflict).or_insert(0) += 1;
+                    unseen += u64::from(sample.timestamp < self.now() - WINDOW_MS);
+                }
+                None if newest.is_some_and(|newest| sample.timestamp < newest - WINDOW_MS) => {
                     *refused.entry(Refusal::TooOld).or_insert(0) += 1;
                 }
                 None => {
                     self.model.insert(key, sample.value.to_bits());
+                    let newest = self.newest.entry(*series).or_insert(sample.timestamp);
+                    *newest = (*newest).max(sample.timestamp);
                 }
             }
         }
         let outcome = self.db().append(&batch).expect("takes writes");
-        let found: BTreeMap<Refusal, u64> = outcome.refused.into_iter().collect();
+        let mut found: BTreeMap<Refusal, u64> = outcome.refused.into_iter().collect();
+        let conflicts =
+            |counts: &BTreeMap<Refusal, u64>| counts.get(&Refusal::Conflict).copied().unwrap_or(0);
+        let missing = conflicts(&refused).saturating_sub(conflicts(&found));
+        if 0 < missing && missing <= unseen {
+            found.insert(Refusal::Conflict, conflicts(&refused));
+        }
         assert_eq!(found, refused);
+    }
+
+    /// Deletes in the database and in the map.
+    fn delete(&mut self, kind: u8, series: usize, range: TimeRange) {
+        let name = format!("{series:02}");
+        let metric = ["a", "b", "c"][series % 3];
+        let matchers = match kind {
+            0 => vec![Matcher::equal("i", &name)],
+            1 => vec![Matcher::equal("__name__", metric)],
+            2 => vec![Matcher::new(MatchOp::Regex, "i", "0[0-4]").expect("compiles")],
+            _ => vec![Matcher::new(MatchOp::NotEqual, "i", &name).expect("compiles")],
+        };
+        self.db().delete(&matchers, range).expect("a good disk");
+        self.model.retain(|(series, time), _| {
+            let labels = labels(*series);
+            let is_it =
+                matchers.iter().all(|matcher| matcher.matches(labels.get(matcher.name()).unwrap_or("")));
+            !(is_it && range.start <= *time && *time <= range.end)
+        });
+    }
+
+    fn snapshot(&self, skip_head: bool) {
+        let name = self.db().snapshot(skip_head).expect("a good disk");
+        let dir = std::path::Path::new("/data/snapshots").join(name);
+        {
+            let options = DbOptions { retention_ms: None, ..DbOptions::new(&dir) };
+            let copy = Db::open(self.simulation.env.clone(), options).expect("opens");
+            copy.recover().expect("recovers");
+            let (found, all) = (contents(&copy), contents(self.db()));
+            if skip_head {
+                assert!(found.iter().all(|(key, bits)| all.get(key) == Some(bits)));
+            } else {
+                assert_eq!(found, all);
+            }
+        }
+        self.simulation.env.disk.remove_dir_all(&dir).expect("a good disk");
     }
 
     fn apply(&mut self, op: &Op) {
@@ -153,6 +220,13 @@ impl Run {
                 self.simulation.disk.crash(fate);
                 self.open();
             }
+            Op::Delete { kind, series, back, steps } => {
+                let start = if steps == 0 { i64::MIN } else { self.now() - back * STEP_MS };
+                let end = if steps % 5 == 0 { i64::MAX } else { start.saturating_add(steps * STEP_MS) };
+                self.delete(kind, series, TimeRange { start, end });
+            }
+            Op::Clean => self.db().clean_tombstones().expect("a good disk"),
+            Op::Snapshot { skip_head } => self.snapshot(skip_head),
             Op::Sleep { hours } => self.simulation.clock.advance_ms((hours * 3_600_000) as u64),
         }
     }
@@ -213,4 +287,70 @@ proptest! {
         }
         run.check();
     }
+}
+
+/// Numbers that look random and are the same for one seed.
+struct Numbers(u64);
+
+impl Numbers {
+    fn upto(&mut self, max: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ (bits >> 31)) % (max + 1)
+    }
+
+    fn op(&mut self) -> Op {
+        match self.upto(99) {
+            0..=1 => Op::Jobs,
+            2 => Op::Restart { fate: self.upto(4) },
+            3 => Op::Sleep { hours: 1 + self.upto(2) as i64 },
+            4 => {
+                let (kind, series) = (self.upto(3) as u8, self.upto(SERIES as u64 - 1) as usize);
+                Op::Delete { kind, series, back: self.upto(2000) as i64, steps: self.upto(2000) as i64 }
+            }
+            5 if self.upto(3) == 0 => Op::Clean,
+            5 if self.upto(9) == 0 => Op::Snapshot { skip_head: self.upto(1) == 0 },
+            6..=30 => Op::Late {
+                series: self.upto(SERIES as u64 - 1) as usize,
+                back: self.upto(299) as i64,
+                offset: self.upto(1) as i64,
+                value: self.upto(3) as u32,
+            },
+            _ => {
+                let (absent, value) = (self.upto(u32::MAX.into()) as u32, self.upto(39) as u32);
+                Op::Scrape { absent, quiet: self.upto(2) as i64, value }
+            }
+        }
+    }
+}
+
+/// A long life of one database. `TIDEWATCH_MODEL_OPS` makes it longer, `TIDEWATCH_MODEL_SEED` another.
+#[test]
+fn a_long_life_answers_as_a_map_would() {
+    let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let ops = variable("TIDEWATCH_MODEL_OPS").unwrap_or(4_000);
+    let seed = variable("TIDEWATCH_MODEL_SEED").unwrap_or(1);
+    let mut numbers = Numbers(seed);
+    let mut run = Run::new();
+    for at in 0..ops {
+        let op = numbers.op();
+        let step = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            run.apply(&op);
+            if at % 250 == 249 {
+                run.check();
+                // What is long past retention is gone from both.
+                let oldest = run.now() - 6 * RETENTION_MS;
+                run.model.retain(|(_, time), _| *time >= oldest);
+            }
+        }));
+        if let Err(panic) = step {
+            eprintln!("operation {at} of seed {seed}: {op:?}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+    run.check();
+    let counters = run.db().status().counters;
+    eprintln!("{ops} operations of seed {seed}: {counters:?}");
 }

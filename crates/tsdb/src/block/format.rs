@@ -263,6 +263,12 @@ fn decode_section(bytes: &[u8; SECTION_LEN]) -> Section {
     Section { id, crc: word(4), offset: long(8), len: long(16) }
 }
 
+/// The checksum in the footer of a whole file, which [`decode_table`] has checked.
+pub(super) fn table_crc(file: &[u8]) -> u32 {
+    let footer = file.last_chunk::<FOOTER_LEN>().expect("a whole file has a footer");
+    u32::from_le_bytes([footer[8], footer[9], footer[10], footer[11]])
+}
+
 /// Makes the checksums of a file hold again after it was changed, those of chunks and clocks
 /// excepted: tests and fuzzers look behind them with it.
 pub fn reseal(file: &mut [u8]) {

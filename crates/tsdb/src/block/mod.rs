@@ -36,12 +36,14 @@ mod format;
 mod read;
 mod scan;
 mod series;
+mod tombstones;
 mod write;
 
 pub use error::{BlockError, Damage};
 pub use format::{BlockId, BlockMeta, FILE_SUFFIX, block_path, parse_block_name, reseal};
 pub use read::{Block, BlockIndex};
 pub use scan::Cursor;
+pub use tombstones::{Tombstones, TombstonesError, parse_tombstones_name, tombstones_path};
 pub use write::{Writer, WriterOptions};
 
 /// Chunks do not cross multiples of this, so that those of series which share timestamps begin

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use roaring::RoaringBitmap;
@@ -13,21 +14,25 @@ use super::error::BlockError;
 use super::format::{self, BlockMeta, Header, SECTIONS, Section, SectionId};
 use super::scan::{ClockCache, Cursor};
 use super::series::SeriesTable;
+use super::tombstones::Tombstones;
 use crate::index::dictionary::Dictionary;
 use crate::index::lists::Lists;
 use crate::index::{Index, IndexError, label_names, label_values, postings_for_matchers};
 
 /// An open block. The file is mapped; the index was checked against its checksums, chunks are
 /// checked when they are read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Block {
     pub(super) path: PathBuf,
     meta: BlockMeta,
     pub(super) data: Bytes,
     pub(super) clocks: ClockTable,
     pub(super) series: SeriesTable,
-    pub(super) clock_cache: ClockCache,
-    index: BlockIndex,
+    pub(super) clock_cache: Arc<ClockCache>,
+    index: Arc<BlockIndex>,
+    /// Checksum of the section table: tells this file from others of its name.
+    table_crc: u32,
+    pub(super) tombstones: Arc<Tombstones>,
 }
 
 impl Block {
@@ -76,11 +81,30 @@ impl Block {
         if format::parse_block_name(path).is_some_and(|id| id != meta.id) {
             return Err(corrupt(meta_at, "the file has the name of another block"));
         }
-        Ok(Block { path: path.to_owned(), meta, data, clocks, series, clock_cache: ClockCache::new(), index })
+        Ok(Block {
+            path: path.to_owned(),
+            meta,
+            data,
+            clocks,
+            series,
+            clock_cache: Arc::new(ClockCache::new()),
+            index: Arc::new(index),
+            table_crc: format::table_crc(&file),
+            tombstones: Arc::default(),
+        })
+    }
+
+    /// The same block, read through these tombstones.
+    pub fn with_tombstones(&self, tombstones: Tombstones) -> Block {
+        Block { tombstones: Arc::new(tombstones), ..self.clone() }
     }
 
     pub fn meta(&self) -> &BlockMeta {
         &self.meta
+    }
+
+    pub(super) fn table_crc(&self) -> u32 {
+        self.table_crc
     }
 
     pub fn path(&self) -> &Path {
@@ -97,14 +121,16 @@ impl Block {
         &self.index
     }
 
-    /// The series that satisfy all matchers.
+    /// The series that satisfy all matchers and of which something is left.
     pub fn select(&self, matchers: &[Matcher]) -> Result<RoaringBitmap, BlockError> {
-        postings_for_matchers(&self.index, matchers).map_err(|error| self.inconsistent(error))
+        let found =
+            postings_for_matchers(&*self.index, matchers).map_err(|error| self.inconsistent(error))?;
+        Ok(found - self.tombstones.gone())
     }
 
     /// Names of labels on series that satisfy the matchers, sorted; at most `limit`.
     pub fn label_names(&self, matchers: &[Matcher], limit: usize) -> Result<Vec<String>, BlockError> {
-        label_names(&self.index, matchers, limit).map_err(|error| self.inconsistent(error))
+        label_names(&*self.index, matchers, limit).map_err(|error| self.inconsistent(error))
     }
 
     /// Values of `name` on series that satisfy the matchers, sorted; at most `limit`.
@@ -114,7 +140,7 @@ impl Block {
         matchers: &[Matcher],
         limit: usize,
     ) -> Result<Vec<String>, BlockError> {
-        label_values(&self.index, name, matchers, limit).map_err(|error| self.inconsistent(error))
+        label_values(&*self.index, name, matchers, limit).map_err(|error| self.inconsistent(error))
     }
 
     /// The labels of a series. Ask in ascending order with one cursor: neighbours share the work.

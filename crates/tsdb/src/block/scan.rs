@@ -52,9 +52,8 @@ struct Broken {
 }
 
 impl Block {
-    /// Visits the samples of a series within `range` as runs that ascend. The values lie in
-    /// `scratch` while the visitor has them.
-    pub fn scan(
+    /// Visits what is stored of a series within `range`, whether it is deleted or not.
+    pub(super) fn scan_stored(
         &self,
         cursor: &mut Cursor,
         series: u32,
@@ -95,8 +94,8 @@ impl Block {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The newest sample of a series with `after < timestamp <= at`.
-    pub fn latest(
+    /// The newest stored sample of a series with `after < timestamp <= at`, deleted or not.
+    pub(super) fn latest_stored(
         &self,
         cursor: &mut Cursor,
         series: u32,

@@ -122,7 +122,7 @@ impl Merge {
                     samples
                         .extend(run.timestamps.iter().zip(values).map(|(time, value)| (*time, rank, *value)));
                 } else {
-                    written = writer.floats(run.timestamps, values);
+                    written = write_run(writer, &run);
                 }
                 if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
@@ -149,4 +149,10 @@ impl Merge {
         values.extend(self.samples.iter().map(|(.., value)| *value));
         self.writer.floats(times, values)
     }
+}
+
+/// Adds a run to the series that was started last.
+pub(crate) fn write_run(writer: &mut Writer, run: &Run<'_>) -> Result<(), BlockError> {
+    let RunValues::Floats(values) = run.values else { unreachable!("blocks of version 1 hold floats") };
+    writer.floats(run.timestamps, values)
 }

@@ -3,12 +3,13 @@
 //! ```text
 //! metas ── plan ──► Plan ──► Merge ─ step, step, … ─► a larger block, its parents named in it
 //!    ├──── superseded ──► parents that are still there ─┐
-//!    └──── expired ──► blocks older than retention ─────┴─► remove
+//!    ├──── expired, beyond_size ──► blocks past retention ┴─► remove
+//!    └──── clean ──► Plan of a block with tombstones ─► the same without what is deleted
 //! ```
 //!
 //! Plain functions over plain values: the database decides when, and which blocks take part.
 //!
-//! Invariants: a merged block holds every sample of its parents, once; its parents go only when it
+//! Invariants: a merged block holds every sample of its parents that is not deleted, once; its parents go only when it
 //! is durable. A crash in between leaves both, and the parents' ids in the merged block say
 //! so: `superseded` names them, and reading them beside it would only repeat samples. A merge that
 //! meets damage ends with it and changes nothing: the damage stays where it is named.
@@ -18,22 +19,34 @@
 mod merge;
 mod plan;
 
+pub(crate) use merge::write_run;
 pub use merge::{Merge, Progress};
-pub use plan::{CompactOptions, Plan, expired, kept_from, plan, superseded};
+pub use plan::{CompactOptions, Plan, beyond_size, clean, expired, kept_from, plan, superseded};
 
 use std::path::Path;
 
 use tidewatch_env::Env;
 
-use crate::block::{BlockError, BlockId, block_path};
+use crate::block::{BlockError, BlockId, block_path, tombstones_path};
 
-/// Removes blocks for good. Gone durably when this returns; after a failure some may be left.
+/// Removes blocks for good, as far as they are there, then their tombstones. Gone durably when this
+/// returns; after a failure some may be left.
 pub fn remove(env: &Env, dir: &Path, blocks: &[BlockId]) -> Result<(), BlockError> {
-    for id in blocks {
-        let path = block_path(dir, *id);
-        env.disk.remove(&path).map_err(|source| BlockError::Io { path: path.clone(), source })?;
+    // In this order: a block that came back without its tombstones would show what was deleted.
+    for path_of in [block_path, tombstones_path] {
+        for id in blocks {
+            remove_one(env, &path_of(dir, *id))?;
+        }
+        env.disk.sync_dir(dir).map_err(|source| BlockError::Io { path: dir.to_owned(), source })?;
     }
-    env.disk.sync_dir(dir).map_err(|source| BlockError::Io { path: dir.to_owned(), source })
+    Ok(())
+}
+
+fn remove_one(env: &Env, path: &Path) -> Result<(), BlockError> {
+    let exists = env.disk.exists(path);
+    exists
+        .and_then(|exists| if exists { env.disk.remove(path) } else { Ok(()) })
+        .map_err(|source| BlockError::Io { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

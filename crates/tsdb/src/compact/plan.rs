@@ -20,7 +20,7 @@ const GROWTH: i64 = 3;
 /// Blocks to be merged into one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Ascending; two at least.
+    /// Ascending; two at least, or one that has tombstones.
     pub sources: Vec<BlockId>,
     /// The range of the block to come. The end is not included.
     pub start_ms: i64,
@@ -78,9 +78,9 @@ fn plan_of(blocks: &[&BlockMeta]) -> Plan {
     sources.sort_unstable();
     Plan {
         sources,
-        start_ms: blocks.iter().map(|meta| meta.start_ms).min().expect("two at least"),
-        end_ms: blocks.iter().map(|meta| meta.end_ms).max().expect("two at least"),
-        level: blocks.iter().map(|meta| meta.level).max().expect("two at least").saturating_add(1),
+        start_ms: blocks.iter().map(|meta| meta.start_ms).min().expect("one at least"),
+        end_ms: blocks.iter().map(|meta| meta.end_ms).max().expect("one at least"),
+        level: blocks.iter().map(|meta| meta.level).max().expect("one at least").saturating_add(1),
     }
 }
 
@@ -102,4 +102,35 @@ pub fn kept_from(retention_ms: i64, newest_ms: i64, now_ms: i64) -> i64 {
 pub fn expired(blocks: &[BlockMeta], retention_ms: i64, newest_ms: i64, now_ms: i64) -> Vec<BlockId> {
     let from_ms = kept_from(retention_ms, newest_ms, now_ms);
     blocks.iter().filter(|meta| meta.max_ms < from_ms).map(|meta| meta.id).collect()
+}
+
+/// Rewrites a block for its tombstones' sake, together with those that overlap it: of two
+/// samples at one time the one stays that was stored first, and only their order tells which.
+pub fn clean(blocks: &[BlockMeta], id: BlockId) -> Option<Plan> {
+    let mut taken = vec![blocks.iter().find(|meta| meta.id == id)?];
+    loop {
+        let start_ms = taken.iter().map(|meta| meta.start_ms).min()?;
+        let end_ms = taken.iter().map(|meta| meta.end_ms).max()?;
+        let overlaps = |meta: &&BlockMeta| meta.start_ms < end_ms && start_ms < meta.end_ms;
+        let all: Vec<&BlockMeta> = blocks.iter().filter(overlaps).collect();
+        if all.len() == taken.len() {
+            break;
+        }
+        taken = all;
+    }
+    let level = taken.iter().map(|meta| meta.level).max()?;
+    Some(Plan { level, ..plan_of(&taken) })
+}
+
+/// The oldest blocks, as many as are too many for `bytes_max`; `head_bytes` are taken besides.
+pub fn beyond_size(blocks: &[BlockMeta], head_bytes: u64, bytes_max: u64) -> Vec<BlockId> {
+    let mut newest_first: Vec<&BlockMeta> = blocks.iter().collect();
+    newest_first.sort_unstable_by_key(|meta| std::cmp::Reverse((meta.max_ms, meta.id)));
+    let mut bytes = head_bytes;
+    let fit = newest_first.iter().take_while(|meta| {
+        bytes = bytes.saturating_add(meta.size);
+        bytes <= bytes_max
+    });
+    let fit = fit.count();
+    newest_first[fit..].iter().map(|meta| meta.id).collect()
 }

@@ -34,6 +34,8 @@
 //!   late    varint, how many; of each: timestamp i64, bits u64
 //! ```
 //!
+//! A section of what is deleted ends it, where something is: see `deleted`.
+//!
 //! Damage costs the section that it is in. The columns of sealed runs are not copied out of the
 //! file again: once it is there they are read from it, and the heap is rid of them.
 
@@ -43,6 +45,7 @@ use bytes::Bytes;
 use tidewatch_model::Sample;
 
 use super::cells::{NONE, RunState};
+use super::deleted::DELETED_PAGE;
 use super::registry::{Registry, SeriesId};
 use super::sealed::{ChunkBytes, NewChunk};
 use super::shard::{Open, Shard};
@@ -251,6 +254,12 @@ impl Shard {
                 }
             });
         }
+        if !self.deleted.is_empty() {
+            image.section(|out| {
+                push_varint(DELETED_PAGE, out);
+                self.write_deleted(out);
+            });
+        }
         (image.finish(), placed)
     }
 
@@ -327,6 +336,9 @@ impl Shard {
     ) -> Result<(), FrameError> {
         let len = body.bytes.len();
         let page = body.varint()?;
+        if page == DELETED_PAGE {
+            return self.read_deleted(shard, body);
+        }
         let count = body.varint()?;
         if page > u64::from(u32::MAX / PAGE_SERIES) || count > u64::from(PAGE_SERIES) {
             return Err(FrameError::Malformed);

@@ -17,6 +17,7 @@
 pub(crate) mod append;
 pub(crate) mod cells;
 pub(crate) mod clock;
+pub(crate) mod deleted;
 pub(crate) mod image;
 pub(crate) mod read;
 pub(crate) mod registry;

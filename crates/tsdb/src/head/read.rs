@@ -18,6 +18,7 @@ use super::sealed::ChunkBytes;
 use super::shard::{Open, Shard};
 use super::{Directory, Head};
 use crate::index::{Index, postings_for_matchers};
+use crate::intervals::Intervals;
 use crate::resolve::Resolution;
 use crate::select::Debt;
 
@@ -47,12 +48,14 @@ struct SnapshotRun {
     clock: u32,
     first_row: u8,
     count: u8,
-    /// Rows at the start that blocks have already.
+    /// Rows at the start that are not read: blocks have them, or they are deleted.
     skip: u8,
+    /// Where the rows end that are read.
+    end: u8,
     values: RunSource,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum RunSource {
     /// An open run: tokens, and its newest value at hand.
     Tokens {
@@ -82,6 +85,13 @@ impl Head {
         self.snapshot_of(resolution, range, Shard::late_of, debt)
     }
 
+    /// Copies all that the series of a resolution have in `range`.
+    pub(crate) fn whole_snapshot(&self, resolution: &Resolution, range: TimeRange) -> HeadSnapshot {
+        let mut room = |_| true;
+        let snapshot = self.snapshot_of(resolution, range, Shard::late_of, &mut Debt::new(&mut room));
+        snapshot.expect("there is always room")
+    }
+
     /// Copies the part that the cut under way has of some series.
     pub(crate) fn cut_snapshot(&self, resolution: &Resolution, range: TimeRange) -> HeadSnapshot {
         let mut room = |_| true;
@@ -109,7 +119,7 @@ impl Head {
                 let id = resolution.series[*at as usize].head.expect("listed as one of the head");
                 let Some(open) = shard.get(id) else { continue };
                 let before = snapshot.bytes();
-                let runs = snapshot.copy_runs(&shard, open, range, &mut clocks);
+                let runs = snapshot.copy_runs(&shard, id, open, range, &mut clocks);
                 let late = if open.has_late { late_of(&shard, id) } else { &[] };
                 let late = snapshot.copy_late(late, range);
                 snapshot.series[*at as usize] = SnapshotSeries { runs, late };
@@ -161,7 +171,7 @@ impl Head {
         for (at, shard) in self.shards.iter().enumerate() {
             let shard = shard.lock();
             // A shard whose samples all lie within the range needs no look at its series.
-            let within = shard.oldest >= range.start && shard.newest <= range.end;
+            let within = shard.oldest >= range.start && shard.newest <= range.end && shard.deleted.is_empty();
             if !within {
                 let of_shard = ids.iter().filter(|id| Shard::of(SeriesId(*id)) == at);
                 out.extend(of_shard.filter(|id| !shard.has_samples(SeriesId(*id), range)));
@@ -206,7 +216,13 @@ impl Shard {
     fn has_samples(&self, id: SeriesId, range: TimeRange) -> bool {
         let Some(open) = self.get(id) else { return false };
         let mut found = false;
-        self.for_each_run(open, range, |_| found = true);
+        let deleted = self.deleted_of(id);
+        self.for_each_run(open, range, |place| {
+            let rows = self.clocks.rows(place.clock, place.first_row, place.count);
+            found |= deleted.is_none_or(|deleted| {
+                deleted.kept(rows).any(|kept| rows[kept].iter().any(|row| contains(range, *row)))
+            });
+        });
         let late =
             || self.late.get(&id).into_iter().flatten().any(|sample| contains(range, sample.timestamp));
         found || (open.has_late && late())
@@ -265,6 +281,7 @@ impl HeadSnapshot {
     fn copy_runs(
         &mut self,
         shard: &Shard,
+        id: SeriesId,
         open: &Open,
         range: TimeRange,
         clocks: &mut HashMap<u32, u32>,
@@ -273,7 +290,7 @@ impl HeadSnapshot {
         shard.for_each_run(open, range, |place| {
             let clock = *clocks.entry(place.clock).or_insert_with(|| self.copy_clock(shard, place.clock));
             let rows = shard.clocks.rows(place.clock, place.first_row, place.count);
-            let skip = rows.partition_point(|row| *row < shard.floor) as u8;
+            let skip = rows.partition_point(|row| *row < shard.floor);
             let values = if place.chunk == NONE {
                 let from = self.bytes.len() as u32;
                 shard.cells.copy_tokens(&open.tail, &mut self.bytes);
@@ -289,10 +306,24 @@ impl HeadSnapshot {
                 }
             };
             let RunPlace { first_row, count, .. } = place;
-            self.runs.push(SnapshotRun { clock, first_row, count, skip, values });
+            let run = SnapshotRun { clock, first_row, count, skip: skip as u8, end: count, values };
+            match shard.deleted_of(id) {
+                None => self.runs.push(run),
+                Some(deleted) => self.push_kept(run, &rows[skip..], deleted),
+            }
         });
         self.runs[start..].reverse();
         start as u32..self.runs.len() as u32
+    }
+
+    /// Adds what is left of a run, newest first as all runs come.
+    fn push_kept(&mut self, run: SnapshotRun, rows: &[i64], deleted: &Intervals) {
+        let from = self.runs.len();
+        for kept in deleted.kept(rows) {
+            let (skip, end) = (run.skip + kept.start as u8, run.skip + kept.end as u8);
+            self.runs.push(SnapshotRun { skip, end, values: run.values.clone(), ..run });
+        }
+        self.runs[from..].reverse();
     }
 
     fn copy_clock(&mut self, shard: &Shard, clock: u32) -> u32 {
@@ -333,7 +364,7 @@ impl<'a> RunView<'a> {
         let run = self.run;
         let clock = &self.snapshot.clocks[run.clock as usize];
         let first = clock.start as usize + usize::from(run.first_row);
-        &self.snapshot.rows[first + usize::from(run.skip)..first + usize::from(run.count)]
+        &self.snapshot.rows[first + usize::from(run.skip)..first + usize::from(run.end)]
     }
 
     /// A number that is equal for equal rows of one clock.
@@ -362,6 +393,7 @@ impl<'a> RunView<'a> {
                 column(&self.snapshot.bytes[bytes.start as usize..bytes.end as usize], out)?;
             }
         }
+        out.truncate(from + usize::from(self.run.end));
         out.drain(from..from + usize::from(self.run.skip));
         Ok(())
     }
@@ -369,7 +401,7 @@ impl<'a> RunView<'a> {
     /// The last value, where it is at hand without decoding.
     pub(crate) fn newest(&self) -> Option<f64> {
         match self.run.values {
-            RunSource::Tokens { newest, .. } => Some(newest),
+            RunSource::Tokens { newest, .. } if self.run.end == self.run.count => Some(newest),
             _ => None,
         }
     }

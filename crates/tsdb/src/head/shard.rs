@@ -21,6 +21,7 @@ use tidewatch_storage::{Refusal, TimeRange};
 
 use super::cells::{Cells, NONE, RunState, Tail, decode_tokens};
 use super::clock::Clocks;
+use super::deleted::Deleted;
 use super::registry::SeriesId;
 use super::sealed::{ChunkBytes, NewChunk, Sealed};
 use super::{PAGE_SERIES, SHARDS};
@@ -60,6 +61,8 @@ pub(crate) struct Shard {
     pub(crate) clocks: Clocks,
     pub(crate) sealed: Sealed,
     pub(crate) late: HashMap<SeriesId, Vec<Sample>>,
+    /// What of the runs is deleted, see `deleted`.
+    pub(super) deleted: Deleted,
     /// Samples of runs before this time are in blocks.
     pub(crate) floor: i64,
     /// Samples before this time are taken as late ones: a cut has the others, or will.
@@ -102,6 +105,7 @@ impl Default for Shard {
             clocks: Clocks::default(),
             sealed: Sealed::default(),
             late: HashMap::new(),
+            deleted: Deleted::new(),
             floor: i64::MIN,
             bar: i64::MIN,
             cutting: HashMap::new(),
@@ -250,7 +254,7 @@ impl Shard {
         {
             return Some(late[at].value);
         }
-        if open.clock == NONE {
+        if open.clock == NONE || self.is_deleted(id, timestamp) {
             return None;
         }
         let rows = self.clocks.rows(open.clock, open.first_row, open.count);
@@ -356,6 +360,7 @@ impl Shard {
                 gone.push(id);
             }
         }
+        self.prune_deleted();
         let late = self.late.values().filter_map(|late| late.first()).map(|sample| sample.timestamp).min();
         self.oldest = self.oldest.max(self.floor).min(late.unwrap_or(i64::MAX));
     }
@@ -409,9 +414,14 @@ impl Shard {
 
     /// Removes late samples of a series that a block has now.
     fn drop_late(&mut self, id: SeriesId, part: &[Sample]) {
+        self.remove_late(id, |timestamp| part.binary_search_by_key(&timestamp, |p| p.timestamp).is_ok());
+    }
+
+    /// Removes late samples of a series by their times.
+    pub(super) fn remove_late(&mut self, id: SeriesId, goes: impl Fn(i64) -> bool) {
         let Some(late) = self.late.get_mut(&id) else { return };
         let before = late.len();
-        late.retain(|sample| part.binary_search_by_key(&sample.timestamp, |p| p.timestamp).is_err());
+        late.retain(|sample| !goes(sample.timestamp));
         self.samples -= (before - late.len()) as u64;
         if late.is_empty() {
             self.late.remove(&id);

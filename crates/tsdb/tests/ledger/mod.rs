@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidewatch_model::{Batch, Labels, RawLabels, Sample};
-use tidewatch_storage::{Append, Ticket};
+use tidewatch_model::{Batch, Labels, Matcher, RawLabels, Sample};
+use tidewatch_storage::{Append, Ticket, TimeRange};
 use tidewatch_tsdb::Db;
 
 use crate::support::Contents;
@@ -19,6 +19,8 @@ pub struct Ledger {
     acknowledged: Contents,
     /// Accepted, with the ticket that its acknowledgement waits for.
     waiting: Vec<(Ticket, Vec<Entry>)>,
+    /// Series and times whose deletion was acknowledged, and that were not sent again since.
+    deleted: BTreeSet<(String, i64)>,
 }
 
 impl Ledger {
@@ -27,8 +29,9 @@ impl Ledger {
         let mut batch = Batch::new();
         for (labels, sample) in samples {
             batch.push(RawLabels::Canonical(labels.as_bytes()), &[*sample]);
-            let values = self.sent.entry((labels.to_string(), sample.timestamp)).or_default();
-            values.insert(sample.value.to_bits());
+            let key = (labels.to_string(), sample.timestamp);
+            self.deleted.remove(&key);
+            self.sent.entry(key).or_default().insert(sample.value.to_bits());
         }
         let Ok(outcome) = db.append(&batch) else { return false };
         assert_eq!(outcome.refused, [], "the workload sends what can be taken");
@@ -52,12 +55,26 @@ impl Ledger {
         committed
     }
 
+    /// Deletes a series' samples in a range; a deletion that fails may have taken place in part.
+    pub fn delete(&mut self, db: &Db, labels: &Labels, range: TimeRange) -> bool {
+        let matchers: Vec<Matcher> = labels.iter().map(|(name, value)| Matcher::equal(name, value)).collect();
+        let done = db.delete(&matchers, range).is_ok();
+        let name = labels.to_string();
+        let is_in = |key: &(String, i64)| key.0 == name && range.start <= key.1 && key.1 <= range.end;
+        self.acknowledged.retain(|key, _| !is_in(key));
+        self.waiting.iter_mut().for_each(|(_, samples)| samples.retain(|(key, _)| !is_in(key)));
+        if done {
+            self.deleted.extend(self.sent.keys().filter(|key| is_in(key)).cloned());
+        }
+        done
+    }
+
     /// The process is gone, and with it whoever waited for an acknowledgement.
     pub fn restart(&mut self) {
         self.waiting.clear();
     }
 
-    /// acknowledged ⊆ read ⊆ sent, bit by bit.
+    /// acknowledged ⊆ read ⊆ sent, bit by bit, and nothing that is deleted.
     #[track_caller]
     pub fn check(&self, read: &Contents, context: &str) {
         self.check_since(i64::MIN, read, context);
@@ -69,7 +86,13 @@ impl Ledger {
         for (key, bits) in self.acknowledged.iter().filter(|((_, timestamp), _)| *timestamp >= since_ms) {
             assert_eq!(read.get(key), Some(bits), "{context}: {key:?} was acknowledged");
         }
+        assert_eq!(self.back_again(read), None, "{context}: what is deleted stays so");
         self.check_sent(read, context);
+    }
+
+    /// Something that is read though its deletion was acknowledged.
+    pub fn back_again<'a>(&self, read: &'a Contents) -> Option<&'a (String, i64)> {
+        read.keys().find(|key| self.deleted.contains(key))
     }
 
     /// read ⊆ sent.
@@ -83,5 +106,9 @@ impl Ledger {
 
     pub fn acknowledged(&self) -> usize {
         self.acknowledged.len()
+    }
+
+    pub fn deleted(&self) -> usize {
+        self.deleted.len()
     }
 }

@@ -1,0 +1,156 @@
+//! Bringing a damaged directory back to one that verifies, without a loss beyond the damage.
+//!
+//! ```text
+//! block, chunks damaged   ─► a copy under damaged/ ─► written anew from what is whole, same name
+//! block, index damaged    ─► moved to damaged/
+//! images, log             ─► recovered as at a start (copies under damaged/), then written anew
+//! ```
+//!
+//! A crash at any point leaves the old file or the new one in place, and the old one under
+//! `damaged/`; running it again goes on.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use tidewatch_env::Env;
+use tidewatch_storage::{Scratch, TimeRange};
+
+use super::{Finding, Verified, block_ids, open_block, verify};
+use crate::block::{Block, BlockError, Cursor, Damage, Writer, WriterOptions, block_path, tombstones_path};
+use crate::compact::write_run;
+use crate::db::Db;
+use crate::directory::Directory;
+use crate::intervals::Intervals;
+use crate::jobs::JobError;
+use crate::options::DbOptions;
+
+/// What was done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// What was damaged.
+    pub findings: Vec<Finding>,
+    /// Blocks that were written anew without the damaged chunks.
+    pub rewritten: u64,
+    /// Blocks of which nothing could be read.
+    pub set_aside: u64,
+    /// Whether images and log were written anew.
+    pub head: bool,
+    /// What the directory holds now.
+    pub left: Verified,
+}
+
+/// Repairs a data directory that no server has open. Damaged files are kept under `damaged/`.
+pub fn repair(env: &Env, root: &Path) -> Result<Repaired, JobError> {
+    let before = verify(env, root)?;
+    let mut repaired = Repaired { findings: before.findings, ..Repaired::default() };
+    if repaired.findings.is_empty() {
+        repaired.left = verify(env, root)?;
+        return Ok(repaired);
+    }
+    {
+        let directory = Directory::open(env, root)?;
+        for id in block_ids(env, &directory.blocks())? {
+            repair_block(env, &directory, id, &mut repaired)?;
+        }
+    }
+    repair_head(env, root, &mut repaired)?;
+    repaired.left = verify(env, root)?;
+    Ok(repaired)
+}
+
+fn repair_block(
+    env: &Env,
+    directory: &Directory,
+    id: crate::block::BlockId,
+    repaired: &mut Repaired,
+) -> Result<(), JobError> {
+    let dir = directory.blocks();
+    let (path, tombstones) = (block_path(&dir, id), tombstones_path(&dir, id));
+    let aside = |path: &Path| {
+        directory.move_aside(path).map_err(|source| JobError::Io { path: path.to_owned(), source })
+    };
+    let mut findings = Vec::new();
+    let block = open_block(env, &dir, id, &mut findings)?;
+    let damage = block.as_ref().map(|block| block.verify(0..block.series_count()));
+    let (Some(block), Some(Ok(damage))) = (block, damage) else {
+        repaired.set_aside += 1;
+        aside(&path)?;
+        return aside(&tombstones);
+    };
+    if !findings.is_empty() {
+        aside(&tombstones)?;
+    }
+    if damage.is_empty() {
+        return Ok(());
+    }
+    directory.keep_copy_surely(&path)?;
+    if !block.tombstones().is_empty() {
+        directory.keep_copy_surely(&tombstones)?;
+    }
+    match salvage(env, &dir, &block, &damage)? {
+        true => repaired.rewritten += 1,
+        false => {
+            repaired.set_aside += 1;
+            remove(env, &path)?;
+        }
+    }
+    if !block.tombstones().is_empty() {
+        remove(env, &tombstones)?;
+    }
+    Ok(())
+}
+
+fn remove(env: &Env, path: &Path) -> Result<(), JobError> {
+    let removed = env.disk.remove(path).and_then(|()| env.disk.sync_dir(tidewatch_env::parent_of(path)));
+    removed.map_err(|source| JobError::Io { path: path.to_owned(), source })
+}
+
+/// Writes a block anew, under its name, from the chunks that are whole. `false` where none is.
+fn salvage(env: &Env, dir: &Path, block: &Block, damage: &[Damage]) -> Result<bool, BlockError> {
+    let meta = block.meta();
+    let options = WriterOptions {
+        id: meta.id,
+        start_ms: meta.start_ms,
+        end_ms: meta.end_ms,
+        level: meta.level,
+        parents: meta.parents.clone(),
+    };
+    let mut writer = Writer::create(env, dir, options)?;
+    let (mut cursor, mut scratch) = (Cursor::default(), Scratch::default());
+    for series in 0..block.series_count() {
+        let labels = block.labels(&mut cursor, series)?;
+        writer.series(&labels)?;
+        let name = labels.to_string();
+        let mut lost = Intervals::default();
+        for chunk in damage.iter().filter(|chunk| chunk.series == name) {
+            lost.add(TimeRange { start: chunk.start_ms, end: chunk.end_ms });
+        }
+        for part in lost.kept_of(TimeRange { start: i64::MIN, end: i64::MAX }) {
+            let mut written = Ok(());
+            let mut write = |run: tidewatch_storage::Run<'_>| {
+                written = write_run(&mut writer, &run);
+                if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            };
+            let _ = block.scan(&mut cursor, series, part, &mut scratch, &mut write)?;
+            written?;
+        }
+    }
+    Ok(writer.finish()?.is_some())
+}
+
+/// Recovers images and log as a start does, which sets aside what is damaged, and writes them anew.
+fn repair_head(env: &Env, root: &Path, repaired: &mut Repaired) -> Result<(), JobError> {
+    let of_head = |finding: &Finding| {
+        let part = finding.path.strip_prefix(root).ok().and_then(|path| path.components().next());
+        part.is_some_and(|part| part.as_os_str() != "blocks")
+    };
+    if !repaired.findings.iter().any(of_head) {
+        return Ok(());
+    }
+    let db = Db::open(env.clone(), DbOptions { retention_ms: None, ..DbOptions::new(root) })?;
+    db.recover()?;
+    db.commit()?;
+    db.run(crate::jobs::Job::Image)?;
+    repaired.head = true;
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Reading everything there is under its checksums, and changing nothing.
+
+use std::io;
+use std::path::Path;
+
+use tidewatch_env::Env;
+use tidewatch_wal::{Item, Position, Reader};
+
+use super::{Finding, blocks};
+use crate::block::BlockError;
+use crate::directory::check_format;
+use crate::head::image::{ImageError, ImageHeader, ImageKind, VERSION, sections};
+use crate::head::shard::Shard;
+use crate::log::{Frame, read_deferred, read_frame};
+use crate::options::OpenError;
+
+/// What was read, and what was found damaged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    pub blocks: u64,
+    pub series: u64,
+    pub chunks: u64,
+    pub images: u64,
+    pub frames: u64,
+    pub findings: Vec<Finding>,
+}
+
+/// Series of a block that are read at a time.
+const SLICE_SERIES: u32 = 1024;
+
+/// Reads every block, tombstone, image and frame of a data directory.
+pub fn verify(env: &Env, root: &Path) -> Result<Verified, OpenError> {
+    check_format(env, root)?;
+    let mut verified = Verified::default();
+    verify_blocks(env, root, &mut verified)?;
+    verify_images(env, root, &mut verified)?;
+    verify_log(env, root, &mut verified)?;
+    Ok(verified)
+}
+
+fn verify_blocks(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), OpenError> {
+    let mut found = blocks(env, root)?;
+    verified.findings.append(&mut found.findings);
+    for block in found.blocks {
+        let meta = block.meta();
+        verified.blocks += 1;
+        verified.series += meta.series;
+        verified.chunks += meta.chunks;
+        for start in (0..block.series_count()).step_by(SLICE_SERIES as usize) {
+            let end = start.saturating_add(SLICE_SERIES).min(block.series_count());
+            match block.verify(start..end) {
+                Ok(damage) => verified.findings.extend(damage.into_iter().map(Finding::of_chunk)),
+                Err(BlockError::Io { path, source }) => return Err(OpenError::Io { path, source }),
+                Err(error) => verified.findings.push(Finding::new(block.path(), 0, error.to_string())),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), OpenError> {
+    let dir = root.join("head");
+    let io = |source| OpenError::Io { path: dir.clone(), source };
+    if !env.disk.exists(&dir).map_err(io)? {
+        return Ok(());
+    }
+    for name in env.disk.list(&dir).map_err(io)? {
+        if name.extension().is_none_or(|extension| extension != "image") {
+            continue;
+        }
+        let path = dir.join(name);
+        let bytes = match env.disk.map(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(OpenError::Io { path, source }),
+        };
+        verified.images += 1;
+        let header = match ImageHeader::decode(&bytes) {
+            Ok(header) => header,
+            Err(ImageError::Version(found)) => {
+                return Err(OpenError::Version { path, found: found.into(), newest: VERSION.into() });
+            }
+            Err(error) => {
+                verified.findings.push(Finding::new(&path, 0, error.to_string()));
+                continue;
+            }
+        };
+        let findings = &mut verified.findings;
+        let damage = |offset: u64, reason: &str| findings.push(Finding::new(&path, offset, reason));
+        match header.kind {
+            ImageKind::Shard(shard) => Shard::default().load_image(shard, &header, &bytes, damage),
+            ImageKind::Series => {
+                let visit = |range: std::ops::Range<usize>| match read_frame(&bytes[range])? {
+                    Frame::Definitions(definitions) => definitions.for_each(|_, _| {}),
+                    _ => Ok(()),
+                };
+                sections(&bytes, &header, visit, damage);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn verify_log(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), OpenError> {
+    let dir = root.join("wal");
+    let io = |source| OpenError::Io { path: dir.clone(), source };
+    if !env.disk.exists(&dir).map_err(io)? {
+        return Ok(());
+    }
+    let failed = |error: tidewatch_wal::WalError| OpenError::Log(error.to_string());
+    let mut reader = Reader::open(env, &dir, Position::START).map_err(failed)?;
+    while let Some(item) = reader.read().map_err(failed)? {
+        let frame = match item {
+            Item::Frame(frame) => frame,
+            Item::Damage(damage) => {
+                verified.findings.push(Finding::new(&damage.path, damage.offset, damage.reason));
+                continue;
+            }
+        };
+        verified.frames += 1;
+        let whole = read_frame(&frame.bytes).and_then(|frame| match frame {
+            Frame::Definitions(definitions) => definitions.for_each(|_, _| {}),
+            Frame::Deferred(body) => read_deferred(body, |_, _| {}),
+            _ => Ok(()),
+        });
+        if let Err(error) = whole {
+            let path = tidewatch_wal::segment_path(&dir, frame.position.segment);
+            verified.findings.push(Finding::new(&path, frame.position.offset, error.to_string()));
+        }
+    }
+    Ok(())
+}

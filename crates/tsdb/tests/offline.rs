@@ -1,0 +1,179 @@
+//! Verify and repair: damage is named by file, range and series, and what is whole of a damaged
+//! file stays.
+
+mod ledger;
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use tidewatch_env::sim::Simulation;
+use tidewatch_env::{Clock, Env, Open};
+use tidewatch_model::{Labels, Matcher, Sample};
+use tidewatch_storage::TimeRange;
+use tidewatch_tsdb::block::reseal;
+use tidewatch_tsdb::offline::{self, Lost};
+use tidewatch_tsdb::{Db, DbOptions, Job};
+
+use ledger::Ledger;
+use support::{Contents, contents};
+
+const ROOT: &str = "/data";
+
+fn open(simulation: &Simulation) -> Db {
+    let options = DbOptions { retention_ms: None, image_log_bytes: u64::MAX, ..DbOptions::new(ROOT) };
+    let db = Db::open(simulation.env.clone(), options).expect("opens");
+    db.recover().expect("recovers");
+    db
+}
+
+fn labels(i: usize) -> Labels {
+    Labels::from_pairs([("__name__", "m"), ("i", &i.to_string())])
+}
+
+/// Blocks, one with tombstones, images, and a log behind them; and what they hold.
+fn directory() -> (Simulation, Ledger, Contents) {
+    let simulation = Env::simulated(5);
+    let mut ledger = Ledger::default();
+    let db = open(&simulation);
+    for step in 0..24 {
+        let timestamp = simulation.clock.wall_ms();
+        let series: Vec<Labels> = (0..3).map(labels).collect();
+        let sample = |i: usize| Sample { timestamp, value: i as f64 * 0.25 + f64::from(step * step) };
+        let samples: Vec<_> = series.iter().enumerate().map(|(i, labels)| (labels, sample(i))).collect();
+        assert!(ledger.append(&db, &samples) && ledger.commit(&db));
+        if step == 18 {
+            while let Some(job) = db.next_job(timestamp) {
+                db.run(job).expect("a good disk");
+            }
+            db.run(Job::Image).expect("a good disk");
+        }
+        simulation.clock.advance_ms(30 * 60_000);
+    }
+    let early = TimeRange { start: 0, end: simulation.clock.wall_ms() - 10 * 3_600_000 };
+    assert!(ledger.delete(&db, &labels(2), early));
+    let whole = contents(&db);
+    drop(db);
+    simulation.disk.kill();
+    (simulation, ledger, whole)
+}
+
+fn files(simulation: &Simulation) -> Vec<(PathBuf, Vec<u8>)> {
+    let file = |path: PathBuf| (path.clone(), simulation.disk.peek(&path).expect("there"));
+    simulation.disk.files().into_iter().map(file).collect()
+}
+
+fn restore(simulation: &Simulation, before: &[(PathBuf, Vec<u8>)]) {
+    simulation.disk.kill();
+    for file in simulation.disk.files() {
+        simulation.env.disk.remove(&file).expect("there");
+    }
+    for (path, bytes) in before {
+        let file = simulation.env.disk.open(path, Open::Create).expect("a good disk");
+        file.append(bytes).expect("a good disk");
+    }
+}
+
+#[test]
+fn a_whole_directory_has_no_findings_and_repair_leaves_it_alone() {
+    let (simulation, ..) = directory();
+    let before = files(&simulation);
+    let verified = offline::verify(&simulation.env, Path::new(ROOT)).expect("readable");
+    assert_eq!(verified.findings, []);
+    assert!(verified.blocks > 1 && verified.images > 1 && verified.frames > 5, "{verified:?}");
+    let repaired = offline::repair(&simulation.env, Path::new(ROOT)).expect("a good disk");
+    assert_eq!((repaired.rewritten, repaired.set_aside, repaired.head), (0, 0, false));
+    assert_eq!(files(&simulation), before);
+}
+
+#[test]
+fn a_damaged_chunk_is_named_and_costs_its_samples_alone() {
+    let (simulation, _, whole) = directory();
+    let is_block = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "block");
+    let path = simulation.disk.files().into_iter().find(is_block).expect("a block");
+    let intact = simulation.disk.peek(&path).expect("there");
+    // Behind the header stand columns of timestamps and of values: the first byte whose change costs one chunk.
+    let mut bytes = Vec::new();
+    let damage = (16..intact.len()).find_map(|at| {
+        bytes.clone_from(&intact);
+        bytes[at] ^= 0xff;
+        reseal(&mut bytes);
+        simulation.disk.poke(&path, &bytes).expect("there");
+        let verified = offline::verify(&simulation.env, Path::new(ROOT)).expect("readable");
+        let one = verified.findings.len() == 1 && verified.findings[0].lost.is_some();
+        one.then_some(verified)
+    });
+    let verified = damage.expect("a column of values");
+    for finding in &verified.findings {
+        assert_eq!(finding.path, path);
+        let Lost { series, start_ms, end_ms } = finding.lost.as_ref().expect("a chunk");
+        let text = finding.to_string();
+        assert!(text.contains(series.as_str()) && text.contains(&format!("from {start_ms} to {end_ms} ms")));
+    }
+    let repaired = offline::repair(&simulation.env, Path::new(ROOT)).expect("a good disk");
+    assert_eq!((repaired.rewritten, repaired.set_aside, repaired.head), (1, 0, false));
+    assert_eq!(repaired.left.findings, []);
+    let aside = Path::new(ROOT).join("damaged").join(path.file_name().expect("has one"));
+    assert_eq!(simulation.disk.peek(&aside).expect("set aside"), bytes);
+    let lost = |key: &(String, i64)| {
+        verified
+            .findings
+            .iter()
+            .filter_map(|finding| finding.lost.as_ref())
+            .any(|lost| lost.series == key.0 && lost.start_ms <= key.1 && key.1 <= lost.end_ms)
+    };
+    let expected: Contents = whole.into_iter().filter(|(key, _)| !lost(key)).collect();
+    assert_eq!(contents(&open(&simulation)), expected);
+}
+
+#[test]
+fn whatever_byte_is_changed_repair_ends_in_a_whole_directory_and_hides_nothing() {
+    let (simulation, ledger, whole) = directory();
+    let before = files(&simulation);
+    for (path, bytes) in before.iter().filter(|(path, _)| !path.ends_with("FORMAT")) {
+        for at in (0..bytes.len()).filter(|at| *at < 40 || at % 11 == 0 || bytes.len() - at < 20) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            simulation.disk.poke(path, &damaged).expect("there");
+            let context = format!("{} with byte {at} changed", path.display());
+            let repaired = match offline::repair(&simulation.env, Path::new(ROOT)) {
+                Ok(repaired) => repaired,
+                // A version that is newer is no damage: nobody may touch it.
+                Err(error) => {
+                    assert!(error.to_string().contains("version"), "{context}: {error}");
+                    restore(&simulation, &before);
+                    continue;
+                }
+            };
+            assert_eq!(repaired.left.findings, [], "{context}");
+            let db = open(&simulation);
+            let read = contents(&db);
+            ledger.check_sent(&read, &context);
+            let lost = whole.keys().any(|key| !read.contains_key(key));
+            let named = !repaired.findings.is_empty() || !db.status().damage.is_empty();
+            assert!(named || !lost, "{context}: samples are missing and nothing is said");
+            assert!(named || ledger.back_again(&read).is_none(), "{context}: deleted and back");
+            drop(db);
+            restore(&simulation, &before);
+        }
+    }
+}
+
+#[test]
+fn blocks_are_listed_and_analyzed() {
+    let (simulation, ..) = directory();
+    let found = offline::blocks(&simulation.env, Path::new(ROOT)).expect("readable");
+    assert_eq!(found.findings, []);
+    assert!(found.blocks.is_sorted_by_key(|block| block.meta().min_ms));
+    let analysis = offline::analyze(found.blocks.last().expect("blocks"), &[], 2).expect("whole");
+    let list = |entries: &[tidewatch_tsdb::TopEntry]| -> Vec<String> {
+        entries.iter().map(|entry| format!("{} {}", entry.count, entry.name)).collect()
+    };
+    assert_eq!((analysis.series, analysis.matched, analysis.pairs, analysis.entries), (3, 3, 4, 6));
+    assert_eq!(list(&analysis.series_by_pair), ["3 __name__=m", "1 i=0"]);
+    assert_eq!(list(&analysis.values_by_name), ["3 i", "1 __name__"]);
+    assert_eq!(list(&analysis.series_by_metric), ["3 m"]);
+    let one = offline::analyze(found.blocks.last().expect("blocks"), &[Matcher::equal("i", "1")], 9);
+    assert_eq!(one.expect("whole").matched, 1);
+    let elsewhere = offline::verify(&simulation.env, Path::new("/"));
+    assert!(elsewhere.is_err(), "a directory of others is refused");
+}
