@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use tidewatch_model::Labels;
+use tidewatch_model::{Labels, Matcher};
 use tidewatch_rules::GroupStatus;
 use tidewatch_scrape::{MetadataEntry, TargetsSnapshot};
 use tidewatch_storage::Ticket;
@@ -57,6 +57,21 @@ pub trait Backend: Send + Sync {
         self.tsdb_status(1).series_count
     }
 
+    /// Deletes the samples of a range, both ends included, in milliseconds, of the series that
+    /// satisfy all matchers. Durable when it returns. These three may take their time: called on
+    /// a thread for blocking work.
+    fn delete_series(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<(), AdminError>;
+
+    /// Rewrites what is stored without what is deleted.
+    fn clean_tombstones(&self) -> Result<(), AdminError>;
+
+    /// Makes a snapshot and gives its name.
+    fn snapshot(&self, skip_head: bool) -> Result<String, AdminError>;
+
+    /// Somebody was elected in the deduplication of replicas: it is to be stored. May take its
+    /// time, but is rare.
+    fn replica_elected(&self) {}
+
     /// Labels that go with everything that leaves this server.
     fn external_labels(&self) -> Labels;
 
@@ -75,6 +90,14 @@ pub trait Backend: Send + Sync {
     /// Sections of the configuration and conditions of the host that a person should know of:
     /// for the page.
     fn notices(&self) -> Vec<String>;
+}
+
+/// Why an admin call was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminError {
+    /// Not now: the store is recovering, or takes no writes.
+    Unavailable(String),
+    Failed(String),
 }
 
 /// Ready means that writes are acknowledged; complete, that queries see all data.

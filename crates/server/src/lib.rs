@@ -41,7 +41,9 @@ mod tls;
 mod watch;
 mod web_config;
 
-pub use backend::{AlertmanagersView, Backend, BuildInfo, Pending, Phase, RuntimeInfo, TsdbStatus};
+pub use backend::{
+    AdminError, AlertmanagersView, Backend, BuildInfo, Pending, Phase, RuntimeInfo, TsdbStatus,
+};
 pub use body::{BodyError, RequestBody, ResponseBody};
 pub use listen::{BindError, Server};
 pub use names::alternative_names;

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tidewatch_env::Env;
+use tidewatch_ingest::HaTracker;
 use tidewatch_model::Limits;
 use tidewatch_parser::ParserOptions;
 use tidewatch_promql::Engine;
@@ -22,6 +24,8 @@ pub struct App {
     pub backend: Arc<dyn Backend>,
     pub parser: ParserOptions,
     pub limits: Limits,
+    /// Where samples of replicas are deduplicated: who is elected. The lock guards that.
+    pub replicas: Option<Arc<Mutex<HaTracker>>>,
     pub options: ServerOptions,
 }
 
@@ -45,6 +49,8 @@ pub struct ServerOptions {
     pub enable_lifecycle: bool,
     /// `--enable-feature=promql-per-step-stats`: `stats=all` counts by step.
     pub per_step_statistics: bool,
+    /// `--web.enable-admin-api`; as lifecycle calls, it wants a password beyond this host.
+    pub enable_admin: bool,
     /// How many queries run at once; more wait for [`Limits::query_queue_ms`].
     pub query_concurrency: usize,
     /// Bytes of write requests, compressed and decompressed, that are held at once.

@@ -15,7 +15,7 @@ use tidewatch_promql::{Lease, QueryError};
 use crate::access::Access;
 use crate::api::query::QueryGate;
 use crate::api::write::WritePool;
-use crate::api::{self, expression, rules, series, status, targets};
+use crate::api::{self, admin, expression, rules, series, status, targets};
 use crate::backend::Phase;
 use crate::body::{RequestBody, ResponseBody};
 use crate::counters::Counters;
@@ -177,6 +177,9 @@ impl Service {
         if found.route == Route::Federate {
             return api::federate::federate(self, &params).await;
         }
+        if let Route::DeleteSeries | Route::CleanTombstones | Route::Snapshot = found.route {
+            return admin::answer(self, found.route, &params).await;
+        }
         match self.api(found, &params).await {
             Ok(reply) => reply.into_response(self.app.limits.response_bytes),
             Err(error) => reply::error(&error),
@@ -223,8 +226,8 @@ impl Service {
             Route::Config => status::config(&backend.config_yaml()),
             Route::TsdbStatus => status::tsdb(self, params).await?,
             Route::WalReplay => status::wal_replay(&backend.phase()),
+            Route::Replicas => status::replicas(self.app.replicas.as_deref()),
             Route::Notices => status::notices(backend, &self.app.options.page_title),
-            Route::Admin => return Err(ApiError::new(ErrorKind::Unavailable, "admin APIs disabled")),
             Route::Write
             | Route::Federate
             | Route::Metrics
@@ -234,6 +237,9 @@ impl Service {
             | Route::Quit
             | Route::Page
             | Route::AddSlash
+            | Route::DeleteSeries
+            | Route::CleanTombstones
+            | Route::Snapshot
             | Route::Preflight => unreachable!("answered in `dispatch`"),
         })
     }
@@ -261,12 +267,17 @@ impl Service {
         if !options.enable_lifecycle {
             return Some(reply::text(StatusCode::FORBIDDEN, "Lifecycle API is not enabled."));
         }
-        let exposed = options.listen.iter().any(|address| !address.ip().is_loopback());
-        if exposed && !self.requires_password() {
+        if self.is_open_to_others() {
             let text = "Lifecycle API is off: the server listens beyond this host and asks for no password (--web.config.file).";
             return Some(reply::text(StatusCode::FORBIDDEN, text));
         }
         None
+    }
+
+    /// Whether others than this host can reach the port, and nobody has to log in.
+    pub(crate) fn is_open_to_others(&self) -> bool {
+        let exposed = self.app.options.listen.iter().any(|address| !address.ip().is_loopback());
+        exposed && !self.requires_password()
     }
 
     async fn reload(&self) -> Response<ResponseBody> {

@@ -2,11 +2,15 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use support::{Scene, options};
-use tidewatch_ingest::{compress, encode_write_request};
+use parking_lot::Mutex;
+use support::{NOW_MS, Scene, options};
+use tidewatch_env::Env;
+use tidewatch_env::sim::SimClock;
+use tidewatch_ingest::{HaOptions, HaTracker, compress, encode_write_request};
 use tidewatch_model::{Batch, Labels, Limits, RawLabels, Sample};
 
 /// A request with one series, a sample at each of `timestamps`.
@@ -130,4 +134,41 @@ fn senders_are_told_to_come_back_when_nothing_can_be_taken() {
         post(&scene, &[], body(&[1])),
         "503 (retry) write requests in flight fill their memory budget\n"
     );
+}
+
+/// A request with one series of a replica.
+fn of_replica(replica: &str, timestamp: i64) -> Vec<u8> {
+    let pairs = [("__name__", "sent"), ("__replica__", replica), ("cluster", "eu")];
+    let labels = Labels::from_pairs(pairs);
+    let mut batch = Batch::new();
+    batch.push(RawLabels::Canonical(labels.as_bytes()), &[Sample { timestamp, value: 1.0 }]);
+    let (mut plain, mut compressed) = (Vec::new(), Vec::new());
+    encode_write_request(&batch, &mut plain);
+    compress(&plain, &mut compressed);
+    compressed
+}
+
+#[test]
+fn of_two_replicas_one_is_stored_and_the_other_told_so() {
+    let clock = Arc::new(SimClock::at(NOW_MS));
+    let tracker = Arc::new(Mutex::new(HaTracker::new(HaOptions::default())));
+    let env = Env::in_memory_at(clock.clone());
+    let scene = Scene::with_replicas(env, options(), Limits::default(), Some(tracker));
+    let before = scene.store.sample_count();
+    assert_eq!(post(&scene, &[], of_replica("a", 1)), "204 ");
+    assert_eq!(
+        post(&scene, &[], of_replica("b", 2)),
+        "202 replicas did not match, rejecting sample: replica=b, elected=a\n"
+    );
+    assert_eq!(post(&scene, &[], body(&[3])), "204 ", "series without the labels are nobody's");
+    clock.advance_ms(30_000);
+    assert_eq!(post(&scene, &[], of_replica("b", 4)), "204 ");
+    assert_eq!(scene.store.sample_count() - before, 3);
+    assert_eq!(scene.backend.elections.load(Ordering::Relaxed), 2);
+    let stored = scene.ask("GET /api/v1/series?match[]=sent%7Bcluster=%22eu%22%7D&start=0");
+    assert!(stored.contains(r#"[{"__name__":"sent","cluster":"eu"}]"#), "{stored}");
+    let status = scene.ask("GET /api/tidewatch/ha_tracker");
+    for part in [r#""enabled":true"#, r#""replica":"b""#, r#""failovers":1"#, r#""deduplicatedSamples":1"#] {
+        assert!(status.contains(part), "{part} in {status}");
+    }
 }

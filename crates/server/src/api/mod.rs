@@ -1,6 +1,7 @@
 //! The handlers of the API, one module for each family.
 
 mod account;
+pub(crate) mod admin;
 pub(crate) mod expression;
 pub(crate) mod federate;
 pub(crate) mod query;

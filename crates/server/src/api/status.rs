@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+use tidewatch_ingest::HaTracker;
+
 use super::blocking;
 use crate::backend::{Backend, BuildInfo, Phase, RuntimeInfo, TsdbStatus};
 use crate::error::ApiError;
@@ -109,6 +112,26 @@ pub(crate) fn wal_replay(phase: &Phase) -> Reply {
             json.key("min").integer(0);
             json.key("max").integer(total);
             json.key("current").integer(done);
+        });
+    })
+}
+
+/// Who is elected among replicas; an empty list where they are not deduplicated.
+pub(crate) fn replicas(tracker: Option<&Mutex<HaTracker>>) -> Reply {
+    let clusters = tracker.map(|tracker| tracker.lock().status()).unwrap_or_default();
+    Reply::json(|json| {
+        json.object(|json| {
+            json.key("enabled").bool(tracker.is_some());
+            json.key("clusters").array(&clusters, |json, cluster| {
+                json.object(|json| {
+                    json.key("cluster").string(&cluster.cluster);
+                    json.key("replica").string(&cluster.elected);
+                    json.key("electedAt").string(&format_time(cluster.elected_ms));
+                    json.key("lastReceivedAt").string(&format_time(cluster.seen_ms));
+                    json.key("failovers").integer(cluster.failovers);
+                    json.key("deduplicatedSamples").integer(cluster.deduplicated);
+                });
+            });
         });
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! frames ─► compressed ─ snappy ─► body ─ protobuf ─► Batch ─► Append ─► Ticket ─ durable ─► 204
-//!           └──────────────── Buffers, from the pool ───────┘
+//!           └──────────────── Buffers, from the pool ───────┘  (of replicas one: `ingest::ha`)
 //! ```
 //!
 //! The hot path of the server: buffers are pooled, the batch borrows the body, and nothing is
@@ -18,7 +18,9 @@ use hyper::body::Body;
 use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use parking_lot::Mutex;
-use tidewatch_ingest::{WriteError, WriteSummary, decode_write_request, decompress};
+use tidewatch_ingest::{
+    Examined, HaTracker, Replaced, WriteError, WriteSummary, decode_write_request, decompress,
+};
 use tidewatch_model::Batch;
 use tidewatch_storage::{AppendError, AppendOutcome, Refusal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -46,6 +48,7 @@ struct Buffers {
     body: Vec<u8>,
     reordered: Vec<u8>,
     batch: Batch<'static>,
+    replaced: Replaced,
 }
 
 /// Buffers for write requests, and the bound on what all of them hold.
@@ -71,11 +74,11 @@ impl WritePool {
     }
 
     fn give(&self, mut buffers: Buffers) {
-        let Buffers { compressed, body, reordered, batch } = &mut buffers;
+        let Buffers { compressed, body, reordered, batch, replaced } = &mut buffers;
         compressed.clear();
         reordered.clear();
         batch.clear();
-        let held = compressed.capacity() + body.capacity() + reordered.capacity();
+        let held = compressed.capacity() + body.capacity() + reordered.capacity() + replaced.capacity();
         let mut idle = self.idle.lock();
         if held <= KEPT_BYTES_MAX && idle.len() < IDLE_MAX {
             idle.push(buffers);
@@ -267,14 +270,59 @@ fn decode_and_append(
     buffers: &mut Buffers,
 ) -> Result<(WriteSummary, AppendOutcome), Refused> {
     let limits = &service.app.limits;
-    let Buffers { compressed, body, reordered, batch } = buffers;
+    let Buffers { compressed, body, reordered, batch, replaced } = buffers;
     decompress(compressed, limits, body)?;
     let mut borrowing = std::mem::take(batch).recycle();
-    let result = decode_write_request(body, limits, reordered, &mut borrowing)
-        .map_err(Refused::from)
-        .and_then(|summary| Ok((summary, service.app.append.append(&borrowing)?)));
+    let result = append_body(service, body, reordered, replaced, &mut borrowing);
     *batch = borrowing.recycle();
     result
+}
+
+fn append_body<'a>(
+    service: &Service,
+    body: &'a [u8],
+    reordered: &'a mut Vec<u8>,
+    replaced: &'a mut Replaced,
+    batch: &mut Batch<'a>,
+) -> Result<(WriteSummary, AppendOutcome), Refused> {
+    let summary = decode_write_request(body, &service.app.limits, reordered, batch)?;
+    if let Some(tracker) = &service.app.replicas {
+        deduplicate(service, tracker, batch, replaced)?;
+    }
+    Ok((summary, service.app.append.append(batch)?))
+}
+
+/// Leaves the samples of replicas out that are not elected. A batch of which nothing is left is
+/// answered here.
+fn deduplicate<'a>(
+    service: &Service,
+    tracker: &Mutex<HaTracker>,
+    batch: &mut Batch<'a>,
+    replaced: &'a mut Replaced,
+) -> Result<(), Refused> {
+    let now_ms = service.app.env.clock.wall_ms();
+    let examined = tracker.lock().examine(batch, now_ms, replaced);
+    if examined.elected {
+        service.app.backend.replica_elected();
+    }
+    replaced.apply(batch);
+    let Examined { refused, example, .. } = examined;
+    if refused > 0 {
+        service.counters.refuse("ha_clusters");
+        let most = tracker.lock().options().clusters_max;
+        let text = format!(
+            "too many HA clusters: {refused} samples are of more than {most} (--ha-tracker.max-clusters)"
+        );
+        return Err(Refused::new(StatusCode::BAD_REQUEST, text));
+    }
+    match example {
+        // As Mimir answers: the sender has nothing to repeat, and a person who looks sees why.
+        Some((replica, elected)) if batch.series.is_empty() => Err(Refused::new(
+            StatusCode::ACCEPTED,
+            format!("replicas did not match, rejecting sample: replica={replica}, elected={elected}"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// How many samples were refused and, for the sender's log, why.

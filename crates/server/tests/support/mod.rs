@@ -13,14 +13,15 @@ use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use tidewatch_env::Env;
 use tidewatch_env::sim::SimClock;
+use tidewatch_ingest::HaTracker;
 use tidewatch_model::{Batch, Labels, Limits, Matcher, MetricType, Sample};
 use tidewatch_parser::ParserOptions;
 use tidewatch_promql::{Engine, EngineOptions};
 use tidewatch_rules::{AlertState, AlertStatus, AlertingStatus, GroupStatus, Health, RuleStatus};
 use tidewatch_scrape::{DroppedTarget, MetadataEntry, TargetStatus, TargetsSnapshot};
 use tidewatch_server::{
-    AlertmanagersView, App, Backend, BuildInfo, Pending, Phase, Request, RuntimeInfo, ServerOptions, Service,
-    TsdbStatus,
+    AdminError, AlertmanagersView, App, Backend, BuildInfo, Pending, Phase, Request, RuntimeInfo,
+    ServerOptions, Service, TsdbStatus,
 };
 use tidewatch_storage::{
     Append, AppendError, AppendOutcome, Latest, Refusal, Run, RunValues, Scratch, Select, SelectError,
@@ -190,6 +191,9 @@ pub struct FixedBackend {
     pub quit: AtomicBool,
     /// The log failed: nothing becomes durable any more.
     pub broken: AtomicBool,
+    /// What the admin calls asked for.
+    pub admin: Mutex<Vec<String>>,
+    pub elections: AtomicUsize,
 }
 
 impl Backend for FixedBackend {
@@ -209,6 +213,29 @@ impl Backend for FixedBackend {
 
     fn quit(&self) {
         self.quit.store(true, Ordering::Relaxed);
+    }
+
+    fn delete_series(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<(), AdminError> {
+        if self.broken.load(Ordering::Relaxed) {
+            return Err(AdminError::Unavailable("the store is recovering".to_owned()));
+        }
+        let matchers: Vec<String> = matchers.iter().map(ToString::to_string).collect();
+        self.admin.lock().push(format!("delete {} {start_ms} {end_ms}", matchers.join(",")));
+        Ok(())
+    }
+
+    fn clean_tombstones(&self) -> Result<(), AdminError> {
+        self.admin.lock().push("clean".to_owned());
+        Ok(())
+    }
+
+    fn snapshot(&self, skip_head: bool) -> Result<String, AdminError> {
+        self.admin.lock().push(format!("snapshot {skip_head}"));
+        Ok("19700101T010000Z-0123456789abcdef".to_owned())
+    }
+
+    fn replica_elected(&self) {
+        self.elections.fetch_add(1, Ordering::Relaxed);
     }
 
     fn rule_groups(&self) -> Vec<GroupStatus> {
@@ -360,6 +387,7 @@ pub fn options() -> ServerOptions {
         page_title: "Tidewatch".to_owned(),
         enable_lifecycle: false,
         per_step_statistics: true,
+        enable_admin: false,
         query_concurrency: 4,
         write_bytes_in_flight: 64 << 20,
     }
@@ -376,6 +404,15 @@ impl Scene {
     }
 
     pub fn in_env(env: Env, options: ServerOptions, limits: Limits) -> Scene {
+        Scene::with_replicas(env, options, limits, None)
+    }
+
+    pub fn with_replicas(
+        env: Env,
+        options: ServerOptions,
+        limits: Limits,
+        replicas: Option<Arc<Mutex<HaTracker>>>,
+    ) -> Scene {
         let store = Arc::new(MemoryStore::default());
         store.add(&[("__name__", "up"), ("job", "api")], &[(NOW_MS - 60_000, 1.0), (NOW_MS - 1_000, 0.0)]);
         store.add(&[("__name__", "up"), ("job", "node")], &[(NOW_MS - 60_000, 1.0), (NOW_MS - 1_000, 1.0)]);
@@ -389,6 +426,7 @@ impl Scene {
             backend: backend.clone(),
             parser: ParserOptions::stable(),
             limits,
+            replicas,
             options,
         };
         let service = Service::new(app).expect("a valid configuration");

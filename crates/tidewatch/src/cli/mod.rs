@@ -9,6 +9,7 @@ mod query;
 pub mod serve;
 mod targets;
 mod test;
+mod tsdb;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ pub fn main() -> ExitCode {
         Some(Command::Query(arguments)) => query::run(&arguments, &mut out),
         Some(Command::Test(Test::Rules(arguments))) => test::rules(&arguments, &mut console),
         Some(Command::Test(Test::Promql { files })) => test::promql(&files, &mut out),
+        Some(Command::Tsdb(command)) => tsdb::run(&command, &mut out),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
@@ -90,6 +92,9 @@ pub enum Command {
     /// Run tests of rules and queries.
     #[command(subcommand)]
     Test(Test),
+    /// Look at a data directory, and repair it.
+    #[command(subcommand)]
+    Tsdb(tsdb::Tsdb),
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,6 +7,7 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use tidewatch_model::parse_duration_ms;
 
+use crate::config::format_size;
 use crate::logging::LogFormat;
 
 #[derive(Debug, Clone, Args)]
@@ -20,6 +21,9 @@ pub struct ServeArgs {
     /// How long to keep samples.
     #[arg(long = "storage.tsdb.retention.time", value_name = "DURATION", value_parser = duration)]
     pub retention_ms: Option<i64>,
+    /// How many bytes blocks and log may take, beyond which the oldest blocks go: 512MB, 10GB, …
+    #[arg(long = "storage.tsdb.retention.size", value_name = "SIZE", value_parser = size)]
+    pub retention_bytes: Option<u64>,
     /// Address to listen on; may be given several times.
     #[arg(long = "web.listen-address", value_name = "ADDRESS", default_value = "127.0.0.1:9090", value_parser = address)]
     pub listen: Vec<SocketAddr>,
@@ -35,6 +39,9 @@ pub struct ServeArgs {
     /// Allow shutdown and reload by HTTP.
     #[arg(long = "web.enable-lifecycle")]
     pub enable_lifecycle: bool,
+    /// Allow deleting series, cleaning up and snapshots by HTTP.
+    #[arg(long = "web.enable-admin-api")]
+    pub enable_admin: bool,
     /// Regular expression of origins that may read by CORS.
     #[arg(long = "web.cors.origin", value_name = "REGEX", default_value = ".*")]
     pub cors_origin: String,
@@ -69,11 +76,34 @@ pub struct ServeArgs {
     #[arg(long = "log.format", value_name = "FORMAT", default_value = "logfmt")]
     pub log_format: LogFormat,
 
+    #[command(flatten)]
+    pub ha_tracker: HaTrackerArgs,
+
     /// Always on here; taken so that command lines need no change.
     #[arg(long = "web.enable-remote-write-receiver", hide = true)]
     pub remote_write_receiver: bool,
     #[command(flatten)]
     pub no_effect: NoEffect,
+}
+
+/// Flags of the deduplication of replicas, as of Mimir's HA tracker.
+#[derive(Debug, Clone, Args)]
+pub struct HaTrackerArgs {
+    /// Of several replicas that write the same series by remote write, take one and leave the others out.
+    #[arg(long = "ha-tracker.accept-ha-samples")]
+    pub accept_ha_samples: bool,
+    /// Label that names the cluster of replicas.
+    #[arg(long = "ha-tracker.cluster", value_name = "LABEL", default_value = "cluster")]
+    pub cluster: String,
+    /// Label that names the replica; it is taken off.
+    #[arg(long = "ha-tracker.replica", value_name = "LABEL", default_value = "__replica__")]
+    pub replica: String,
+    /// How long the elected replica may be silent until another takes over.
+    #[arg(long = "ha-tracker.failover-timeout", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub failover_timeout_ms: i64,
+    /// Most clusters; samples of more are refused.
+    #[arg(long = "ha-tracker.max-clusters", value_name = "COUNT", default_value_t = 100)]
+    pub max_clusters: usize,
 }
 
 /// Flags of Prometheus that have nothing to act on here. Each that is given is named in a warning.
@@ -83,14 +113,10 @@ pub struct NoEffect {
     wal_compression: bool,
     #[arg(long = "storage.tsdb.no-lockfile", hide = true)]
     no_lockfile: bool,
-    #[arg(long = "storage.tsdb.retention.size", hide = true)]
-    retention_size: Option<String>,
     #[arg(long = "web.console.templates", hide = true)]
     console_templates: Option<String>,
     #[arg(long = "web.console.libraries", hide = true)]
     console_libraries: Option<String>,
-    #[arg(long = "web.enable-admin-api", hide = true)]
-    admin_api: bool,
     #[arg(long = "alertmanager.notification-queue-capacity", hide = true)]
     notification_queue: Option<String>,
     #[arg(long = "web.read-timeout", hide = true)]
@@ -157,10 +183,8 @@ impl NoEffect {
         [
             ("storage.tsdb.wal-compression", self.wal_compression),
             ("storage.tsdb.no-lockfile", self.no_lockfile),
-            ("storage.tsdb.retention.size", self.retention_size.is_some()),
             ("web.console.templates", self.console_templates.is_some()),
             ("web.console.libraries", self.console_libraries.is_some()),
-            ("web.enable-admin-api", self.admin_api),
             ("alertmanager.notification-queue-capacity", self.notification_queue.is_some()),
             ("web.read-timeout", self.read_timeout.is_some()),
             ("rules.alert.for-outage-tolerance", self.for_outage_tolerance.is_some()),
@@ -206,6 +230,10 @@ fn duration(text: &str) -> Result<i64, String> {
     parse_duration_ms(text).map_err(|error| error.message)
 }
 
+fn size(text: &str) -> Result<u64, String> {
+    crate::config::parse_size(text)
+}
+
 /// `host:port` with a literal address; `:9090` is every address, as in Go.
 fn address(text: &str) -> Result<SocketAddr, String> {
     let full = if text.starts_with(':') {
@@ -233,6 +261,11 @@ impl ServeArgs {
         [
             ("config.file", path(&self.config_file)),
             ("enable-feature", self.enable_feature.join(",")),
+            ("ha-tracker.accept-ha-samples", self.ha_tracker.accept_ha_samples.to_string()),
+            ("ha-tracker.cluster", self.ha_tracker.cluster.clone()),
+            ("ha-tracker.failover-timeout", duration(self.ha_tracker.failover_timeout_ms)),
+            ("ha-tracker.max-clusters", self.ha_tracker.max_clusters.to_string()),
+            ("ha-tracker.replica", self.ha_tracker.replica.clone()),
             ("log.format", format!("{:?}", self.log_format).to_lowercase()),
             ("log.level", self.log_level.to_string().to_lowercase()),
             ("query.lookback-delta", duration(self.lookback_ms)),
@@ -241,9 +274,11 @@ impl ServeArgs {
             ("query.timeout", duration(self.query_timeout_ms)),
             ("rules.alert.resend-delay", duration(self.resend_delay_ms)),
             ("storage.tsdb.path", self.storage_path.display().to_string()),
+            ("storage.tsdb.retention.size", format_size(self.retention_bytes.unwrap_or(0))),
             ("storage.tsdb.retention.time", duration(self.retention_ms.unwrap_or(0))),
             ("web.config.file", path(&self.web_config_file)),
             ("web.cors.origin", self.cors_origin.clone()),
+            ("web.enable-admin-api", self.enable_admin.to_string()),
             ("web.enable-lifecycle", self.enable_lifecycle.to_string()),
             ("web.enable-remote-write-receiver", "true".to_owned()),
             ("web.external-url", self.external_url.clone()),

@@ -318,8 +318,14 @@ fn storage(root: &Section<'_>) -> Storage {
     let Some(tsdb) = root.section("storage").and_then(|storage| storage.section("tsdb")) else {
         return Storage::default();
     };
+    let retention = tsdb.section("retention");
     Storage {
-        retention_time_ms: tsdb.section("retention").and_then(|retention| retention.duration_ms("time")),
+        retention_time_ms: retention.as_ref().and_then(|retention| retention.duration_ms("time")),
+        retention_bytes: retention
+            .as_ref()
+            .and_then(|retention| retention.text("size"))
+            .and_then(|size| super::types::parse_size(size).ok()),
+        retention_percent: retention.as_ref().and_then(|retention| retention.number("percentage")),
         out_of_order_window_ms: tsdb.duration_ms("out_of_order_time_window"),
     }
 }
@@ -462,6 +468,15 @@ mod tests {
             (NameValidation::Utf8, NameEscaping::Dots)
         );
         assert_eq!(naming("", ""), (NameValidation::Utf8, NameEscaping::AllowUtf8));
+    }
+
+    #[test]
+    fn retention_is_read() {
+        let text = "storage: {tsdb: {retention: {time: 30d, size: 10GB, percentage: 12.5}}}\n";
+        let config = load_text(text, Path::new("p.yml"), LoadOptions::default()).expect("valid");
+        let Storage { retention_time_ms, retention_bytes, retention_percent, .. } = config.storage;
+        assert_eq!(retention_time_ms, Some(30 * 86_400_000));
+        assert_eq!((retention_bytes, retention_percent), (Some(10 << 30), Some(12.5)));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use tidewatch_scrape::{FileSdConfig, ScrapeConfig, StaticConfig};
 
 pub use http::{load_http_client, secret_files};
 pub use load::{LoadOptions, load, load_text};
+pub use types::{format_size, parse_size};
 
 /// A configuration that was checked.
 #[derive(Debug, Clone)]
@@ -66,10 +67,13 @@ pub struct AlertmanagerConfig {
     pub http: HttpClientConfig,
 }
 
-/// What the file says of storage; flags win over it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What the file says of storage; of retention it wins over flags, as in Prometheus.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Storage {
     pub retention_time_ms: Option<i64>,
+    pub retention_bytes: Option<u64>,
+    /// Share of the disk, in percent.
+    pub retention_percent: Option<f64>,
     pub out_of_order_window_ms: Option<i64>,
 }
 

@@ -22,7 +22,7 @@ fn size(text: &str) -> Result<(), String> {
 }
 
 /// Sizes such as `15MB` and `1KiB`. As in Prometheus every unit counts by 1024.
-pub(super) fn parse_size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     if text == "0" {
         return Ok(0);
     }
@@ -40,6 +40,19 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     };
     let number: f64 = number.parse().map_err(|_| format!("units: invalid {text}"))?;
     Ok((number * 1024f64.powi(power)) as u64)
+}
+
+/// A size as Prometheus prints it: `10GiB`, `1GiB512MiB`, `0B`.
+pub fn format_size(bytes: u64) -> String {
+    let units = ["EiB", "PiB", "TiB", "GiB", "MiB", "KiB", "B"];
+    let mut text = String::new();
+    for (unit, power) in units.iter().zip((0..7).rev()) {
+        let count = (bytes >> (10 * power)) & if power == 6 { u64::MAX } else { 1023 };
+        if count > 0 {
+            text += &format!("{count}{unit}");
+        }
+    }
+    if text.is_empty() { "0B".to_owned() } else { text }
 }
 
 fn url(text: &str) -> Result<(), String> {
@@ -87,6 +100,18 @@ mod tests {
         assert_eq!(parse_size("15MB"), Ok(15 << 20));
         assert_eq!(parse_size("0"), Ok(0));
         assert_eq!(parse_size("100"), Err("units: unknown unit  in 100".to_owned()));
+    }
+
+    #[test]
+    fn sizes_print_in_all_units_that_they_have() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (10 << 30, "10GiB"),
+            ((1 << 30) + (512 << 20) + 7, "1GiB512MiB7B"),
+            (u64::MAX, "15EiB1023PiB1023TiB1023GiB1023MiB1023KiB1023B"),
+        ] {
+            assert_eq!(format_size(bytes), text);
+        }
     }
 
     #[test]

@@ -5,22 +5,25 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use tidewatch_env::Env;
-use tidewatch_model::{Labels, format_duration};
+use tidewatch_model::{Labels, Matcher, format_duration};
 use tidewatch_rules::GroupStatus;
 use tidewatch_scrape::{MetadataEntry, ScrapeConfig, TargetsSnapshot};
-use tidewatch_server::{AlertmanagersView, Backend, BuildInfo, Pending, Phase, RuntimeInfo, TsdbStatus};
-use tidewatch_storage::Ticket;
-use tidewatch_tsdb::{Db, TopEntry};
+use tidewatch_server::{
+    AdminError, AlertmanagersView, Backend, BuildInfo, Pending, Phase, RuntimeInfo, TsdbStatus,
+};
+use tidewatch_storage::{SelectError, Ticket, TimeRange};
+use tidewatch_tsdb::{Db, JobError, Retention, TopEntry};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::alerting::Alerting;
 use super::committer::Committer;
 use super::jobs::JobHealth;
 use super::query_log::QueryLog;
+use super::replicas::Replicas;
 use super::rules::Rules;
 use super::{memory, metrics};
 use crate::cli::serve::ServeArgs;
-use crate::config::Config;
+use crate::config::{Config, format_size};
 
 /// Asks the main loop to read the configuration again; the answer comes back through the sender.
 pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
@@ -46,6 +49,8 @@ pub struct Running {
     /// Rule files that the configuration in force names and that do not exist, one sentence each.
     pub missing_files: ArcSwap<Vec<String>>,
     pub query_log: QueryLog,
+    /// Where replicas are deduplicated.
+    pub replicas: Option<Replicas>,
     /// How the storage's jobs go.
     pub job_health: JobHealth,
     /// What is scraped where no configuration is given.
@@ -104,6 +109,36 @@ impl Backend for Running {
         self.quit.notify_one();
     }
 
+    fn delete_series(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<(), AdminError> {
+        let range = TimeRange { start: start_ms, end: end_ms };
+        let outcome = self.db.delete(matchers, range);
+        let matchers: Vec<String> = matchers.iter().map(ToString::to_string).collect();
+        match &outcome {
+            Ok(()) => tracing::info!(matchers = matchers.join(","), start_ms, end_ms, "series were deleted"),
+            Err(error) => tracing::error!(%error, matchers = matchers.join(","), "series were not deleted"),
+        }
+        outcome.map_err(admin_error)
+    }
+
+    fn clean_tombstones(&self) -> Result<(), AdminError> {
+        self.db.clean_tombstones().map_err(admin_error)
+    }
+
+    fn snapshot(&self, skip_head: bool) -> Result<String, AdminError> {
+        let outcome = self.db.snapshot(skip_head);
+        if let Ok(name) = &outcome {
+            let path = self.arguments.storage_path.join("snapshots").join(name);
+            tracing::info!(path = %path.display(), "a snapshot was made");
+        }
+        outcome.map_err(admin_error)
+    }
+
+    fn replica_elected(&self) {
+        if let Some(replicas) = &self.replicas {
+            replicas.store();
+        }
+    }
+
     fn rule_groups(&self) -> Vec<GroupStatus> {
         self.rules.status()
     }
@@ -149,7 +184,7 @@ impl Backend for Running {
             thread_count: metrics::thread_count(),
             cpu_count: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
             memory_limit_bytes: memory::limit_bytes(),
-            storage_retention: self.retention_ms().map_or_else(|| "0s".to_owned(), format_duration),
+            storage_retention: describe(self.retention()),
         }
     }
 
@@ -201,19 +236,79 @@ impl Backend for Running {
         let jobs = self.job_health.notices();
         let missing = self.missing_files.load();
         let standing = self.notices.iter().chain(missing.iter()).cloned();
-        standing.chain(read_only).chain(jobs).chain(damage).chain(warnings).collect()
+        let replicas = self.replicas.iter().flat_map(Replicas::notices);
+        standing.chain(replicas).chain(read_only).chain(jobs).chain(damage).chain(warnings).collect()
     }
 }
 
 impl Running {
-    /// What the flag or else the configuration says; 15 days where neither does.
-    pub fn retention_ms(&self) -> Option<i64> {
-        retention_ms(&self.arguments, &self.config.load())
+    /// What is kept, by the configuration in force.
+    fn retention(&self) -> Retention {
+        retention(&self.arguments, &self.config.load())
     }
 }
 
-pub fn retention_ms(arguments: &ServeArgs, config: &Config) -> Option<i64> {
+/// What the configuration or else the flags say of retention; 15 days where neither says anything.
+pub fn retention(arguments: &ServeArgs, config: &Config) -> Retention {
     const DEFAULT_MS: i64 = 15 * 86_400_000;
-    let wanted = arguments.retention_ms.or(config.storage.retention_time_ms).unwrap_or(DEFAULT_MS);
-    (wanted > 0).then_some(wanted)
+    let storage = &config.storage;
+    let mut time_ms = storage.retention_time_ms.filter(|time| *time > 0).or(arguments.retention_ms);
+    let size_bytes = storage.retention_bytes.filter(|size| *size > 0).or(arguments.retention_bytes);
+    let size_bytes = size_bytes.filter(|size| *size > 0);
+    let disk_percent = storage.retention_percent.filter(|percent| *percent > 0.0);
+    if size_bytes.is_none() && disk_percent.is_none() {
+        time_ms = time_ms.or(Some(DEFAULT_MS));
+    }
+    Retention { time_ms: time_ms.filter(|time| *time > 0), size_bytes, disk_percent }
+}
+
+/// As Prometheus says it: `15d`, `15d or 10GiB`, `10GiB or 50%`.
+fn describe(retention: Retention) -> String {
+    let time = retention.time_ms.map(format_duration);
+    let size = retention.size_bytes.map(format_size);
+    let percent = retention.disk_percent.map(|percent| format!("{percent}%"));
+    let parts: Vec<String> = [time, size, percent].into_iter().flatten().collect();
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" or ") }
+}
+
+fn admin_error(error: JobError) -> AdminError {
+    let text = error.to_string();
+    match error {
+        JobError::Log(_) | JobError::Read(SelectError::Recovering) | JobError::Stopped => {
+            AdminError::Unavailable(text)
+        }
+        _ => AdminError::Failed(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::{LoadOptions, load_text};
+
+    #[track_caller]
+    fn check(flags: &str, file: &str, expected: &str) {
+        let line = ["tidewatch"].into_iter().chain(flags.split_whitespace());
+        let arguments = crate::cli::Cli::parse_from(line).serve;
+        let text = format!("storage: {{tsdb: {{retention: {{{file}}}}}}}\n");
+        let config = load_text(&text, std::path::Path::new("p.yml"), LoadOptions::default()).expect("valid");
+        assert_eq!(describe(retention(&arguments, &config)), expected, "{flags} {file}");
+    }
+
+    #[test]
+    fn the_file_wins_over_flags_and_time_has_a_default_only_where_nothing_is_said() {
+        check("", "", "15d");
+        check("--storage.tsdb.retention.time=30d", "", "30d");
+        check("--storage.tsdb.retention.size=10GB", "", "10GiB");
+        check(
+            "--storage.tsdb.retention.time=30d --storage.tsdb.retention.size=1GB",
+            "time: 2d",
+            "2d or 1GiB",
+        );
+        check("--storage.tsdb.retention.time=30d", "size: 5MB, percentage: 50", "30d or 5MiB or 50%");
+        check("", "percentage: 12.5", "12.5%");
+        check("--storage.tsdb.retention.time=0s", "", "0s");
+    }
 }

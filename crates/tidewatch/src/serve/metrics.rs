@@ -11,6 +11,7 @@ pub fn render(running: &Running) -> String {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     out.family("tidewatch_build_info", "gauge", "The version that runs.").sample(&version, 1.0);
     store(&mut out, running);
+    replicas(&mut out, running);
     rules(&mut out, running);
     running.alerting.render(&mut out);
     configuration(&mut out, running);
@@ -44,6 +45,19 @@ fn store(out: &mut Exposition, running: &Running) {
     out.single("tidewatch_store_blocks", "gauge", "Blocks on disk.", status.blocks.len() as f64);
     out.single("tidewatch_store_block_bytes", "gauge", "Bytes of blocks on disk.", block_bytes as f64);
     out.single("tidewatch_store_log_bytes", "gauge", "Bytes of the log on disk.", status.wal_bytes as f64);
+    let deleted: u64 = status.blocks.iter().map(|block| block.tombstones).sum();
+    let help = "Series in blocks of which something is deleted, until the block is rewritten.";
+    out.single("tidewatch_store_tombstones", "gauge", help, deleted as f64);
+    if let Some(disk) = status.disk {
+        out.single(
+            "tidewatch_store_disk_free_bytes",
+            "gauge",
+            "Room on the data's disk.",
+            disk.free_bytes as f64,
+        );
+        let help = "Room on the data's disk below which samples are refused.";
+        out.single("tidewatch_store_disk_reserve_bytes", "gauge", help, disk.reserve_bytes as f64);
+    }
     let read_only = f64::from(u8::from(status.read_only.is_some()));
     out.single("tidewatch_store_read_only", "gauge", "Whether writes are refused.", read_only);
     out.single(
@@ -92,6 +106,12 @@ fn store(out: &mut Exposition, running: &Running) {
         ("tidewatch_store_compactions_total", "Blocks merged.", counters.compactions),
         ("tidewatch_store_blocks_retired_total", "Blocks dropped by retention.", counters.blocks_retired),
         (
+            "tidewatch_store_blocks_cleaned_total",
+            "Blocks rewritten without what was deleted.",
+            counters.blocks_cleaned,
+        ),
+        ("tidewatch_store_deletions_total", "Deletions of series.", counters.deletions),
+        (
             "tidewatch_store_samples_set_aside_total",
             "Logged samples whose series is unknown.",
             counters.samples_set_aside,
@@ -99,6 +119,27 @@ fn store(out: &mut Exposition, running: &Running) {
     ];
     for (name, help, count) in simple {
         out.single(name, "counter", help, count as f64);
+    }
+}
+
+fn replicas(out: &mut Exposition, running: &Running) {
+    let Some(replicas) = &running.replicas else { return };
+    let clusters = replicas.tracker().lock().status();
+    let help = "Samples left out because another replica of the cluster is elected.";
+    out.family("tidewatch_ha_tracker_deduplicated_samples_total", "counter", help);
+    for cluster in &clusters {
+        out.sample(&[("cluster", &cluster.cluster)], cluster.deduplicated as f64);
+    }
+    let help = "How often another replica of the cluster took over.";
+    out.family("tidewatch_ha_tracker_elected_replica_changes_total", "counter", help);
+    for cluster in &clusters {
+        out.sample(&[("cluster", &cluster.cluster)], cluster.failovers as f64);
+    }
+    let help = "When the elected replica was heard last.";
+    out.family("tidewatch_ha_tracker_elected_replica_timestamp_seconds", "gauge", help);
+    for cluster in &clusters {
+        let labels = [("cluster", cluster.cluster.as_str()), ("replica", cluster.elected.as_str())];
+        out.sample(&labels, cluster.seen_ms as f64 / 1e3);
     }
 }
 

@@ -17,6 +17,7 @@ mod metrics;
 mod query_log;
 mod records;
 mod reload;
+mod replicas;
 mod rules;
 
 use std::sync::atomic::{AtomicBool, AtomicI64};
@@ -38,10 +39,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::cli::serve::ServeArgs;
 use crate::evaluate::{self, LocalEvaluator};
 use alerting::Alerting;
-use backend::{AtomicPhase, Running, retention_ms};
+use backend::{AtomicPhase, Running, retention};
 use committer::Committer;
 use jobs::JobHealth;
 use query_log::QueryLog;
+use replicas::Replicas;
 use rules::{RuleContext, Rules};
 
 /// How long open work may take at the end.
@@ -108,6 +110,8 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
     ));
     let (reload_sender, mut reload_requests) = mpsc::channel(4);
     let notices = notices(&arguments);
+    let replicas = Replicas::open(&env, &arguments)?;
+    let tracker = replicas.as_ref().map(Replicas::tracker);
     let running = Arc::new(Running {
         env: env.clone(),
         arguments: arguments.clone(),
@@ -126,6 +130,7 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
         notices,
         missing_files: ArcSwap::default(),
         query_log: QueryLog::default(),
+        replicas,
         job_health: JobHealth::default(),
         default_jobs: OnceLock::new(),
     });
@@ -137,6 +142,7 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
         backend: running.clone(),
         parser,
         limits,
+        replicas: tracker,
         options: server_options(&arguments),
     })?;
     for address in sockets.addresses() {
@@ -267,9 +273,12 @@ fn open_store(
     config: &crate::config::Config,
     limits: &Limits,
 ) -> Result<Db> {
+    let kept = retention(arguments, config);
     let options = DbOptions {
         limits: limits.clone(),
-        retention_ms: retention_ms(arguments, config),
+        retention_ms: kept.time_ms,
+        retention_bytes: kept.size_bytes,
+        retention_percent: kept.disk_percent,
         ..DbOptions::new(arguments.storage_path.clone())
     };
     Ok(Db::open(env.clone(), options)?)
@@ -286,6 +295,7 @@ fn server_options(arguments: &ServeArgs) -> ServerOptions {
         page_title: arguments.page_title.clone(),
         enable_lifecycle: arguments.enable_lifecycle,
         per_step_statistics: arguments.enables("promql-per-step-stats"),
+        enable_admin: arguments.enable_admin,
         query_concurrency: arguments.query_concurrency(),
         write_bytes_in_flight: memory::in_flight_bytes(&Limits::default(), memory::limit_bytes()),
     }

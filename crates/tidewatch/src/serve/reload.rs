@@ -17,7 +17,7 @@ use tidewatch_server::Service;
 use tokio::sync::watch;
 
 use super::alerting;
-use super::backend::Running;
+use super::backend::{Running, retention};
 use crate::cli::serve::ServeArgs;
 use crate::config::{self, AlertmanagerConfig, Config};
 use crate::{evaluate, files, host};
@@ -115,6 +115,7 @@ pub async fn apply(
     if running.arguments.config_file.is_none() {
         scrape.extend(default_jobs(running, service, &config));
     }
+    running.db.set_retention(retention(&running.arguments, &config));
     running.query_log.switch(&*running.env.disk, config.global.query_log_file.as_deref())?;
     running.scrape.apply(scrape)?;
 
