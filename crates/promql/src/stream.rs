@@ -115,13 +115,12 @@ impl Stream {
                 if keeps { Ok(stream) } else { stream.strip_window(evaluator) }
             }
             Kind::Negate(inner) => {
-                let stream = Stream::of(evaluator, inner, grid)?.strip(evaluator, Strip::Metadata)?;
-                Ok(stream.map(node, functions::negate()))
+                let stream = Stream::of(evaluator, inner, grid)?;
+                stream.map_and_strip(evaluator, node, functions::negate(), Strip::Metadata)
             }
             Kind::Call { id, args } => match functions::row_map(evaluator, *id, args, grid)? {
                 Some((map, strip)) => {
-                    let stream = Stream::of(evaluator, &args[0], grid)?.strip(evaluator, strip)?;
-                    Ok(stream.map(node, map))
+                    Stream::of(evaluator, &args[0], grid)?.map_and_strip(evaluator, node, map, strip)
                 }
                 None => Stream::evaluated(evaluator, node, grid),
             },
@@ -132,8 +131,7 @@ impl Stream {
                 };
                 let scalar = evaluator.scalar(scalar, grid)?;
                 let (map, strip) = binary::scalar_map(plan, node.pos, scalar);
-                let stream = Stream::of(evaluator, vector, grid)?.strip(evaluator, strip)?;
-                Ok(stream.map(node, map))
+                Stream::of(evaluator, vector, grid)?.map_and_strip(evaluator, node, map, strip)
             }
             _ => Stream::evaluated(evaluator, node, grid),
         }
@@ -226,10 +224,22 @@ impl Stream {
         let fixed = match &self.source {
             Source::Instant(source) => fixes_name(&source.matchers),
             Source::Window(source) => source.fixes_name(),
-            Source::Frame(_) => false,
+            Source::Frame(frame) => frame.names.iter().all(|name| name.labels.metric_name().is_none()),
         };
         let typed = |labels: &Labels| labels.has("__type__") || labels.has("__unit__");
         fixed && !(0..self.len()).any(|row| typed(self.base_labels(row)))
+    }
+
+    /// Maps rows and takes metadata labels off, in this order: what a map leaves nothing of has no
+    /// labels that could be those of another row.
+    fn map_and_strip(
+        self,
+        evaluator: &mut Evaluator<'_>,
+        node: &Node,
+        map: RowMap,
+        strip: Strip,
+    ) -> Result<Stream, QueryError> {
+        self.map(node, map).strip(evaluator, strip)
     }
 
     /// Takes metadata labels off. Where that may make names equal, rows are made now and those
