@@ -151,21 +151,47 @@ fn choose(
             if k == 0 {
                 return;
             }
-            let mut floats: Vec<(usize, f64)> = Vec::new();
+            let mut best: Vec<(usize, f64)> = Vec::new();
             for i in present {
                 match input.row(i).get(step) {
-                    Some(Cell::Float(value)) => floats.push((i, value)),
+                    Some(Cell::Float(value)) => offer(&mut best, op, k, (i, value)),
                     _ => evaluator.notes.histogram_ignored_in_aggregation(op.as_str(), plan.pos),
                 }
             }
             let by_rank = |a: &(usize, f64), b: &(usize, f64)| rank(op, a.1, b.1).then(a.0.cmp(&b.0));
-            if k < floats.len() {
-                floats.select_nth_unstable_by(k, by_rank);
-                floats.truncate(k);
-            }
-            floats.sort_by(by_rank);
-            chosen.extend(floats.into_iter().map(|(i, _)| i));
+            best.sort_by(by_rank);
+            chosen.extend(best.into_iter().map(|(i, _)| i));
         }
+    }
+}
+
+/// Takes an element among the best `k`, a binary heap with the worst on top. Which of equal values
+/// stay depends on how a heap moves them; this moves them as Prometheus' does.
+fn offer(heap: &mut Vec<(usize, f64)>, op: AggregateOp, k: usize, element: (usize, f64)) {
+    let worse = |a: f64, b: f64| a.is_nan() || if op == AggregateOp::Topk { a < b } else { a > b };
+    if heap.len() < k {
+        heap.push(element);
+        let mut at = heap.len() - 1;
+        while at > 0 && worse(heap[at].1, heap[(at - 1) / 2].1) {
+            heap.swap(at, (at - 1) / 2);
+            at = (at - 1) / 2;
+        }
+        return;
+    }
+    if element.1.is_nan() || !worse(heap[0].1, element.1) {
+        return;
+    }
+    heap[0] = element;
+    let mut at = 0;
+    while 2 * at + 1 < heap.len() {
+        let left = 2 * at + 1;
+        let right = left + 1;
+        let child = if right < heap.len() && worse(heap[right].1, heap[left].1) { right } else { left };
+        if !worse(heap[child].1, heap[at].1) {
+            break;
+        }
+        heap.swap(at, child);
+        at = child;
     }
 }
 
