@@ -134,7 +134,10 @@ fn timestamp(evaluator: &mut Evaluator<'_>, arg: &Node, grid: Grid) -> Result<Fr
         _ => arg,
     };
     let frame = match &inner.kind {
-        Kind::Select(_) => Stream::times_of(evaluator, inner, grid)?.collect(evaluator)?,
+        // A smoothed value is one of the time of evaluation.
+        Kind::Select(selector) if selector.modifier != Some(RangeModifier::Smoothed) => {
+            Stream::times_of(evaluator, inner, grid)?.collect(evaluator)?
+        }
         _ => {
             let input = evaluator.rows(arg, grid)?;
             let mut frame = Frame::new(grid.count);
