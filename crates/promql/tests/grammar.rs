@@ -24,9 +24,9 @@ fn store(seed: u64) -> TinyStore {
         let longest = 1 + dice.below(30);
         let mut pieces: Vec<Piece> = Vec::new();
         for sample in samples {
-            match pieces.last_mut() {
-                Some(piece) if piece.times.len() < longest && push(piece, &sample) => {}
-                _ => pieces.push(begin(&sample)),
+            let last = pieces.last_mut().filter(|piece| piece.times.len() < longest);
+            if !last.is_some_and(|piece| push(piece, &sample)) {
+                pieces.push(begin(&sample));
             }
         }
         for piece in pieces.iter_mut().filter(|piece| matches!(piece.values, Values::Floats(_))) {
@@ -51,7 +51,9 @@ fn begin(sample: &LoadedSample) -> Piece {
 fn push(piece: &mut Piece, sample: &LoadedSample) -> bool {
     match (&mut piece.values, &sample.data) {
         (Values::Floats(values), SampleData::Float(value)) => values.push(*value),
-        (Values::Histograms(values), SampleData::Histogram(value)) => values.push(FloatHistogram::clone(value)),
+        (Values::Histograms(values), SampleData::Histogram(value)) => {
+            values.push(FloatHistogram::clone(value))
+        }
         _ => return false,
     }
     piece.times.push(sample.timestamp);
@@ -121,9 +123,9 @@ fn a_made_up_query_is_answered_alike_as_a_range_and_step_by_step() {
             }
             (Err(_), Some(_)) => {}
             // Series of one name at different times are an error of the range alone.
-            (Err(error), None) => assert!(
-                error.to_string().contains("same labelset"), "GRAMMAR_SEED={seed}: {query}: {error}"
-            ),
+            (Err(error), None) => {
+                assert!(error.to_string().contains("same labelset"), "GRAMMAR_SEED={seed}: {query}: {error}")
+            }
             (Ok(_), Some(error)) => panic!("GRAMMAR_SEED={seed}: {query}: an instant is refused: {error}"),
         }
     }

@@ -88,9 +88,8 @@ impl Bench<'_> {
     /// The smallest part of a query on which the two disagree at that time, and how.
     fn smallest(&self, expr: &Expr, when: When, why: String) -> (String, String) {
         for child in expr.children() {
-            let asked = matches!(when, When::At(_)) || child.value_type() != ValueType::Matrix;
-            if asked
-                && child.value_type() != ValueType::String
+            // A matrix is no answer by itself: what is anchored has its edges from its function.
+            if !matches!(child.value_type(), ValueType::String | ValueType::Matrix)
                 && let Verdict::Differs(why) = self.ask(child, when)
             {
                 return self.smallest(child, when, why);
@@ -125,12 +124,25 @@ fn compare(
         match engine.get(key) {
             Some(other) if same(other, value) => {}
             other => {
-                let _ = write!(differences, "\n    {} at {}: oracle {}, engine {}", key.0, key.1, shown(Some(value)), shown(other));
+                let _ = write!(
+                    differences,
+                    "\n    {} at {}: oracle {}, engine {}",
+                    key.0,
+                    key.1,
+                    shown(Some(value)),
+                    shown(other)
+                );
             }
         }
     }
     for (key, value) in engine.iter().filter(|(key, _)| !oracle.contains_key(key)) {
-        let _ = write!(differences, "\n    {} at {}: oracle nothing, engine {}", key.0, key.1, shown(Some(value)));
+        let _ = write!(
+            differences,
+            "\n    {} at {}: oracle nothing, engine {}",
+            key.0,
+            key.1,
+            shown(Some(value))
+        );
     }
     if !differences.is_empty() {
         return Err(differences);
@@ -138,7 +150,9 @@ fn compare(
     if is_sorted(expr) && !same_order(&found.value, &wanted.value) {
         return Err(format!("another order: {:?} and {:?}", found.value, wanted.value));
     }
-    if found.annotations.warnings.is_empty() == wanted.warned {
+    // That a range is not sorted is said of the query, not of its steps.
+    let warned = found.annotations.warnings.iter().any(|text| !text.contains("sort is ineffective"));
+    if warned != wanted.warned {
         return Err(format!("oracle warned: {}, engine {:?}", wanted.warned, found.annotations));
     }
     Ok(true)
@@ -171,7 +185,8 @@ fn same(a: &SampleValue, b: &SampleValue) -> bool {
 /// Equal but for rounding and empty buckets. Hints are for the scripts to check.
 fn same_histogram(a: &FloatHistogram, b: &FloatHistogram) -> bool {
     let numbers = |histogram: &FloatHistogram| {
-        let mut numbers = vec![histogram.count, histogram.sum, histogram.zero_count, histogram.zero_threshold];
+        let mut numbers =
+            vec![histogram.count, histogram.sum, histogram.zero_count, histogram.zero_threshold];
         let buckets = histogram.negative().chain(histogram.positive()).filter(|bucket| bucket.count != 0.0);
         numbers.extend(buckets.flat_map(|bucket| [bucket.lower, bucket.upper, bucket.count]));
         numbers
@@ -329,14 +344,13 @@ fn engine_and_oracle_agree_wherever_the_data_are_cut() {
     for seed in seeds(2) {
         let load = samples(seed, until_ms, false);
         let oracle = oracle(&load);
-        let mut places: Vec<i64> = load.series.iter().flat_map(|s| s.samples.iter().map(|s| s.timestamp)).collect();
+        let mut places: Vec<i64> =
+            load.series.iter().flat_map(|s| s.samples.iter().map(|s| s.timestamp)).collect();
         places.sort_unstable();
         places.dedup();
         let mut dice = Dice::new(seed);
-        let asked: Vec<(String, Vec<When>)> = queries(seed, 12, false)
-            .into_iter()
-            .map(|query| (query, times(&mut dice, until_ms)))
-            .collect();
+        let asked: Vec<(String, Vec<When>)> =
+            queries(seed, 12, false).into_iter().map(|query| (query, times(&mut dice, until_ms))).collect();
         for place in places {
             let mut store = DbStore::on_disk();
             store.load(&load).expect("samples ascend");

@@ -25,20 +25,78 @@ pub struct QueryMaker {
 }
 
 const OVER_TIME: [&str; 33] = [
-    "rate", "increase", "delta", "rate", "increase", "irate", "idelta", "resets", "changes",
-    "sum_over_time", "avg_over_time", "min_over_time", "max_over_time", "count_over_time",
-    "last_over_time", "first_over_time", "present_over_time", "absent_over_time",
-    "stddev_over_time", "stdvar_over_time", "mad_over_time", "deriv", "ts_of_first_over_time",
-    "ts_of_last_over_time", "ts_of_max_over_time", "ts_of_min_over_time", "quantile_over_time(0.3, ",
-    "quantile_over_time(1.5, ", "quantile_over_time(0.99, ", "predict_linear(, 60", "predict_linear(, -30",
-    "double_exponential_smoothing(, 0.3, 0.6", "double_exponential_smoothing(, 0.9, 0.1",
+    "rate",
+    "increase",
+    "delta",
+    "rate",
+    "increase",
+    "irate",
+    "idelta",
+    "resets",
+    "changes",
+    "sum_over_time",
+    "avg_over_time",
+    "min_over_time",
+    "max_over_time",
+    "count_over_time",
+    "last_over_time",
+    "first_over_time",
+    "present_over_time",
+    "absent_over_time",
+    "stddev_over_time",
+    "stdvar_over_time",
+    "mad_over_time",
+    "deriv",
+    "ts_of_first_over_time",
+    "ts_of_last_over_time",
+    "ts_of_max_over_time",
+    "ts_of_min_over_time",
+    "quantile_over_time(0.3, ",
+    "quantile_over_time(1.5, ",
+    "quantile_over_time(0.99, ",
+    "predict_linear(, 60",
+    "predict_linear(, -30",
+    "double_exponential_smoothing(, 0.3, 0.6",
+    "double_exponential_smoothing(, 0.9, 0.1",
 ];
 
 const PLAIN: [&str; 36] = [
-    "abs", "ceil", "floor", "exp", "ln", "log2", "log10", "sqrt", "sgn", "round", "sin", "cos", "tan",
-    "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "deg", "rad",
-    "histogram_count", "histogram_sum", "histogram_avg", "absent", "timestamp", "-", "-", "+", "sort",
-    "sort_desc", "histogram_count", "histogram_sum",
+    "abs",
+    "ceil",
+    "floor",
+    "exp",
+    "ln",
+    "log2",
+    "log10",
+    "sqrt",
+    "sgn",
+    "round",
+    "sin",
+    "cos",
+    "tan",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "asinh",
+    "acosh",
+    "atanh",
+    "deg",
+    "rad",
+    "histogram_count",
+    "histogram_sum",
+    "histogram_avg",
+    "absent",
+    "timestamp",
+    "-",
+    "-",
+    "+",
+    "sort",
+    "sort_desc",
+    "histogram_count",
+    "histogram_sum",
 ];
 
 const DATES: [&str; 8] =
@@ -69,7 +127,9 @@ impl QueryMaker {
             7 => format!("scalar({})", self.selector("")),
             8 => self.dice.pick(&["NaN", "Inf", "-Inf", "0", "-1"]).to_owned(),
             9 => "(1 - 0.7)".to_owned(),
-            10 if self.scope.range_calls => self.dice.pick(&["start()", "end()", "step()", "range()"]).to_owned(),
+            10 if self.scope.range_calls => {
+                self.dice.pick(&["start()", "end()", "step()", "range()"]).to_owned()
+            }
             11 => format!("({} {} {})", self.scalar(), self.operator(), self.scalar()),
             12 => format!("{}({}, {})", self.dice.pick(&["min_of", "max_of"]), self.scalar(), self.scalar()),
             _ => format!("0.{}", self.dice.below(100)),
@@ -82,17 +142,51 @@ impl QueryMaker {
     }
 
     fn metric(&mut self) -> &'static str {
-        let floats = ["m", "m", "m", "c_total", "c_total", "odd", "one", "b_bucket", "none", "{i=\"1\",__name__=~\"m|c_total\"}",
-            "m{i!=\"0\"}", "m{g=\"x\"}", "c_total{i=~\"[12]\"}", "m{p=\"\"}", "{__name__=~\"m|one\"}", "b_bucket{i=\"0\"}"];
+        let floats = [
+            "m",
+            "m",
+            "m",
+            "c_total",
+            "c_total",
+            "odd",
+            "one",
+            "b_bucket",
+            "none",
+            "{i=\"1\",__name__=~\"m|c_total\"}",
+            "m{i!=\"0\"}",
+            "m{g=\"x\"}",
+            "c_total{i=~\"[12]\"}",
+            "m{p=\"\"}",
+            "{__name__=~\"m|one\"}",
+            "b_bucket{i=\"0\"}",
+        ];
         if self.scope.histograms && self.dice.one_in(3) {
-            return self.dice.pick(&["h", "h", "n", "mixed", "h{i=\"1\"}", "{__name__=~\"h|m\"}", "{__name__=~\"h|n\",i=\"0\"}"]);
+            return self.dice.pick(&[
+                "h",
+                "h",
+                "n",
+                "mixed",
+                "h{i=\"1\"}",
+                "{__name__=~\"h|m\"}",
+                "{__name__=~\"h|n\",i=\"0\"}",
+            ]);
         }
         self.dice.pick(&floats)
     }
 
     /// Floats only, of one metric.
     fn float_metric(&mut self) -> &'static str {
-        self.dice.pick(&["m", "m", "c_total", "c_total", "odd", "one", "none", "m{g=\"x\"}", "c_total{i=~\"[12]\"}"])
+        self.dice.pick(&[
+            "m",
+            "m",
+            "c_total",
+            "c_total",
+            "odd",
+            "one",
+            "none",
+            "m{g=\"x\"}",
+            "c_total{i=~\"[12]\"}",
+        ])
     }
 
     fn shift(&mut self) -> &'static str {
@@ -101,7 +195,12 @@ impl QueryMaker {
             1 => " offset -45s",
             2 => " @ 300",
             3 => " @ 700.5 offset 1m",
-            4 if self.scope.range_calls => self.dice.pick(&[" @ start()", " @ end() offset 1m", " offset step()", " offset -min_of(range(), 90s)"]),
+            4 if self.scope.range_calls => self.dice.pick(&[
+                " @ start()",
+                " @ end() offset 1m",
+                " offset step()",
+                " offset -min_of(range(), 90s)",
+            ]),
             _ => "",
         }
     }
@@ -159,7 +258,13 @@ impl QueryMaker {
     /// What has an order and digits that all evaluators share.
     fn simple(&mut self) -> String {
         let over_time = [
-            "sum_over_time", "max_over_time", "min_over_time", "last_over_time", "count_over_time", "changes", "resets",
+            "sum_over_time",
+            "max_over_time",
+            "min_over_time",
+            "last_over_time",
+            "count_over_time",
+            "changes",
+            "resets",
         ];
         match self.dice.below(3) {
             0 => {
@@ -171,7 +276,15 @@ impl QueryMaker {
     }
 
     fn grouping(&mut self) -> &'static str {
-        self.dice.pick(&["", "by (g)", "without (i)", "by (i, g)", "without (g, le)", "by (__name__)", "by (none)"])
+        self.dice.pick(&[
+            "",
+            "by (g)",
+            "without (i)",
+            "by (i, g)",
+            "without (g, le)",
+            "by (__name__)",
+            "by (none)",
+        ])
     }
 
     fn vector(&mut self, depth: usize) -> String {
@@ -191,7 +304,15 @@ impl QueryMaker {
             9 => format!("({} {} {})", self.vector(below), self.element_operator(), self.scalar()),
             10 => format!("({} {} {})", self.scalar(), self.element_operator(), self.vector(below)),
             11..=12 => {
-                let op = self.dice.pick(&["and", "or", "unless", "and on (i)", "or on (g)", "unless ignoring (g)", "or ignoring (p)"]);
+                let op = self.dice.pick(&[
+                    "and",
+                    "or",
+                    "unless",
+                    "and on (i)",
+                    "or on (g)",
+                    "unless ignoring (g)",
+                    "or ignoring (p)",
+                ]);
                 format!("({} {op} {})", self.vector(below), self.vector(below))
             }
             13..=16 => self.aggregated(below),
@@ -204,7 +325,12 @@ impl QueryMaker {
                 let ratio = self.dice.pick(&["0.5", "-0.3", "1", "-1", "0", "2"]);
                 format!("limit_ratio {} ({ratio}, {})", self.grouping(), self.simple())
             }
-            19 => format!("count_values {} (\"{}\", {})", self.grouping(), self.dice.pick(&["v", "g"]), self.selector("")),
+            19 => format!(
+                "count_values {} (\"{}\", {})",
+                self.grouping(),
+                self.dice.pick(&["v", "g"]),
+                self.selector("")
+            ),
             20 => self.of_histogram(),
             21 => match self.dice.below(4) {
                 0 => format!("clamp({}, {}, {})", self.vector(below), self.scalar(), self.scalar()),
@@ -228,14 +354,27 @@ impl QueryMaker {
         if self.scope.everything && self.dice.one_in(8) {
             return self.dice.pick(&["</", ">/"]);
         }
-        self.dice.pick(&["+", "-", "*", "/", "%", "^", "==", "!=", ">", "<", "<=", ">=", "> bool", "!= bool", "atan2"])
+        self.dice.pick(&[
+            "+", "-", "*", "/", "%", "^", "==", "!=", ">", "<", "<=", ">=", "> bool", "!= bool", "atan2",
+        ])
     }
 
     fn joined(&mut self, depth: usize) -> String {
         let matching = self.dice.pick(&[
-            "", "", "on (i)", "ignoring (g)", "on (g) group_left ()", "on (i) group_right ()", "on (i, g) group_left (p)",
-            "ignoring (p) group_right (g)", "on (i) group_left (none)", "on (i) fill (1)", "fill_left (0)",
-            "on (i, g) fill_right (7)", "on (i, g) group_left () fill (2)", "on ()",
+            "",
+            "",
+            "on (i)",
+            "ignoring (g)",
+            "on (g) group_left ()",
+            "on (i) group_right ()",
+            "on (i, g) group_left (p)",
+            "ignoring (p) group_right (g)",
+            "on (i) group_left (none)",
+            "on (i) fill (1)",
+            "fill_left (0)",
+            "on (i, g) fill_right (7)",
+            "on (i, g) group_left () fill (2)",
+            "on ()",
         ]);
         let operator = self.element_operator();
         format!("({} {operator} {matching} {})", self.vector(depth), self.vector(depth))
@@ -243,7 +382,18 @@ impl QueryMaker {
 
     fn aggregated(&mut self, depth: usize) -> String {
         let op = self.dice.pick(&[
-            "sum", "sum", "avg", "avg", "min", "max", "count", "group", "stddev", "stdvar", "quantile(0.3, ", "quantile(2, ",
+            "sum",
+            "sum",
+            "avg",
+            "avg",
+            "min",
+            "max",
+            "count",
+            "group",
+            "stddev",
+            "stdvar",
+            "quantile(0.3, ",
+            "quantile(2, ",
         ]);
         let (grouping, vector) = (self.grouping(), self.vector(depth));
         match op.strip_suffix(", ") {

@@ -79,7 +79,8 @@ fn values(dice: &mut Dice, name: &str, count: usize) -> Vec<f64> {
             }
             match name {
                 "c_total" => {
-                    counter = if dice.one_in(20) { dice.below(5) as f64 } else { counter + dice.below(30) as f64 };
+                    counter =
+                        if dice.one_in(20) { dice.below(5) as f64 } else { counter + dice.below(30) as f64 };
                     counter
                 }
                 "odd" if dice.one_in(4) => {
@@ -112,7 +113,8 @@ fn buckets(dice: &mut Dice, i: usize, until_ms: i64, load: &mut Load) {
         }
     }
     for (bound, column) in bounds.iter().zip(columns) {
-        let pairs = [("__name__", "b_bucket"), ("i", &i.to_string()), ("g", ["x", "y"][i % 2]), ("le", bound)];
+        let pairs =
+            [("__name__", "b_bucket"), ("i", &i.to_string()), ("g", ["x", "y"][i % 2]), ("le", bound)];
         load.series.push(series(Labels::from_pairs(pairs), times.clone(), column));
     }
 }
@@ -131,7 +133,8 @@ fn native(dice: &mut Dice, name: &str, count: usize) -> Vec<SampleData> {
             }
             counts.iter_mut().for_each(|count| *count += dice.below(5) as f64);
             let hint = if gauge { CounterResetHint::Gauge } else { CounterResetHint::Unknown };
-            let histogram = if name == "n" { custom(counts, hint) } else { exponential(counts, schema, hint) };
+            let histogram =
+                if name == "n" { custom(counts, hint) } else { exponential(counts, schema, hint) };
             SampleData::Histogram(Arc::new(histogram))
         })
         .collect()

@@ -94,7 +94,9 @@ fn name_value(element: &mut Element, label: &str) {
 fn fold(query: &Query<'_>, op: AggregateOp, number: f64, members: &[Element]) -> Option<SampleValue> {
     let floats: Vec<f64> = members.iter().filter_map(|member| float(&member.value)).collect();
     match op {
-        AggregateOp::Count | AggregateOp::CountValues => return Some(SampleValue::Float(members.len() as f64)),
+        AggregateOp::Count | AggregateOp::CountValues => {
+            return Some(SampleValue::Float(members.len() as f64));
+        }
         AggregateOp::Group => return Some(SampleValue::Float(1.0)),
         AggregateOp::Sum | AggregateOp::Avg if floats.len() < members.len() => {
             return fold_histograms(query, op, members, !floats.is_empty());
@@ -120,9 +122,12 @@ fn fold(query: &Query<'_>, op: AggregateOp, number: f64, members: &[Element]) ->
 
 /// The value that beats all others; a NaN is beaten by any.
 pub(super) fn extreme(values: &[f64], beats: fn(f64, f64) -> bool) -> f64 {
-    values.iter().copied().fold(f64::NAN, |best, value| {
-        if beats(value, best) || best.is_nan() { value } else { best }
-    })
+    values.iter().copied().fold(
+        f64::NAN,
+        |best, value| {
+            if beats(value, best) || best.is_nan() { value } else { best }
+        },
+    )
 }
 
 fn fold_histograms(
@@ -234,7 +239,10 @@ fn xxhash64(bytes: &[u8]) -> u64 {
             }
             rest = &rest[32..];
         }
-        hash = [1, 7, 12, 18].iter().zip(lanes).fold(0u64, |sum, (by, lane)| sum.wrapping_add(lane.rotate_left(*by)));
+        hash = [1, 7, 12, 18]
+            .iter()
+            .zip(lanes)
+            .fold(0u64, |sum, (by, lane)| sum.wrapping_add(lane.rotate_left(*by)));
         for lane in lanes {
             hash = (hash ^ round(0, lane)).wrapping_mul(P[0]).wrapping_add(P[3]);
         }

@@ -8,7 +8,12 @@ use tidewatch_parser::{BinaryExpr, BinaryOp, Cardinality, VectorMatching};
 use super::eval::Query;
 use super::{Answer, Element, distinct};
 
-pub(super) fn combine(query: &Query<'_>, expr: &BinaryExpr, lhs: Answer, rhs: Answer) -> Result<Answer, String> {
+pub(super) fn combine(
+    query: &Query<'_>,
+    expr: &BinaryExpr,
+    lhs: Answer,
+    rhs: Answer,
+) -> Result<Answer, String> {
     match (lhs, rhs) {
         (Answer::Scalar(a), Answer::Scalar(b)) => Ok(Answer::Scalar(match expr.op.is_comparison() {
             true => f64::from(compare(expr.op, a, b)),
@@ -176,7 +181,8 @@ fn vectors(
         true => (matching.fill.rhs, matching.fill.lhs),
         false => (matching.fill.lhs, matching.fill.rhs),
     };
-    if many.is_empty() && fill_many.is_none() || ones.is_empty() && fill_one.is_none() {
+    let fills = fill_many.is_some() || fill_one.is_some();
+    if many.is_empty() && ones.is_empty() || (many.is_empty() || ones.is_empty()) && !fills {
         return Ok(Vec::new());
     }
     for (i, one) in ones.iter().enumerate() {
@@ -217,18 +223,24 @@ fn meet(
     for (many, one, key) in pairs {
         let swapped = matching.cardinality == Cardinality::OneToMany;
         let (a, b) = if swapped { (&one.value, &many.value) } else { (&many.value, &one.value) };
-        let (value, keeps_name) = match values(query, expr.op, a, b) {
-            Outcome::Value(value) => (value, false),
-            Outcome::Compared(holds, _) if expr.return_bool => (SampleValue::Float(f64::from(holds)), false),
-            Outcome::Compared(true, value) => (value, true),
-            Outcome::Compared(false, _) | Outcome::Incompatible => continue,
-        };
+        let keeps_name = expr.op.is_comparison() && !expr.return_bool;
         let labels = result_labels(&many.labels, &one.labels, matching, keeps_name);
         let one_to_one = matching.cardinality == Cardinality::OneToOne;
+        let outcome = values(query, expr.op, a, b);
+        if !one_to_one && matches!(outcome, Outcome::Incompatible) {
+            continue;
+        }
+        // A pair counts though a comparison will not let it pass.
         if taken.iter().any(|(k, l)| *k == key && (one_to_one || *l == labels)) {
             return Err("multiple matches for labels".to_owned());
         }
         taken.push((key, labels.clone()));
+        let value = match outcome {
+            Outcome::Value(value) => value,
+            Outcome::Compared(holds, _) if expr.return_bool => SampleValue::Float(f64::from(holds)),
+            Outcome::Compared(true, value) => value,
+            Outcome::Compared(false, _) | Outcome::Incompatible => continue,
+        };
         result.push(Element { labels, value });
     }
     Ok(result)

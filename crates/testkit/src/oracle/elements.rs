@@ -35,7 +35,9 @@ pub(super) fn timestamp(query: &Query<'_>, arg: &Expr, at: At) -> Result<Answer,
             let newest = query.newest(selector, at)?;
             distinct(newest.into_iter().map(|(time, element)| at_time(element, time)).collect())
         }
-        other => distinct(query.vector(other, at)?.into_iter().map(|element| at_time(element, at.0)).collect()),
+        other => {
+            distinct(query.vector(other, at)?.into_iter().map(|element| at_time(element, at.0)).collect())
+        }
     }
 }
 

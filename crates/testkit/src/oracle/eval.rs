@@ -8,7 +8,9 @@ use tidewatch_model::{Labels, Matcher, SampleValue, is_stale};
 use tidewatch_parser as ast;
 use tidewatch_parser::{Call, Duration, DurationExpr, DurationOp, Expr, FunctionId, RangeModifier, UnaryOp};
 
-use super::{Answer, Element, Oracle, Window, aggregate, binary, distinct, elements, histogram, labels, windows};
+use super::{
+    Answer, Element, Oracle, Window, aggregate, binary, distinct, elements, histogram, labels, windows,
+};
 
 /// The time of an evaluation, in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +116,10 @@ impl<'a> Query<'a> {
         Ok(base - self.milliseconds(offset, false)?)
     }
 
-    fn matching(&self, matchers: &[Matcher]) -> impl Iterator<Item = (&'a Labels, &'a BTreeMap<i64, SampleValue>)> {
+    fn matching(
+        &self,
+        matchers: &[Matcher],
+    ) -> impl Iterator<Item = (&'a Labels, &'a BTreeMap<i64, SampleValue>)> {
         let matches = move |labels: &Labels| {
             matchers.iter().all(|matcher| matcher.matches(labels.get(matcher.name()).unwrap_or_default()))
         };
@@ -239,8 +244,12 @@ impl<'a> Query<'a> {
             F::Step => Ok(Answer::Scalar(self.step as f64 / 1000.0)),
             F::Range => Ok(Answer::Scalar((self.end - self.start) as f64 / 1000.0)),
             F::Pi => Ok(Answer::Scalar(std::f64::consts::PI)),
-            F::MinOf => Ok(Answer::Scalar(elements::go_min(self.scalar(&args[0], at)?, self.scalar(&args[1], at)?))),
-            F::MaxOf => Ok(Answer::Scalar(elements::go_max(self.scalar(&args[0], at)?, self.scalar(&args[1], at)?))),
+            F::MinOf => {
+                Ok(Answer::Scalar(elements::go_min(self.scalar(&args[0], at)?, self.scalar(&args[1], at)?)))
+            }
+            F::MaxOf => {
+                Ok(Answer::Scalar(elements::go_max(self.scalar(&args[0], at)?, self.scalar(&args[1], at)?)))
+            }
             F::ScalarOf => Ok(Answer::Scalar(elements::only_float(&self.vector(&args[0], at)?))),
             F::VectorOf => {
                 let value = SampleValue::Float(self.scalar(&args[0], at)?);

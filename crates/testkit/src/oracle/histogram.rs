@@ -26,7 +26,12 @@ pub(super) fn quantile(query: &Query<'_>, q: f64, vector: Vec<Element>) -> Resul
 }
 
 /// `histogram_fraction`, of classic histograms.
-pub(super) fn fraction(query: &Query<'_>, lower: f64, upper: f64, vector: Vec<Element>) -> Result<Answer, String> {
+pub(super) fn fraction(
+    query: &Query<'_>,
+    lower: f64,
+    upper: f64,
+    vector: Vec<Element>,
+) -> Result<Answer, String> {
     of_each(query, vector, |found| match found {
         Found::Classic(buckets) => classic_fraction(lower, upper, buckets),
         Found::Native(_) => unreachable!("the oracle leaves fractions of native histograms out"),
@@ -133,7 +138,8 @@ fn classic_fraction(lower: f64, upper: f64, buckets: Vec<(f64, f64)>) -> f64 {
     }
     // How many observations lie below a value.
     let below = |value: f64| {
-        let (mut start, mut rank) = (f64::NEG_INFINITY, 0.0);
+        // The first bucket begins at zero where it ends above.
+        let (mut start, mut rank) = (if buckets[0].0 > 0.0 { 0.0 } else { f64::NEG_INFINITY }, 0.0);
         for (end, count) in &buckets {
             if start >= value {
                 return rank;

@@ -307,16 +307,14 @@ fn extended(floats: &[(i64, f64)], bounds: Bounds, counter: bool) -> Option<f64>
     let left = match floats[first] {
         (time, value) if smoothed && time < start => {
             let (next_time, next) = floats[first + 1];
-            let value = if counter && next < value { 0.0 } else { value };
-            value + (next - value) * (start - time) as f64 / (next_time - time) as f64
+            line((time, value), (next_time, next), start, counter)
         }
         (_, value) => value,
     };
     let right = match floats[last] {
         (time, value) if smoothed && last > 0 && time > end => {
             let (previous_time, previous) = floats[last - 1];
-            let value = if counter && value < previous { value + previous } else { value };
-            previous + (value - previous) * (end - previous_time) as f64 / (time - previous_time) as f64
+            line((previous_time, previous), (time, value), end, counter)
         }
         (_, value) => value,
     };
@@ -340,6 +338,12 @@ fn extended(floats: &[(i64, f64)], bounds: Bounds, counter: bool) -> Option<f64>
     Some(increase)
 }
 
+/// The value at a time on the line between two samples. A counter that went down grew from zero.
+fn line((t0, before): (i64, f64), (t1, after): (i64, f64), time: i64, counter: bool) -> f64 {
+    let base = if counter && after < before { 0.0 } else { before };
+    base + (after - base) * (time - t0) as f64 / (t1 - t0) as f64
+}
+
 /// The increase of a histogram between the first and the last sample.
 fn histogram_increase(
     query: &Query<'_>,
@@ -349,7 +353,7 @@ fn histogram_increase(
     let all: Vec<&FloatHistogram> = histograms.iter().map(|(_, histogram)| &**histogram).collect();
     let last = all[all.len() - 1];
     let gauge = |histogram: &&FloatHistogram| histogram.hint == CounterResetHint::Gauge;
-    if counter && all.iter().any(|histogram| gauge(histogram)) {
+    if counter && all.iter().any(gauge) {
         query.warn();
     }
     // A first sample that is followed by a reset does not matter, nor does its layout.
