@@ -43,7 +43,7 @@ impl Engine {
         at: i64,
         context: &QueryContext,
     ) -> Result<Answer, QueryError> {
-        self.evaluate(store, expr, Grid::single(at), 0, context)
+        self.evaluate(store, expr, Grid::single(at), 0, at, context)
     }
 
     /// Evaluates `expr` at `start`, `start + step`, … up to and including `end`.
@@ -71,7 +71,7 @@ impl Engine {
                     .to_owned(),
             ));
         }
-        self.evaluate(store, expr, Grid::new(start, end, step), step, context)
+        self.evaluate(store, expr, Grid::new(start, end, step), step, end, context)
     }
 
     fn evaluate(
@@ -80,9 +80,10 @@ impl Engine {
         expr: &Expr,
         grid: Grid,
         step: i64,
+        end: i64,
         context: &QueryContext,
     ) -> Result<Answer, QueryError> {
-        let plan = plan::build(expr, grid, step, &self.options, context.query.as_deref())?;
+        let plan = plan::build(expr, grid, step, end, &self.options, context.query.as_deref())?;
         let guard = Guard::new(Arc::clone(&self.env.clock), context.clone(), self.options.samples_max);
         // Rows are as long as the grid: refused before the first is made.
         let _room = guard.charge(grid.count as u64 * step_bytes(&*self.env.parallel), 0)?;

@@ -25,10 +25,6 @@ impl Grid {
         self.start.saturating_add(self.step.saturating_mul(step as i64))
     }
 
-    pub(crate) fn end(&self) -> i64 {
-        self.time(self.count.saturating_sub(1))
-    }
-
     pub(crate) fn times(self) -> impl ExactSizeIterator<Item = i64> {
         (0..self.count).map(move |step| self.time(step))
     }

@@ -15,17 +15,19 @@ use crate::context::{EngineOptions, QueryError};
 use crate::functions::{self, is_valid_label};
 use crate::grid::Grid;
 
-/// Plans `expr` for a query over `grid`; `step` is that of the query, 0 for an instant one.
+/// Plans `expr` for a query over `grid`; `step` is that of the query, 0 for an instant one, and `end`
+/// its end, which may lie behind its last step.
 pub(crate) fn build(
     expr: &Expr,
     grid: Grid,
     step: i64,
+    end: i64,
     options: &EngineOptions,
     query: Option<&str>,
 ) -> Result<Plan, QueryError> {
     let nodes = Cell::new(0);
-    let span = QuerySpan { step, range: grid.end().saturating_sub(grid.start) };
-    let builder = Builder { grid, span, options, query, nodes: &nodes, counts: false, buckets: false };
+    let span = QuerySpan { step, range: end.saturating_sub(grid.start) };
+    let builder = Builder { grid, end, span, options, query, nodes: &nodes, counts: false, buckets: false };
     let (node, part) = builder.node(expr)?;
     let root = builder.wrap(node, part);
     Ok(Plan { root, nodes: nodes.get() as usize })
@@ -45,6 +47,7 @@ const LITERAL: Part = Part { invariant: true, wrap: false };
 #[derive(Clone, Copy)]
 struct Builder<'a> {
     grid: Grid,
+    end: i64,
     span: QuerySpan,
     options: &'a EngineOptions,
     query: Option<&'a str>,
@@ -114,7 +117,7 @@ impl Builder<'_> {
         let at = at.map(|at| match at {
             At::Timestamp(time) => time,
             At::Start => self.grid.start,
-            At::End => self.grid.end(),
+            At::End => self.end,
         });
         Ok(Shift { at, offset: signed(offset, self.span)? })
     }
@@ -218,7 +221,7 @@ impl Builder<'_> {
         let seconds = |ms: i64| ms as f64 / 1000.0;
         match call.function.id {
             FunctionId::Start => return Ok((Kind::Number(seconds(self.grid.start)), LITERAL)),
-            FunctionId::End => return Ok((Kind::Number(seconds(self.grid.end())), LITERAL)),
+            FunctionId::End => return Ok((Kind::Number(seconds(self.end)), LITERAL)),
             FunctionId::Step => return Ok((Kind::Number(seconds(self.span.step)), LITERAL)),
             FunctionId::Range => return Ok((Kind::Number(seconds(self.span.range)), LITERAL)),
             FunctionId::Pi => return Ok((Kind::Number(std::f64::consts::PI), LITERAL)),
