@@ -8,7 +8,7 @@ use tidewatch_parser::{Expr, ValueType};
 use tidewatch_storage::Select;
 
 use crate::context::{Answer, EngineOptions, Held, QueryContext, QueryError, QueryStatistics};
-use crate::eval::{Evaluator, Output, Tally, without_metadata};
+use crate::eval::{Common, Evaluator, Output, Tally, without_metadata};
 use crate::explain;
 use crate::frame::{Frame, same_labels_error};
 use crate::grid::Grid;
@@ -96,6 +96,7 @@ impl Engine {
             notes: Notes::default(),
             tally: Tally::sized(grid.count, context.per_step_statistics),
             selections: Vec::new(),
+            common: plan.uses.iter().map(|uses| Common { uses: *uses, kept: None }).collect(),
             scalars: Vec::new(),
             profile: context.explain.then(|| Profile::new(Arc::clone(&self.env.clock), plan.nodes)),
         };

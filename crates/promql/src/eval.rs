@@ -18,7 +18,7 @@ use crate::functions;
 use crate::grid::Grid;
 use crate::guard::{Charge, Guard};
 use crate::notes::Notes;
-use crate::plan::{Kind, Node, NodeId};
+use crate::plan::{CommonId, Kind, Node, NodeId};
 use crate::profile::Profile;
 use crate::stream::{Stream, Strip};
 
@@ -83,6 +83,8 @@ pub(crate) struct Evaluator<'a> {
     pub guard: Guard,
     pub notes: Notes,
     pub tally: Tally,
+    /// Common parts of the plan, by their numbers.
+    pub common: Vec<Common>,
     /// Selections so far: equal selectors are resolved once.
     pub selections: Vec<Resolved>,
     /// The budget's part of scalars: kept to the end, as maps of streams hold on to them.
@@ -98,6 +100,20 @@ pub(crate) struct Resolved {
     _charges: Vec<Charge>,
 }
 
+/// A part that stands in the query more than once.
+pub(crate) struct Common {
+    pub uses: u32,
+    pub kept: Option<Kept>,
+}
+
+/// What a common part gave on one grid.
+pub(crate) struct Kept {
+    grid: Grid,
+    frame: Frame,
+    /// Samples looked at, which count for each use as in Prometheus.
+    tally: Tally,
+}
+
 impl Evaluator<'_> {
     /// Recursion is bounded: the parser limits the depth of a tree.
     pub(crate) fn eval(&mut self, node: &Node, grid: Grid) -> Result<Output, QueryError> {
@@ -105,12 +121,47 @@ impl Evaluator<'_> {
         if grid.count == 0 {
             return Ok(Output::Rows(Frame::new(0)));
         }
-        let output = self.profiled(node.id, |evaluator| evaluator.eval_kind(node, grid))?;
+        let output = self.profiled(node.id, |evaluator| match node.common {
+            Some(id) if evaluator.common[id.0 as usize].uses > 1 => evaluator.eval_common(node, id, grid),
+            _ => evaluator.eval_kind(node, grid),
+        })?;
         if let Output::Scalar(values) = &output {
             self.scalars.push(self.guard.charge(values.len() as u64 * 8, 0)?);
         }
         if let Some(profile) = &mut self.profile {
             profile.gave(node.id, &output);
+        }
+        Ok(output)
+    }
+
+    /// Evaluates a part that stands in the query more than once, or repeats what it gave. One that
+    /// has something to say is evaluated each time: notes tell where they belong.
+    fn eval_common(&mut self, node: &Node, id: CommonId, grid: Grid) -> Result<Output, QueryError> {
+        let steps = self.tally.per_step.len();
+        if let Some(kept) = &self.common[id.0 as usize].kept
+            && kept.grid == grid
+            && kept.tally.per_step.len() == steps
+        {
+            self.tally.merge(&kept.tally);
+            let frame = kept.frame.copy(&self.guard)?;
+            if let Some(profile) = &mut self.profile {
+                profile.cost(node.id).repeated = true;
+            }
+            return Ok(Output::Rows(frame));
+        }
+        let notes = std::mem::take(&mut self.notes);
+        let tally = std::mem::replace(&mut self.tally, Tally::sized(steps, steps > 0));
+        let output = self.eval_kind(node, grid)?;
+        let silent = self.notes.is_empty();
+        let own_notes = std::mem::replace(&mut self.notes, notes);
+        let own_tally = std::mem::replace(&mut self.tally, tally);
+        self.notes.merge(own_notes);
+        self.tally.merge(&own_tally);
+        if let Output::Rows(frame) = &output
+            && silent
+        {
+            let kept = Kept { grid, frame: frame.copy(&self.guard)?, tally: own_tally };
+            self.common[id.0 as usize].kept = Some(kept);
         }
         Ok(output)
     }

@@ -18,6 +18,8 @@ pub struct PlanNode {
     pub subject: Option<String>,
     /// Whether it is evaluated once and its value holds at every step.
     pub once: bool,
+    /// Whether an equal part was evaluated before and gave its rows; nothing below it was done.
+    pub repeated: bool,
     /// Series that the selector resolved to.
     pub series: u64,
     pub samples_read: u64,
@@ -61,6 +63,7 @@ pub(crate) fn explain(node: &Node, costs: &[Cost]) -> PlanNode {
         operation,
         subject,
         once: false,
+        repeated: cost.repeated,
         series: cost.series,
         samples_read: cost.samples_read,
         bytes_read: cost.bytes_read,

@@ -131,6 +131,15 @@ impl Frame {
         Ok(picked)
     }
 
+    /// The same rows once more, and charged once more.
+    pub(crate) fn copy(&self, guard: &Guard) -> Result<Frame, QueryError> {
+        let mut copy = Frame::new(self.steps);
+        for (name, row) in self.rows() {
+            copy.push(name.clone(), row, guard)?;
+        }
+        Ok(copy)
+    }
+
     /// Repeats the single step of each row `steps` times.
     pub(crate) fn broadcast(&self, steps: usize, guard: &Guard) -> Result<Frame, QueryError> {
         let mut wide = Frame::new(steps);

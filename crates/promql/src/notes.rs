@@ -67,6 +67,10 @@ impl Operation {
 }
 
 impl Notes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.notes.is_empty()
+    }
+
     pub(crate) fn merge(&mut self, other: Notes) {
         for (words, note) in other.notes {
             self.insert(words, note);

@@ -32,6 +32,8 @@ pub(crate) struct Cost {
     pub points: u64,
     /// What its rows take where they are kept.
     pub bytes_held: u64,
+    /// Its rows are those of an equal part.
+    pub repeated: bool,
 }
 
 pub(crate) struct Profile {

@@ -11,7 +11,11 @@ use common::{TinyStore, env, parse};
 /// One line a node: what it does, and what has gone through it.
 fn write(node: &PlanNode, depth: usize, out: &mut String) {
     let subject = node.subject.as_ref().map_or_else(String::new, |subject| format!(" {subject}"));
-    let once = if node.once { " once" } else { "" };
+    let once = match (node.once, node.repeated) {
+        (_, true) => " repeated",
+        (true, _) => " once",
+        _ => "",
+    };
     let _ = write!(out, "{:1$}{operation}{subject}{once}:", "", depth * 2, operation = node.operation);
     if node.series > 0 {
         let _ = write!(out, " {} series,", node.series);
@@ -83,6 +87,45 @@ or: 2 rows, 6 points
     "": 0 rows, 0 points
     "": 0 rows, 0 points"#,
     );
+}
+
+// Nodes below a part that was evaluated before have done nothing. What they looked at counts for
+// each use all the same, as in Prometheus.
+#[test]
+fn an_equal_part_is_evaluated_once() {
+    check(
+        "sum by (g) (m) / on (g) (count(rate(m[1m])) by (g) + on (g) sum(m) by (g))",
+        "\
+/ on (g): 4 rows, 12 points
+  sum by (g): 4 rows, 12 points
+    select m: 100 series, 100 rows, 300 points
+  + on (g): 4 rows, 12 points
+    count by (g): 4 rows, 12 points
+      rate[1m] m: 100 series, 100 rows, 300 points
+    sum by (g) repeated: 4 rows, 12 points
+      select m: 0 rows, 0 points",
+    );
+    let store = TinyStore::counters(10, 40, 10);
+    let engine = Engine::new(env(1), EngineOptions::default());
+    let context = QueryContext { per_step_statistics: true, ..QueryContext::unbounded() };
+    let looked_at = |query: &str| {
+        let answer = engine.range(&store, &parse(query), 60_000, 180_000, 60_000, &context).expect(query);
+        answer.statistics.samples_per_step
+    };
+    let (twice, once) = (looked_at("sum(m) - sum(m)"), looked_at("sum(m)"));
+    assert_eq!(twice, once.into_iter().map(|(time, count)| (time, 2 * count)).collect::<Vec<_>>());
+}
+
+// The second would be silent if it were not evaluated: its own place is part of what it says.
+#[test]
+fn an_equal_part_that_has_something_to_say_says_it_at_each_place() {
+    let store = TinyStore::counters(2, 40, 10);
+    let engine = Engine::new(env(1), EngineOptions::default());
+    let query = "sum(rate(m[1m])) + sum(rate(m[1m]))";
+    let context = QueryContext { query: Some(query.into()), ..QueryContext::unbounded() };
+    let answer = engine.instant(&store, &parse(query), 120_000, &context).expect(query);
+    let infos = &answer.annotations.infos;
+    assert!(infos.iter().any(|info| info.contains("(1:29)")), "{infos:?}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use tidewatch_parser::{
     VectorSelector,
 };
 
+use super::common::CommonParts;
 use super::durations::{QuerySpan, positive, signed};
 use super::{Aggregate, Binary, Kind, Matrix, MatrixSource, Node, NodeId, Plan, Selector, Shift, Window};
 use crate::binary::scalar_op;
@@ -25,12 +26,22 @@ pub(crate) fn build(
     options: &EngineOptions,
     query: Option<&str>,
 ) -> Result<Plan, QueryError> {
-    let nodes = Cell::new(0);
+    let (nodes, common) = (Cell::new(0), CommonParts::default());
     let span = QuerySpan { step, range: end.saturating_sub(grid.start) };
-    let builder = Builder { grid, end, span, options, query, nodes: &nodes, counts: false, buckets: false };
+    let builder = Builder {
+        grid,
+        end,
+        span,
+        options,
+        query,
+        nodes: &nodes,
+        common: &common,
+        counts: false,
+        buckets: false,
+    };
     let (node, part) = builder.node(expr)?;
     let root = builder.wrap(node, part);
-    Ok(Plan { root, nodes: nodes.get() as usize })
+    Ok(Plan { root, nodes: nodes.get() as usize, uses: common.into_uses() })
 }
 
 /// Whether a part of the tree is the same at every step, and worth evaluating once.
@@ -53,6 +64,7 @@ struct Builder<'a> {
     query: Option<&'a str>,
     /// How many nodes there are so far.
     nodes: &'a Cell<u32>,
+    common: &'a CommonParts,
     /// Below a function that asks of histograms their count or sum alone …
     counts: bool,
     /// … and below something that needs their buckets, which then stay.
@@ -71,7 +83,7 @@ impl Builder<'_> {
             return node;
         }
         let (id, pos, value_type) = (self.next_id(), node.pos, node.value_type);
-        Node { id, pos, value_type, kind: Kind::Invariant(Box::new(node)) }
+        Node { id, pos, value_type, kind: Kind::Invariant(Box::new(node)), common: None }
     }
 
     /// Recursion is bounded: the parser limits the depth of a tree.
@@ -101,7 +113,9 @@ impl Builder<'_> {
             Expr::Aggregate(aggregate) => self.aggregate(aggregate)?,
             Expr::Call(call) => self.call(call)?,
         };
-        Ok((Node { id: self.next_id(), kind, pos: expr.pos(), value_type: expr.value_type() }, part))
+        let common = self.common.number(expr, [self.counts, self.buckets]);
+        let (id, pos, value_type) = (self.next_id(), expr.pos(), expr.value_type());
+        Ok((Node { id, kind, pos, value_type, common }, part))
     }
 
     fn selector(&self, selector: &VectorSelector, shift: Shift) -> Selector {

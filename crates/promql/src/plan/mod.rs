@@ -8,6 +8,7 @@
 //! whose value is the same at every step are marked, so that they are evaluated once.
 
 mod build;
+mod common;
 mod durations;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tidewatch_parser::{
 };
 
 pub(crate) use build::build;
+pub(crate) use common::CommonId;
 
 /// The tree of a query.
 #[derive(Debug, Clone)]
@@ -25,6 +27,8 @@ pub(crate) struct Plan {
     pub root: Node,
     /// How many nodes there are: their ids are below.
     pub nodes: usize,
+    /// How often each common part stands in the query.
+    pub uses: Vec<u32>,
 }
 
 /// A node's number within its plan.
@@ -39,6 +43,8 @@ pub(crate) struct Node {
     /// Where it stands in the query, for annotations.
     pub pos: PosRange,
     pub value_type: ValueType,
+    /// The same for all nodes that mean the same, where their rows are collected anyway.
+    pub common: Option<CommonId>,
 }
 
 #[derive(Debug, Clone)]

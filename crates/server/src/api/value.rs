@@ -229,6 +229,7 @@ pub(super) fn write_plan(json: &mut Json<'_>, node: &PlanNode) {
             json.key("subject").string(subject);
         }
         json.key("once").bool(node.once);
+        json.key("repeated").bool(node.repeated);
         json.key("busySeconds").number(node.busy_ns as f64 / 1e9);
         for (name, count) in [
             ("series", node.series),

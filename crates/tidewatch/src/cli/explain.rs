@@ -55,7 +55,11 @@ fn render(data: &Value) -> String {
 fn collect(node: &Value, lead: &str, below: &str, rows: &mut Vec<[String; 8]>) {
     let operation = node["operation"].as_str().unwrap_or("");
     let subject = node["subject"].as_str().map_or_else(String::new, |subject| format!(" {subject}"));
-    let once = if node["once"] == true { " (once)" } else { "" };
+    let once = match (&node["once"], &node["repeated"]) {
+        (_, repeated) if *repeated == true => " (as above)",
+        (once, _) if *once == true => " (once)",
+        _ => "",
+    };
     rows.push([
         span(node["busySeconds"].as_f64().unwrap_or(0.0)),
         count(&node["series"]),
