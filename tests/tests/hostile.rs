@@ -322,7 +322,7 @@ impl Stage {
                             _ => attack.check(&answer),
                         })?;
                     }
-                    Ok(())
+                    Ok::<(), anyhow::Error>(())
                 })
             })
             .collect();
