@@ -23,10 +23,11 @@ pub(super) fn eval(
     params: Vec<f64>,
 ) -> Result<Frame, QueryError> {
     let grid = stream.grid;
+    // The input first: what is wrong with it is said though nothing of it is picked.
+    let input = stream.collect(evaluator)?;
     if let Some(frame) = check_params(evaluator, plan, &params, grid.count)? {
         return Ok(frame);
     }
-    let input = stream.collect(evaluator)?;
     let stream = Stream::of_frame(input, grid);
     let groups = Groups::new(evaluator, plan, &stream)?;
     let input = stream.collect(evaluator)?;

@@ -116,7 +116,9 @@ pub(super) fn floats(call: &WindowCall, series: &Series<'_>, places: &mut Places
         let mut growth = last - first;
         if counter && samples.resets_between(low, high) != 0 {
             let window = &values[low..=high];
-            growth += window.windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[0]).sum::<f64>();
+            // One after the other: where values are so large that sums round, the order counts.
+            let before = window.windows(2).filter(|pair| pair[1] < pair[0]).map(|pair| pair[0]);
+            growth = before.fold(growth, |growth, value| growth + value);
         }
         let mut factor = window.factor;
         // A counter is never negative: it began where its line meets zero at the latest.

@@ -324,7 +324,7 @@ fn storage(root: &Section<'_>) -> Storage {
         retention_bytes: retention
             .as_ref()
             .and_then(|retention| retention.text("size"))
-            .and_then(|size| super::types::parse_size(size).ok()),
+            .and_then(|size| types::parse_size(size).ok()),
         retention_percent: retention.as_ref().and_then(|retention| retention.number("percentage")),
         out_of_order_window_ms: tsdb.duration_ms("out_of_order_time_window"),
     }
