@@ -372,7 +372,9 @@ impl Stage {
     /// A query ends when its client goes.
     fn clients_that_go(&mut self) -> Result<()> {
         // Little memory, and work for longer than a query may take.
-        let query = encode(r#"sum(quantile_over_time(0.9, {id=~"00[0-9]{5}-.+"}[5m]))"#);
+        let part = |function: &str| format!(r#"sum({function}{{id=~"00[0-2][0-9]{{4}}-.+"}}[5m]))"#);
+        let parts = ["quantile_over_time(0.9, ", "stddev_over_time(", "deriv(", "quantile_over_time(0.1, "];
+        let query = encode(&parts.map(part).join(" + "));
         let end = self.now / 1000;
         let path = format!("query_range?query={query}&start={}&end={end}&step=1", end - 10_999);
         // Whoever waits is told after all the time that a query may take: it does take long.

@@ -58,7 +58,7 @@ impl Params {
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .is_some_and(|value| media_type(value).eq_ignore_ascii_case("application/x-www-form-urlencoded"));
-        if *method == Method::POST && is_form {
+        if matches!(*method, Method::POST | Method::PUT) && is_form {
             let form = read_all(body, FORM_BYTES_MAX).await?;
             params.parse(&form)?;
         }

@@ -189,7 +189,7 @@ impl Service {
     /// Memory for a form, as sent and as decoded: each connection may send one.
     fn form(&self, parts: &Parts, body: &RequestBody) -> Result<Option<Lease>, ApiError> {
         let bytes = body.size_hint().upper().unwrap_or(u64::MAX).min(FORM_BYTES_MAX as u64);
-        if parts.method != Method::POST || bytes == 0 {
+        if !matches!(parts.method, Method::POST | Method::PUT) || bytes == 0 {
             return Ok(None);
         }
         let lease = self.queries.memory.take(2 * bytes);

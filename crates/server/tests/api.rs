@@ -68,13 +68,13 @@ fn statistics_by_step_want_their_feature() {
 
 #[test]
 fn what_needs_more_memory_than_there_is_gets_refused() {
-    let small = Limits { query_memory_bytes: 100, ..Limits::default() };
+    let small = Limits { query_memory_bytes: 80, ..Limits::default() };
     let scene = Scene::with(options(), small);
     let refused = |path: &str, words: &str| {
         let answer = scene.ask(&format!("GET {path}"));
         assert!(answer.starts_with("422 ") && answer.contains(words), "{path}: {answer}");
     };
-    refused("/api/v1/query?query=up", "query needs more than 100 bytes of memory");
+    refused("/api/v1/query?query=up", "query needs more than 80 bytes of memory");
     refused("/api/v1/series?match[]=up&match[]=up&match[]=up&match[]=up", "narrow match[]");
     refused("/api/v1/label/__name__/values", "narrow match[]");
     let metrics = scene.ask("GET /metrics");
