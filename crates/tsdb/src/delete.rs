@@ -54,7 +54,7 @@ pub(crate) struct Deletion<'a> {
     ids: Reader<'a>,
 }
 
-fn write_frame(shard: usize, range: TimeRange, ids: &[SeriesId], out: &mut Vec<u8>) {
+pub(crate) fn write_frame(shard: usize, range: TimeRange, ids: &[SeriesId], out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(&[FrameKind::Delete as u8, 0, shard as u8]);
     out.extend_from_slice(&range.start.to_le_bytes());

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tidewatch_env::sim::Simulation;
-use tidewatch_env::{Clock, Env, Open};
+use tidewatch_env::{Clock, Env, Open, create_dir_durably};
 use tidewatch_model::{Batch, Labels, Matcher, RawLabels, STALE_NAN, Sample};
 use tidewatch_storage::{Append, TimeRange};
 use tidewatch_tsdb::{Db, DbOptions, Job, offline};
@@ -107,8 +107,10 @@ fn load(simulation: &Simulation, from: &Path, to: &Path) -> u64 {
         }
         let content = fs::read(entry.path()).expect("readable");
         bytes += content.len() as u64;
-        disk.open(&target, Open::Create).and_then(|file| file.append(&content)).expect("memory");
+        let file = disk.open(&target, Open::Create).expect("memory");
+        file.append(&content).and_then(|()| file.sync()).expect("memory");
     }
+    create_dir_durably(&**disk, to).and_then(|()| disk.sync_dir(to)).expect("memory");
     bytes
 }
 

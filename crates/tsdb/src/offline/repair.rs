@@ -16,12 +16,16 @@ use tidewatch_env::Env;
 use tidewatch_storage::{Scratch, TimeRange};
 
 use super::{Finding, Verified, block_ids, open_block, verify};
-use crate::block::{Block, BlockError, Cursor, Damage, Writer, WriterOptions, block_path, tombstones_path};
+use crate::block::{
+    Block, BlockError, BlockId, Cursor, Damage, Writer, WriterOptions, block_path, tombstones_path,
+};
 use crate::compact::write_run;
 use crate::db::Db;
+use crate::delete::write_frame;
 use crate::directory::Directory;
+use crate::head::append::FrameLog;
 use crate::intervals::Intervals;
-use crate::jobs::JobError;
+use crate::jobs::{Job, JobError};
 use crate::options::DbOptions;
 
 /// What was done.
@@ -61,7 +65,7 @@ pub fn repair(env: &Env, root: &Path) -> Result<Repaired, JobError> {
 fn repair_block(
     env: &Env,
     directory: &Directory,
-    id: crate::block::BlockId,
+    id: BlockId,
     repaired: &mut Repaired,
 ) -> Result<(), JobError> {
     let dir = directory.blocks();
@@ -149,8 +153,14 @@ fn repair_head(env: &Env, root: &Path, repaired: &mut Repaired) -> Result<(), Jo
     }
     let db = Db::open(env.clone(), DbOptions { retention_ms: None, ..DbOptions::new(root) })?;
     db.recover()?;
+    let files = db.files.as_ref().ok_or(JobError::InMemory)?;
+    // The newest segment of the log stays in any case: a deletion of nothing begins one, so that all
+    // others may go when the images are there.
+    let mut frame = Vec::new();
+    write_frame(0, TimeRange { start: 0, end: 0 }, &[], &mut frame);
+    files.log.append(&frame)?;
     db.commit()?;
-    db.run(crate::jobs::Job::Image)?;
+    db.run(Job::Image)?;
     repaired.head = true;
     Ok(())
 }

@@ -1,5 +1,8 @@
 //! A ledger of what was sent to a database and what it acknowledged.
 
+// Each test binary uses its part.
+#![allow(dead_code)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidewatch_model::{Batch, Labels, Matcher, RawLabels, Sample};
