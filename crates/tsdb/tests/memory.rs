@@ -55,14 +55,18 @@ fn a_selection_asks_for_its_memory_as_it_grows() {
     });
     assert_eq!(selection.expect("there is room").len(), 5_000);
     assert!((5_000 * 150..5_000 * 500).contains(&asked), "{asked} bytes for 5,000 series");
-    let (mut left, mut times) = (asked / 2, 0);
-    let refused = db.select_within(&up, ALL, &mut |bytes| {
-        times += 1;
-        left = left.saturating_sub(bytes);
-        left > 0
-    });
-    assert!(matches!(refused, Err(SelectError::NoRoom)));
-    assert!(times > 3, "it asks in parts, {times} times so far");
+    // One that is resolved anew asks in parts, one that is known at once.
+    let same = [Matcher::new(MatchOp::Regex, "__name__", "up").expect("compiles")];
+    for (matchers, new) in [(&same, true), (&up, false)] {
+        let (mut left, mut times) = (asked / 2, 0);
+        let refused = db.select_within(matchers, ALL, &mut |bytes| {
+            times += 1;
+            left = left.saturating_sub(bytes);
+            left > 0
+        });
+        assert!(matches!(refused, Err(SelectError::NoRoom)));
+        assert_eq!(times > 3, new, "{times} times so far");
+    }
 }
 
 #[test]
