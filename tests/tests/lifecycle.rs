@@ -46,10 +46,13 @@ fn write(port: u16, labels: &[(&str, &str)], timestamp: i64) -> Result<u16> {
     Ok(http::request(port, "POST", "/api/v1/write", &[], &body)?.status)
 }
 
-/// The values of a label on series with any sample.
+/// The values of a label on series with any sample, once the store is complete.
 fn values(port: u16, selector: &str, label: &str) -> Result<Vec<String>> {
-    let answer =
-        http::get(port, &format!("/api/v1/series?match[]={}&start=0", http::encode(selector)))?.json()?;
+    let path = format!("/api/v1/series?match[]={}&start=0", http::encode(selector));
+    let answer = wait_for("the store is complete", Duration::from_secs(20), || {
+        http::get(port, &path).ok().filter(|answer| answer.status != 503)
+    })?;
+    let answer = answer.json()?;
     let series = answer["data"].as_array().context("a list")?;
     let mut values: Vec<String> =
         series.iter().map(|labels| labels[label].as_str().unwrap_or("").to_owned()).collect();
