@@ -216,9 +216,9 @@ fn a_client_that_sends_all_of_a_refused_body_still_reads_why() {
         stream.write_all(b"0\r\n\r\n").expect("the server reads");
     };
     let declared = |stream: &mut TcpStream| stream.write_all(&vec![b'x'; size]).expect("the server reads");
-    let ways: [(String, &dyn Fn(&mut TcpStream)); 2] =
-        [(format!("Content-Length: {size}"), &declared), ("Transfer-Encoding: chunked".to_owned(), &chunked)];
-    for (framing, send) in ways {
+    let declared_framing = format!("Content-Length: {size}");
+    let ways: [&dyn Fn(&mut TcpStream); 2] = [&declared, &chunked];
+    for (framing, send) in [declared_framing.as_str(), "Transfer-Encoding: chunked"].into_iter().zip(ways) {
         for (path, kind) in [
             ("/api/v1/write", "application/x-protobuf\r\nContent-Encoding: snappy"),
             ("/api/v1/query", "application/x-www-form-urlencoded"),

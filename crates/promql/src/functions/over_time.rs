@@ -123,8 +123,7 @@ fn place(sorted: &[f64], value: f64) -> usize {
     if sorted.len() > FEW || value.is_nan() {
         return sorted.partition_point(|other| nan_first(other, &value).is_lt());
     }
-    // Not `other < value`: NaN comes first.
-    sorted.iter().map(|other| usize::from(!(*other >= value))).sum()
+    sorted.iter().map(|other| usize::from((*other < value) | other.is_nan())).sum()
 }
 
 /// Goes on from the mean of `seen` values.
