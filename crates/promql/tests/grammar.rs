@@ -32,7 +32,7 @@ fn store(seed: u64) -> TinyStore {
         for piece in pieces.iter_mut().filter(|piece| matches!(piece.values, Values::Floats(_))) {
             // Runs with the same times have the same clock.
             let bytes = piece.times.iter().fold(0u64, |hash, time| hash.wrapping_mul(31) ^ *time as u64);
-            piece.clock = (seed % 2 == 0).then_some(bytes);
+            piece.clock = seed.is_multiple_of(2).then_some(bytes);
         }
         (labels, pieces)
     };
