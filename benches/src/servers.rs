@@ -75,6 +75,8 @@ impl Server {
                 format!("-httpListenAddr={address}"),
                 "-retentionPeriod=100y".to_owned(),
                 "-search.maxUniqueTimeseries=2000000".to_owned(),
+                // It closes connections after two minutes, in the middle of whatever they send.
+                "-http.connTimeout=1h".to_owned(),
             ],
         };
         let process = Process::start(program, &arguments, &folder.join("log"))?;

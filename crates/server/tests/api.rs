@@ -79,7 +79,7 @@ fn what_needs_more_memory_than_there_is_gets_refused() {
     refused("/api/v1/label/__name__/values", "narrow match[]");
     let metrics = scene.ask("GET /metrics");
     assert!(metrics.contains("tidewatch_http_refused_total{limit=\"query_memory_bytes\"} 1"), "{metrics}");
-    let none = Limits { queries_memory_bytes: 80, ..Limits::default() };
+    let none = Limits { queries_memory_bytes: 10, ..Limits::default() };
     let scene = Scene::with(options(), none);
     for path in ["/api/v1/query?query=up", "/api/v1/label/job/values", "/federate?match[]=up"] {
         let answer = scene.ask(&format!("GET {path}"));
