@@ -8,7 +8,7 @@
 //! A column is a tag byte and a payload; several codecs compete and the smallest wins. Most
 //! values came from decimal text, so the common codec divides integer mantissas by one power
 //! of ten and packs the differences of the mantissas in groups of 64 ([`values`], [`ints`],
-//! [`group`]). How many samples a column has, and its checksum, stand with whoever stores it.
+//! [`group`]). Histograms are columns of sums, counts and buckets ([`histograms`]). How many samples a column has, and its checksum, stand with whoever stores it.
 //!
 //! Invariants: every `f64` survives with all its bits, NaN payloads included; no column is
 //! longer than raw by more than its tag; equal input gives equal bytes; no input makes a
@@ -20,6 +20,7 @@
 
 mod decimal;
 mod group;
+mod histograms;
 mod ints;
 mod near;
 mod times;
@@ -28,6 +29,10 @@ mod values;
 mod varint;
 mod xor;
 
+pub use histograms::{
+    BUCKETS_MAX, CELLS_MAX, HistogramEncoder, decode_float_histograms, decode_histograms, fits, kind_of,
+    stretch_len,
+};
 pub use times::{decode_times, encode_times};
 pub use values::{Encoder, ValueCodec, decode_values, decode_values_range, encode_values, value_codec};
 
@@ -36,9 +41,6 @@ pub use values::{Encoder, ValueCodec, decode_values, decode_values_range, encode
 pub const COUNT_MAX: usize = 1 << 13;
 
 /// What the samples of a stored run are. Written as one byte by the formats that hold columns.
-///
-/// Only floats are stored so far. The others have their number so that a reader of today names
-/// what it meets instead of calling it damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum SampleKind {
@@ -47,6 +49,14 @@ pub enum SampleKind {
     Histogram = 1,
     /// Native histograms with float counts.
     FloatHistogram = 2,
+}
+
+impl SampleKind {
+    pub fn of(byte: u8) -> Option<SampleKind> {
+        [SampleKind::Float, SampleKind::Histogram, SampleKind::FloatHistogram]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
+    }
 }
 
 /// Why a column could not be decoded. The bytes are not what an encoder wrote: quarantine them.

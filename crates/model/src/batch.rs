@@ -1,7 +1,7 @@
 //! What one request or scrape brings, on its way into the store.
 
-use crate::Sample;
-use crate::histogram::Histogram;
+use crate::histogram::NativeHistogram;
+use crate::{Labels, Sample};
 use std::ops::Range;
 
 /// A batch: columns of series and of their samples, borrowed from the request's body.
@@ -12,9 +12,41 @@ use std::ops::Range;
 pub struct Batch<'a> {
     pub series: Vec<BatchSeries<'a>>,
     pub samples: Vec<Sample>,
-    /// Native histograms, with their timestamps.
-    pub histograms: Vec<(i64, Histogram)>,
+    /// When the counter of each sample started; 0 where that is not known. Empty where that is
+    /// so of all.
+    pub starts: Vec<i64>,
+    pub histograms: Vec<BatchHistogram>,
     pub metadata: Vec<Metadata<'a>>,
+    pub exemplars: Vec<BatchExemplar<'a>>,
+}
+
+/// A native histogram of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchHistogram {
+    pub timestamp: i64,
+    /// When its counter started; 0 where that is not known.
+    pub start: i64,
+    pub value: NativeHistogram,
+}
+
+/// An observation behind a sample: what a trace's id hangs on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchExemplar<'a> {
+    /// The series that it is of, which need not be among [`Batch::series`].
+    pub series: RawLabels<'a>,
+    /// Labels of its own, such as the trace's id.
+    pub labels: RawLabels<'a>,
+    pub value: f64,
+    pub timestamp: i64,
+}
+
+/// An exemplar as it is stored and shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exemplar {
+    /// Labels of its own, such as the trace's id.
+    pub labels: Labels,
+    pub value: f64,
+    pub timestamp: i64,
 }
 
 /// One series of a batch.
@@ -40,6 +72,29 @@ impl<'a> Batch<'a> {
         self.series.push(BatchSeries { labels, samples: start..end, histograms: 0..0 });
     }
 
+    /// Appends a series with native histograms.
+    pub fn push_histograms(&mut self, labels: RawLabels<'a>, histograms: &[BatchHistogram]) {
+        let (at, start) = (self.samples.len() as u32, self.histograms.len() as u32);
+        self.histograms.extend_from_slice(histograms);
+        let end = self.histograms.len() as u32;
+        self.series.push(BatchSeries { labels, samples: at..at, histograms: start..end });
+    }
+
+    /// When the counter of a sample started, by the sample's place in [`Batch::samples`].
+    #[inline]
+    pub fn start_of(&self, sample: usize) -> i64 {
+        self.starts.get(sample).copied().unwrap_or(0)
+    }
+
+    /// Says of the series that was pushed last when the counters of its samples started.
+    pub fn set_starts(&mut self, starts: &[i64]) {
+        if starts.is_empty() {
+            return;
+        }
+        self.starts.resize(self.samples.len() - starts.len(), 0);
+        self.starts.extend_from_slice(starts);
+    }
+
     /// Empties the batch and keeps its memory, for a body of another lifetime.
     pub fn recycle<'b>(mut self) -> Batch<'b> {
         self.clear();
@@ -47,16 +102,20 @@ impl<'a> Batch<'a> {
         Batch {
             series: self.series.into_iter().map(|_| unreachable!("cleared above")).collect(),
             samples: self.samples,
+            starts: self.starts,
             histograms: self.histograms,
             metadata: self.metadata.into_iter().map(|_| unreachable!("cleared above")).collect(),
+            exemplars: self.exemplars.into_iter().map(|_| unreachable!("cleared above")).collect(),
         }
     }
 
     pub fn clear(&mut self) {
         self.series.clear();
         self.samples.clear();
+        self.starts.clear();
         self.histograms.clear();
         self.metadata.clear();
+        self.exemplars.clear();
     }
 }
 
@@ -213,7 +272,6 @@ impl MetricType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Labels;
 
     #[test]
     fn both_spellings_of_a_set_walk_alike() {

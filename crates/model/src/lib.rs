@@ -28,10 +28,12 @@ mod sample;
 mod value;
 
 pub use annotations::Annotations;
-pub use batch::{Batch, BatchSeries, Metadata, MetricType, RawLabels};
+pub use batch::{
+    Batch, BatchExemplar, BatchHistogram, BatchSeries, Exemplar, Metadata, MetricType, RawLabels,
+};
 pub use duration::{DurationError, format_duration, parse_duration_ms, parse_signed_duration_ms};
 pub use float::{format_float, format_general, push_float};
-pub use histogram::FloatHistogram;
+pub use histogram::{FloatHistogram, NativeHistogram};
 pub use labels::{Labels, LabelsBuilder, is_valid_label_name, is_valid_legacy_name};
 pub use limits::Limits;
 pub use matcher::{MatchOp, Matcher, MatcherError};

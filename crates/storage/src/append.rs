@@ -49,8 +49,8 @@ pub enum Refusal {
     TooFarInFuture,
     /// The series has another value at that time.
     Conflict,
-    /// A kind of sample that this store does not take yet.
-    Unsupported,
+    /// A native histogram that contradicts itself, or has more buckets than is allowed.
+    InvalidHistogram,
 }
 
 /// Why a whole batch was not taken.

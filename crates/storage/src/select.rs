@@ -122,6 +122,14 @@ pub enum Latest {
     Histogram { timestamp: i64, value: Box<FloatHistogram> },
 }
 
+impl Latest {
+    pub fn timestamp(&self) -> i64 {
+        match self {
+            Latest::Float { timestamp, .. } | Latest::Histogram { timestamp, .. } => *timestamp,
+        }
+    }
+}
+
 /// Memory that a worker lends to scans, so that they allocate nothing in the steady state.
 #[derive(Debug, Default)]
 pub struct Scratch {

@@ -204,16 +204,20 @@ impl Append for MemoryStore {
                 true
             });
             let range = |range: &Range<u32>| range.start as usize..range.end as usize;
-            let floats = batch.samples[range(&series.samples)]
-                .iter()
-                .map(|sample| (sample.timestamp, SampleData::Float(sample.value)));
+            let floats = range(&series.samples).map(|at| {
+                let sample = batch.samples[at];
+                (sample.timestamp, batch.start_of(at), SampleData::Float(sample.value))
+            });
             let histograms = batch.histograms[range(&series.histograms)]
                 .iter()
-                .map(|(timestamp, h)| (*timestamp, SampleData::Histogram(Arc::new(h.to_float()))));
+                .map(|h| (h.timestamp, h.start, SampleData::Histogram(Arc::new(h.value.to_float()))));
             let labels = labels.build();
-            for (timestamp, data) in floats.chain(histograms) {
-                let pushed =
-                    if valid { self.push(&labels, timestamp, 0, data) } else { Err(Refusal::InvalidLabels) };
+            for (timestamp, start, data) in floats.chain(histograms) {
+                let pushed = if valid {
+                    self.push(&labels, timestamp, start, data)
+                } else {
+                    Err(Refusal::InvalidLabels)
+                };
                 match pushed {
                     Ok(()) => outcome.accepted += 1,
                     Err(refusal) => count_refusal(&mut outcome, refusal, &labels, timestamp),

@@ -26,6 +26,7 @@ use tidewatch_storage::{RunValues, Scratch, Selection, TimeRange};
 
 use crate::block::{Block, BlockError, BlockMeta, Writer, WriterOptions, block_path};
 use crate::db::{Db, Files};
+use crate::gather::Gather;
 use crate::head::append::FrameLog;
 use crate::head::read::HeadSnapshot;
 use crate::head::registry::SeriesId;
@@ -121,18 +122,23 @@ fn write_slice(
     range: TimeRange,
     scratch: &mut Scratch,
 ) -> Result<(), JobError> {
-    let mut written: Result<(), BlockError> = Ok(());
-    let mut current = None;
-    selection.scan(0..selection.len(), range, scratch, &mut |series, run| {
-        let RunValues::Floats(values) = run.values else { unreachable!("the head holds floats") };
-        written = match current.replace(series) {
-            Some(before) if before == series => Ok(()),
-            _ => writer.series(selection.labels(series)),
+    let mut gather = Gather::default();
+    for series in 0..selection.len() {
+        writer.series(selection.labels(series))?;
+        if selection.is_special_in_head(series) {
+            let write = |run: crate::block::StoredRun<'_>| Ok::<_, JobError>(writer.run(&run)?);
+            selection.scan_stored(series, range, &mut gather, write)?;
+            continue;
         }
-        .and_then(|()| writer.floats(run.timestamps, values));
-        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    Ok(written?)
+        let mut written: Result<(), BlockError> = Ok(());
+        selection.scan(series..series + 1, range, scratch, &mut |_, run| {
+            let RunValues::Floats(values) = run.values else { unreachable!("the series has floats only") };
+            written = writer.floats(run.timestamps, values);
+            if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        written?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tidewatch_env::{Env, Open, Space};
-use tidewatch_model::{Batch, Matcher};
+use tidewatch_model::{Batch, Exemplar, Labels, Matcher};
 use tidewatch_storage::{
     Append, AppendError, AppendOutcome, Refusal, Room, Select, SelectError, Selection, Ticket, TimeRange,
 };
@@ -16,10 +16,12 @@ use crate::compact;
 use crate::deferred::Deferred;
 use crate::directory::Directory;
 use crate::durable::DurableLog;
+use crate::exemplars::Exemplars;
 use crate::head::Head;
 use crate::head::append::{FrameLog, Terms};
 use crate::image::Images;
 use crate::jobs::JobState;
+use crate::metadata::{FamilyMetadata, MetadataStore};
 use crate::options::{DbOptions, OpenError, Retention};
 use crate::recover;
 use crate::resolve::Resolutions;
@@ -56,6 +58,8 @@ pub struct Db {
     complete: AtomicBool,
     /// Batches that came while recovery was running; `None` once it is over.
     deferred: Mutex<Option<Deferred>>,
+    pub(crate) exemplars: Exemplars,
+    pub(crate) metadata: MetadataStore,
     pub(crate) counters: AtomicCounters,
 }
 
@@ -134,7 +138,7 @@ pub(crate) struct AtomicCounters {
     conflict: AtomicU64,
     future: AtomicU64,
     labels: AtomicU64,
-    unsupported: AtomicU64,
+    histograms: AtomicU64,
     replayed: AtomicU64,
     set_aside: AtomicU64,
     pub(crate) series_removed: AtomicU64,
@@ -200,6 +204,8 @@ impl Db {
             image_bytes: AtomicU64::new(0),
             complete: AtomicBool::new(files.is_none()),
             deferred: Mutex::new(files.as_ref().map(|_| Deferred::default())),
+            exemplars: Exemplars::new(options.exemplars_max, files.is_some()),
+            metadata: MetadataStore::new(files.is_some()),
             counters: AtomicCounters::default(),
             retention: RwLock::new(options.retention()),
             env,
@@ -217,8 +223,10 @@ impl Db {
         let until = files.opened.first_segment;
         let images = files.images.lock().take().unwrap_or_default();
         self.image_bytes.store(images.bytes(), Ordering::Relaxed);
-        let recovered = recover::replay(&self.env, &files.directory, &self.head, &images, until)
+        let recovered = recover::replay(self, &files.directory, &images, until)
             .map_err(|error| OpenError::Log(error.to_string()))?;
+        self.exemplars.complete();
+        self.metadata.complete();
         files.log.count_replayed(recovered.log_bytes);
         self.head.truncate();
         let of_blocks = self.blocks.metas().iter().map(|meta| meta.max_ms).max();
@@ -227,27 +235,27 @@ impl Db {
         self.counters.replayed.fetch_add(recovered.samples, Ordering::Relaxed);
         self.counters.set_aside.fetch_add(recovered.samples_set_aside, Ordering::Relaxed);
         files.has_deferred.fetch_or(!recovered.deferred.is_empty(), Ordering::Release);
-        for body in &recovered.deferred {
-            self.append_deferred(files, body);
+        for frame in &recovered.deferred {
+            self.append_deferred(files, frame);
         }
         loop {
             let mut deferred = self.deferred.lock();
-            let bodies = deferred.as_mut().map(Deferred::take).unwrap_or_default();
-            if bodies.is_empty() {
+            let frames = deferred.as_mut().map(Deferred::take).unwrap_or_default();
+            if frames.is_empty() {
                 // Under the lock, so that no batch is deferred once nobody looks for it.
                 self.complete.store(true, Ordering::Release);
                 *deferred = None;
                 return Ok(());
             }
             drop(deferred);
-            bodies.iter().for_each(|body| self.append_deferred(files, body));
+            frames.iter().for_each(|frame| self.append_deferred(files, frame));
         }
     }
 
     /// Appends what was acknowledged while recovery was running. What is refused now could not
     /// be known then; it is counted like any other.
-    fn append_deferred(&self, files: &Files, body: &[u8]) {
-        recover::for_each_deferred(body, |batch| {
+    fn append_deferred(&self, files: &Files, frame: &[u8]) {
+        recover::for_each_deferred(frame, |batch| {
             let terms = Terms { from_ms: i64::MIN, until_ms: i64::MAX, ..self.terms(i64::MAX) };
             if let Ok(outcome) = self.head.append(batch, &terms, &files.log) {
                 self.counters.count(&outcome);
@@ -289,6 +297,7 @@ impl Db {
             counters: self.counters.load(),
             ..DbStatus::default()
         };
+        status.head.exemplars = self.exemplars.count();
         status.counters.series_created = self.head.series_created.load(Ordering::Relaxed);
         if let Some(files) = &self.files {
             status.read_only = files.refusal();
@@ -302,6 +311,23 @@ impl Db {
             });
         }
         status
+    }
+
+    /// The exemplars within `range` of the series that satisfy all matchers of one of the
+    /// selectors, by the series' labels.
+    pub fn exemplars(&self, selectors: &[Vec<Matcher>], range: TimeRange) -> Vec<(Labels, Vec<Exemplar>)> {
+        self.exemplars.select(selectors, range)
+    }
+
+    /// What is known of metric families, by name.
+    pub fn metadata(&self) -> Vec<(String, FamilyMetadata)> {
+        self.metadata.list()
+    }
+
+    /// Takes what a batch has beside samples.
+    fn append_beside(&self, batch: &Batch<'_>, log: &dyn FrameLog) -> Result<Option<Ticket>, AppendError> {
+        let metadata = self.metadata.append(&batch.metadata, log)?;
+        Ok(self.exemplars.append(batch, &self.options.limits, log)?.max(metadata))
     }
 
     /// The `limit` largest metrics, labels and pairs of the head.
@@ -359,14 +385,20 @@ impl Db {
 impl Append for Db {
     fn append(&self, batch: &Batch<'_>) -> Result<AppendOutcome, AppendError> {
         let terms = self.terms(self.env.clock.wall_ms());
-        if batch.samples.len() > BATCH_SAMPLES_MAX {
-            let reason = format!("a batch of {} samples: split it", batch.samples.len());
+        let samples = batch.samples.len() + batch.histograms.len();
+        if samples > BATCH_SAMPLES_MAX {
+            let reason = format!("a batch of {samples} samples: split it");
             return Err(AppendError::Overloaded { reason });
         }
-        let outcome = match &self.files {
+        let mut outcome = match &self.files {
             Some(files) => self.append_durably(files, batch, &terms)?,
             None => self.head.append(batch, &terms, &NoLog)?,
         };
+        let beside = match &self.files {
+            Some(files) => self.append_beside(batch, &files.log)?,
+            None => self.append_beside(batch, &NoLog)?,
+        };
+        outcome.ticket = beside.map_or(outcome.ticket, |ticket| ticket.max(outcome.ticket));
         self.counters.count(&outcome);
         Ok(outcome)
     }
@@ -377,7 +409,8 @@ const BATCH_SAMPLES_MAX: usize = 1 << 20;
 
 impl AtomicCounters {
     fn count(&self, outcome: &AppendOutcome) {
-        self.appended.fetch_add(outcome.accepted - outcome.duplicates, Ordering::Relaxed);
+        let accepted = outcome.accepted + outcome.accepted_histograms;
+        self.appended.fetch_add(accepted - outcome.duplicates, Ordering::Relaxed);
         self.duplicates.fetch_add(outcome.duplicates, Ordering::Relaxed);
         for (refusal, count) in &outcome.refused {
             let counter = match refusal {
@@ -385,7 +418,7 @@ impl AtomicCounters {
                 Refusal::TooOld => &self.too_old,
                 Refusal::TooFarInFuture => &self.future,
                 Refusal::Conflict => &self.conflict,
-                Refusal::Unsupported => &self.unsupported,
+                Refusal::InvalidHistogram => &self.histograms,
             };
             counter.fetch_add(*count, Ordering::Relaxed);
         }
@@ -400,7 +433,7 @@ impl AtomicCounters {
             refused_conflict: load(&self.conflict),
             refused_future: load(&self.future),
             refused_labels: load(&self.labels),
-            refused_unsupported: load(&self.unsupported),
+            refused_histograms: load(&self.histograms),
             samples_replayed: load(&self.replayed),
             samples_set_aside: load(&self.set_aside),
             series_removed: load(&self.series_removed),

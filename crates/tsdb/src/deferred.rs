@@ -4,20 +4,21 @@
 //! nobody has read yet. So they are logged whole, with their labels, acknowledged as durable,
 //! and appended like any batch when recovery is over.
 
-use tidewatch_model::{Batch, Labels, Sample};
+use tidewatch_model::{Batch, Labels};
 use tidewatch_storage::{AppendError, AppendOutcome};
+use tidewatch_wal::FRAME_BYTES_MAX;
 
-use crate::head::append::{FrameLog, Terms, refuse};
+use crate::head::append::{FrameLog, Terms, checked_histogram, refuse};
 use crate::head::registry::check_labels;
-use crate::log::write_deferred;
+use crate::log::{DeferredSeries, write_deferred};
 
 /// Bytes that may wait for the end of recovery: some seconds of a large server's load.
 const DEFERRED_BYTES_MAX: usize = 64 << 20;
 
 #[derive(Debug, Default)]
 pub(crate) struct Deferred {
-    /// Bodies of frames, in the order in which they were logged.
-    bodies: Vec<Vec<u8>>,
+    /// Frames, in the order in which they were logged.
+    frames: Vec<Vec<u8>>,
     bytes: usize,
 }
 
@@ -36,10 +37,14 @@ impl Deferred {
         let series = checked(batch, terms, &mut outcome);
         if !series.is_empty() {
             let mut frame = Vec::new();
-            let body = write_deferred(&series, &mut frame);
+            write_deferred(&series, &mut frame);
+            if frame.len() > FRAME_BYTES_MAX {
+                let reason = "recovery is running and takes smaller requests only".to_owned();
+                return Err(AppendError::Overloaded { reason });
+            }
             outcome.ticket = log.append(&frame)?;
             self.bytes += frame.len();
-            self.bodies.push(frame.split_off(body));
+            self.frames.push(frame);
         }
         Ok(outcome)
     }
@@ -47,36 +52,55 @@ impl Deferred {
     /// Hands out what has come since the last time.
     pub(crate) fn take(&mut self) -> Vec<Vec<u8>> {
         self.bytes = 0;
-        std::mem::take(&mut self.bodies)
+        std::mem::take(&mut self.frames)
     }
 }
 
 /// The series and samples that can be taken, as far as that is known.
-fn checked(batch: &Batch<'_>, terms: &Terms<'_>, outcome: &mut AppendOutcome) -> Vec<(Labels, Vec<Sample>)> {
+fn checked(batch: &Batch<'_>, terms: &Terms<'_>, outcome: &mut AppendOutcome) -> Vec<DeferredSeries<Labels>> {
     let mut taken = Vec::with_capacity(batch.series.len());
     for series in &batch.series {
-        let samples = &batch.samples[series.samples.start as usize..series.samples.end as usize];
+        let count = (series.samples.len() + series.histograms.len()) as u64;
         let labels = match check_labels(&series.labels, terms.limits) {
             Ok(labels) => Labels::from_sorted(labels.iter().copied()),
             Err((refusal, cause)) => {
-                refuse(outcome, refusal, samples.len() as u64, || cause);
+                refuse(outcome, refusal, count, || cause);
                 continue;
             }
         };
-        let mut kept = Vec::with_capacity(samples.len());
-        for sample in samples {
+        let mut kept = DeferredSeries { labels, samples: vec![], starts: vec![], histograms: vec![] };
+        for at in series.samples.start as usize..series.samples.end as usize {
+            let (sample, start) = (batch.samples[at], batch.start_of(at));
             match terms.refusal(sample.timestamp) {
-                None => kept.push(*sample),
+                None => {
+                    if start != 0 {
+                        kept.starts.resize(kept.samples.len(), 0);
+                        kept.starts.push(start);
+                    }
+                    kept.samples.push(sample);
+                }
                 Some(refusal) => refuse(outcome, refusal, 1, || {
                     let (timestamp, value) = (sample.timestamp, sample.value);
                     let cause = terms.cause(timestamp, refusal);
-                    format!("{labels}: the sample {value} at {timestamp} ms {cause}")
+                    format!("{}: the sample {value} at {timestamp} ms {cause}", kept.labels)
                 }),
             }
         }
-        outcome.accepted += kept.len() as u64;
-        if !kept.is_empty() {
-            taken.push((labels, kept));
+        for histogram in &batch.histograms[series.histograms.start as usize..series.histograms.end as usize] {
+            match checked_histogram(histogram, terms) {
+                Ok(value) => {
+                    outcome.accepted_histograms += 1;
+                    let value = value.into_owned();
+                    kept.histograms.push(tidewatch_model::BatchHistogram { value, ..*histogram });
+                }
+                Err((refusal, cause)) => refuse(outcome, refusal, 1, || {
+                    format!("{}: the histogram at {} ms {cause}", kept.labels, histogram.timestamp)
+                }),
+            }
+        }
+        outcome.accepted += kept.samples.len() as u64;
+        if !kept.samples.is_empty() || !kept.histograms.is_empty() {
+            taken.push(kept);
         }
     }
     taken

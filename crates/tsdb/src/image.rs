@@ -47,13 +47,16 @@ impl Db {
 
     /// Writes all images and removes the log that they make superfluous.
     pub(crate) fn write_images(&self, files: &Files) -> Result<(), JobError> {
-        let appended = files.log.appended_bytes();
         let directory = &files.directory;
         let (image, oldest) = {
             let series = self.head.directory.read();
             let position = files.log.wal.end();
             (series.registry.to_image((position.segment, position.offset)), position)
         };
+        // Behind the position from which the log is kept.
+        self.metadata.log_all(&files.log)?;
+        self.exemplars.log_all(&files.log)?;
+        let appended = files.log.appended_bytes();
         let mut bytes = image.len();
         files.log.commit()?;
         put(&self.env, &series_path(directory), &image)?;
@@ -73,7 +76,7 @@ impl Db {
             drop(image);
             if !placed.is_empty() {
                 let file = self.env.disk.map(&path).map_err(|source| OpenError::Io { path, source })?;
-                shard.lock().sealed.relocate(file, &placed);
+                shard.lock().relocate(file, &placed);
             }
         }
         // Each shard has an image of a time when no batch was deferred any more.

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use tidewatch_storage::{Run, RunValues, TimeRange};
+use tidewatch_storage::TimeRange;
 
 /// Ascending stretches, both ends included, that neither meet nor overlap.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -97,22 +97,6 @@ impl Intervals {
     /// The end of the last stretch.
     pub(crate) fn last_ms(&self) -> Option<i64> {
         self.0.last().map(|range| range.end)
-    }
-}
-
-/// Some rows of a run. A part of it has no clock: what others share is the whole.
-pub(crate) fn part<'a>(run: &Run<'a>, rows: Range<usize>) -> Run<'a> {
-    if rows.len() == run.timestamps.len() {
-        return *run;
-    }
-    Run {
-        clock: None,
-        timestamps: &run.timestamps[rows.clone()],
-        values: match run.values {
-            RunValues::Floats(values) => RunValues::Floats(&values[rows.clone()]),
-            RunValues::Histograms(values) => RunValues::Histograms(&values[rows.clone()]),
-        },
-        starts: run.starts.map(|starts| &starts[rows]),
     }
 }
 

@@ -25,16 +25,21 @@ mod deferred;
 mod delete;
 mod directory;
 mod durable;
+mod exemplars;
+mod frames;
+mod gather;
 mod head;
 mod image;
 pub mod index;
 mod intervals;
 mod jobs;
 mod log;
+mod metadata;
 pub mod offline;
 mod options;
 mod recover;
 mod resolve;
+mod rows;
 mod select;
 mod snapshot;
 mod status;
@@ -47,6 +52,7 @@ pub use log::walk as walk_frame;
 
 pub use db::Db;
 pub use jobs::{Job, JobError};
+pub use metadata::FamilyMetadata;
 pub use options::{BLOCK_MS, DbOptions, OpenError, Retention};
 pub use status::{
     BlockStatus, Cardinality, Counters, Damage, DbStatus, DiskStatus, HeadStatus, Memory, TopEntry,

@@ -38,14 +38,24 @@
 //!
 //! A deletion from a shard: see `delete`.
 //!
-//! The kinds from 16 on have their number so that they need no new format: native histograms,
-//! start timestamps, metadata, exemplars.
+//! Native histograms and start timestamps: see `frames`; metadata and exemplars: see the modules
+//! of these names. A deferred batch that has such:
+//!
+//! ```text
+//!      2     …  series  how many (varint), of each the canonical label bytes (length varint, bytes),
+//!                       then its floats: how many (varint), of each `timestamp i64, start i64,
+//!                       bits u64`; then its histograms: how many (varint), of each `timestamp
+//!                       i64, start i64` and the histogram, see `rows`
+//! ```
 
-use tidewatch_model::{Labels, Sample};
+use tidewatch_model::{BatchHistogram, Labels, Sample};
 
 use crate::delete::Deletion;
+use crate::frames::{Histograms, Starts, read_histograms, read_starts};
 use crate::head::SHARDS;
 use crate::head::registry::{PairId, Pairs, SeriesId};
+use crate::rows::{push_alone, read_alone};
+use crate::{exemplars, metadata};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -56,14 +66,23 @@ pub(crate) enum FrameKind {
     CutEnd = 4,
     Deferred = 5,
     Delete = 6,
-    // 16 histograms, 17 float histograms, 18 start timestamps, 19 metadata, 20 exemplars
+    Histograms = 16,
+    FloatHistograms = 17,
+    Starts = 18,
+    Metadata = 19,
+    Exemplars = 20,
+    DeferredWhole = 21,
 }
 
 impl FrameKind {
     fn of(byte: u8) -> Option<FrameKind> {
-        use FrameKind::{CutBegin, CutEnd, Deferred, Definitions, Delete, Floats};
-        let all = [Floats, Definitions, CutBegin, CutEnd, Deferred, Delete];
-        all.into_iter().find(|kind| *kind as u8 == byte)
+        use FrameKind::{
+            CutBegin, CutEnd, Deferred, DeferredWhole, Definitions, Delete, Exemplars, FloatHistograms,
+            Floats, Histograms, Metadata, Starts,
+        };
+        let first = [Floats, Definitions, CutBegin, CutEnd, Deferred, Delete];
+        let later = [Histograms, FloatHistograms, Starts, Metadata, Exemplars, DeferredWhole];
+        first.into_iter().chain(later).find(|kind| *kind as u8 == byte)
     }
 }
 
@@ -202,21 +221,49 @@ pub(crate) fn write_cut_end(floor: i64, out: &mut Vec<u8>) {
     out.extend_from_slice(&floor.to_le_bytes());
 }
 
-/// Writes a deferred batch; returns where its body begins.
-pub(crate) fn write_deferred(series: &[(Labels, Vec<Sample>)], out: &mut Vec<u8>) -> usize {
+/// One series of a deferred batch.
+#[derive(Debug, Default)]
+pub(crate) struct DeferredSeries<L> {
+    pub(crate) labels: L,
+    pub(crate) samples: Vec<Sample>,
+    /// When the counters of the samples started; empty where that is not known of any.
+    pub(crate) starts: Vec<i64>,
+    pub(crate) histograms: Vec<BatchHistogram>,
+}
+
+impl<L> DeferredSeries<L> {
+    fn is_plain(&self) -> bool {
+        self.starts.is_empty() && self.histograms.is_empty()
+    }
+}
+
+/// Writes a deferred batch.
+pub(crate) fn write_deferred(series: &[DeferredSeries<Labels>], out: &mut Vec<u8>) {
+    let is_plain = series.iter().all(DeferredSeries::is_plain);
+    let kind = if is_plain { FrameKind::Deferred } else { FrameKind::DeferredWhole };
     out.clear();
-    out.extend_from_slice(&[FrameKind::Deferred as u8, 0]);
-    let body = out.len();
+    out.extend_from_slice(&[kind as u8, 0]);
     push_varint(series.len() as u64, out);
-    for (labels, samples) in series {
-        push_text(labels.as_bytes(), out);
-        push_varint(samples.len() as u64, out);
-        for sample in samples {
+    for one in series {
+        push_text(one.labels.as_bytes(), out);
+        push_varint(one.samples.len() as u64, out);
+        for (at, sample) in one.samples.iter().enumerate() {
             out.extend_from_slice(&sample.timestamp.to_le_bytes());
+            if !is_plain {
+                let start = one.starts.get(at).copied().unwrap_or(0);
+                out.extend_from_slice(&start.to_le_bytes());
+            }
             out.extend_from_slice(&sample.value.to_bits().to_le_bytes());
         }
+        if !is_plain {
+            push_varint(one.histograms.len() as u64, out);
+            for BatchHistogram { timestamp, start, value } in &one.histograms {
+                out.extend_from_slice(&timestamp.to_le_bytes());
+                out.extend_from_slice(&start.to_le_bytes());
+                push_alone(value, out);
+            }
+        }
     }
-    body
 }
 
 /// A frame, taken apart as far as it can be without knowing series.
@@ -226,8 +273,44 @@ pub(crate) enum Frame<'a> {
     Definitions(Definitions<'a>),
     CutBegin { shard: usize, bar: i64 },
     CutEnd { floor: i64 },
-    Deferred(Reader<'a>),
+    Deferred(DeferredBatch<'a>),
     Delete(Deletion<'a>),
+    Histograms(Histograms<'a>),
+    Starts(Starts<'a>),
+    Metadata(metadata::Logged<'a>),
+    Exemplars(exemplars::Logged<'a>),
+}
+
+impl Frame<'_> {
+    /// The first series of samples, which is of the same shard as all others of the frame.
+    pub(crate) fn first_id(&self) -> Option<SeriesId> {
+        match self {
+            Frame::Floats(floats) => floats.first_id(),
+            Frame::Histograms(histograms) => histograms.first_id(),
+            Frame::Starts(starts) => starts.first_id(),
+            _ => None,
+        }
+    }
+
+    /// Reads the parts that [`read_frame`] left unread.
+    pub(crate) fn check(&self) -> Result<(), FrameError> {
+        match self {
+            Frame::Definitions(definitions) => definitions.for_each(|_, _| {}),
+            Frame::Deferred(batch) => batch.for_each(|_| {}),
+            Frame::Histograms(histograms) => histograms.for_each(|_, _, _| {}),
+            Frame::Starts(starts) => starts.for_each(|_, _| {}),
+            Frame::Metadata(metadata) => metadata.for_each(|_| {}),
+            Frame::Exemplars(exemplars) => exemplars.for_each(|_, _| {}),
+            Frame::Floats(_) | Frame::CutBegin { .. } | Frame::CutEnd { .. } | Frame::Delete(_) => Ok(()),
+        }
+    }
+}
+
+/// A deferred batch: its series can be read one by one.
+#[derive(Debug)]
+pub(crate) struct DeferredBatch<'a> {
+    is_plain: bool,
+    fields: Reader<'a>,
 }
 
 /// Samples of a frame, checked as far as their columns have the right lengths.
@@ -268,8 +351,14 @@ pub(crate) fn read_frame(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
             Frame::CutBegin { shard, bar: i64::from_le_bytes(reader.array()?) }
         }
         FrameKind::CutEnd => Frame::CutEnd { floor: i64::from_le_bytes(reader.array()?) },
-        FrameKind::Deferred => Frame::Deferred(reader),
         FrameKind::Delete => Frame::Delete(Deletion::read(reader)?),
+        FrameKind::Deferred => Frame::Deferred(DeferredBatch { is_plain: true, fields: reader }),
+        FrameKind::DeferredWhole => Frame::Deferred(DeferredBatch { is_plain: false, fields: reader }),
+        FrameKind::Histograms => Frame::Histograms(read_histograms(false, reader)?),
+        FrameKind::FloatHistograms => Frame::Histograms(read_histograms(true, reader)?),
+        FrameKind::Starts => Frame::Starts(read_starts(reader)?),
+        FrameKind::Metadata => Frame::Metadata(metadata::read_metadata(reader)?),
+        FrameKind::Exemplars => Frame::Exemplars(exemplars::read_exemplars(reader)?),
     })
 }
 
@@ -377,25 +466,35 @@ impl Definitions<'_> {
     }
 }
 
-/// Reads the series of a deferred batch: canonical label bytes and samples.
-pub(crate) fn read_deferred<'a>(
-    mut reader: Reader<'a>,
-    mut visit: impl FnMut(&'a [u8], &[Sample]),
-) -> Result<(), FrameError> {
-    let series = reader.varint()?;
-    let mut samples = Vec::new();
-    for _ in 0..series {
-        let labels = reader.text()?;
-        let count = reader.varint()?;
-        samples.clear();
-        for _ in 0..count {
-            let timestamp = i64::from_le_bytes(reader.array()?);
-            let value = f64::from_bits(u64::from_le_bytes(reader.array()?));
-            samples.push(Sample { timestamp, value });
+impl<'a> DeferredBatch<'a> {
+    /// Visits the series. Those before a malformed one are good.
+    pub(crate) fn for_each(
+        &self,
+        mut visit: impl FnMut(&DeferredSeries<&'a [u8]>),
+    ) -> Result<(), FrameError> {
+        let mut reader = self.fields.clone();
+        for _ in 0..reader.varint()? {
+            let mut series = DeferredSeries { labels: reader.text()?, ..DeferredSeries::default() };
+            for _ in 0..reader.varint()? {
+                let timestamp = i64::from_le_bytes(reader.array()?);
+                if !self.is_plain {
+                    series.starts.push(i64::from_le_bytes(reader.array()?));
+                }
+                let value = f64::from_bits(u64::from_le_bytes(reader.array()?));
+                series.samples.push(Sample { timestamp, value });
+            }
+            if !self.is_plain {
+                for _ in 0..reader.varint()? {
+                    let timestamp = i64::from_le_bytes(reader.array()?);
+                    let start = i64::from_le_bytes(reader.array()?);
+                    let value = read_alone(&mut reader)?;
+                    series.histograms.push(BatchHistogram { timestamp, start, value });
+                }
+            }
+            visit(&series);
         }
-        visit(labels, &samples);
+        Ok(())
     }
-    Ok(())
 }
 
 /// Takes fields off the front of bytes.
@@ -473,10 +572,9 @@ pub(crate) fn unzigzag(value: u64) -> i64 {
 pub fn walk(bytes: &[u8]) {
     match read_frame(bytes) {
         Ok(Frame::Floats(floats)) => floats.for_each(|_, _| {}),
-        Ok(Frame::Definitions(definitions)) => drop(definitions.for_each(|_, _| {})),
-        Ok(Frame::Deferred(fields)) => drop(read_deferred(fields, |_, _| {})),
         Ok(Frame::Delete(deletion)) => deletion.for_each(|_| {}),
-        Ok(Frame::CutBegin { .. } | Frame::CutEnd { .. }) | Err(_) => {}
+        Ok(frame) => drop(frame.check()),
+        Err(_) => {}
     }
 }
 
@@ -545,9 +643,19 @@ mod tests {
         write_cut_end(-1, &mut bytes);
         assert_eq!(bytes, [4, 0, 255, 255, 255, 255, 255, 255, 255, 255]);
         let labels = Labels::from_pairs([("a", "x")]);
-        write_deferred(&[(labels, vec![Sample { timestamp: 1, value: 1.0 }])], &mut bytes);
+        let samples = vec![Sample { timestamp: 1, value: 1.0 }];
+        let mut series = [DeferredSeries { labels, samples, starts: vec![], histograms: vec![] }];
+        write_deferred(&series, &mut bytes);
         let expected =
             [5, 0, 1, 4, 1, b'a', 1, b'x', 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f];
+        assert_eq!(bytes, expected);
+        let stale =
+            BatchHistogram { timestamp: 2, start: 1, value: tidewatch_model::NativeHistogram::stale() };
+        series[0].histograms.push(stale);
+        write_deferred(&series, &mut bytes);
+        let mut expected = vec![21, 0, 1, 4, 1, b'a', 1, b'x', 1, 1, 0, 0, 0, 0, 0, 0, 0];
+        expected.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f]);
+        expected.extend([1, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes, expected);
     }
 

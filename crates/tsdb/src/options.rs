@@ -27,6 +27,8 @@ pub struct DbOptions {
     /// Images of the head are written when the log has grown by this and by the size of the last
     /// ones: what a start has to replay.
     pub image_log_bytes: u64,
+    /// Exemplars that are kept, of all series; 0 keeps none.
+    pub exemplars_max: usize,
 }
 
 impl DbOptions {
@@ -42,6 +44,7 @@ impl DbOptions {
             retention_percent: None,
             series_max: 4 << 20,
             image_log_bytes: 32 << 20,
+            exemplars_max: 0,
         }
     }
 }

@@ -16,15 +16,16 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use tidewatch_env::{Env, Job};
-use tidewatch_model::{Batch, RawLabels, Sample};
+use tidewatch_model::{Batch, RawLabels};
 use tidewatch_wal::{Item, Position, Reader};
 
+use crate::db::Db;
 use crate::directory::Directory;
 use crate::head::registry::{PairId, Registry, SeriesId};
 use crate::head::shard::{Shard, Verdict};
 use crate::head::{Head, SHARDS};
 use crate::image::Images;
-use crate::log::{Definitions, Frame, Reader as Fields, read_deferred, read_frame};
+use crate::log::{Definitions, Frame, read_frame};
 
 /// Bytes of frames that wait for their shards.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
@@ -39,7 +40,7 @@ pub(crate) struct Recovered {
     pub(crate) samples_set_aside: u64,
     /// Bytes of log that the next start would replay again.
     pub(crate) log_bytes: u64,
-    /// Bodies of deferred batches, in order.
+    /// Frames of deferred batches, in order.
     pub(crate) deferred: Vec<Vec<u8>>,
 }
 
@@ -61,12 +62,12 @@ struct Replayed {
 
 /// Loads images and replays the log behind them into the head, up to segment `until`.
 pub(crate) fn replay(
-    env: &Env,
+    db: &Db,
     directory: &Directory,
-    head: &Head,
     images: &Images,
     until: u64,
 ) -> Result<Recovered, tidewatch_wal::WalError> {
+    let (env, head) = (&db.env, &db.head);
     let mut recovered = Recovered::default();
     let mut queues: [Queue; SHARDS] = Default::default();
     let mut queued_bytes = 0;
@@ -89,8 +90,8 @@ pub(crate) fn replay(
         };
         recovered.log_bytes += frame.bytes.len() as u64;
         match read_frame(&frame.bytes) {
-            Ok(Frame::Floats(floats)) => {
-                let Some(id) = floats.first_id() else { continue };
+            Ok(samples @ (Frame::Floats(_) | Frame::Histograms(_) | Frame::Starts(_))) => {
+                let Some(id) = samples.first_id() else { continue };
                 let shard = Shard::of(id);
                 if frame.position >= from[shard] {
                     queued_bytes += frame.bytes.len();
@@ -116,8 +117,11 @@ pub(crate) fn replay(
                 }
             }
             Ok(Frame::Definitions(definitions)) => define(head, &definitions),
+            // A malformed rest is left out: nobody's samples are in it.
+            Ok(Frame::Metadata(metadata)) => drop(db.metadata.restore(&metadata)),
+            Ok(Frame::Exemplars(exemplars)) => drop(db.exemplars.restore(&exemplars)),
             Ok(Frame::Deferred(_)) if frame.position < deferred_from => {}
-            Ok(Frame::Deferred(fields)) => recovered.deferred.push(fields.bytes.to_vec()),
+            Ok(Frame::Deferred(_)) => recovered.deferred.push(frame.bytes.to_vec()),
             Err(error) => {
                 let path = directory.segment(frame.position.segment);
                 directory.report(&path, frame.position.offset, error.to_string());
@@ -197,32 +201,62 @@ fn replay_frame(
     bytes: &[u8],
     result: &mut Replayed,
 ) {
+    let known = |id: SeriesId, result: &mut Replayed| {
+        let is_known = Shard::of(id) == at && registry.is_alive(id);
+        if !is_known {
+            result.set_aside += 1;
+            result.segments.insert(position.segment);
+            if registry.is_near(id) {
+                result.newest_id = result.newest_id.max(Some(id));
+            }
+        }
+        is_known
+    };
     match read_frame(bytes).expect("read when it was queued") {
         Frame::Floats(floats) => floats.for_each(|id, sample| {
-            if Shard::of(id) != at || !registry.is_alive(id) {
-                result.set_aside += 1;
-                result.segments.insert(position.segment);
-                if registry.is_near(id) {
-                    result.newest_id = result.newest_id.max(Some(id));
-                }
-                return;
-            }
-            if shard.take(id, sample, NO_WINDOW) == Verdict::Taken {
+            if known(id, result) && shard.take(id, sample, NO_WINDOW) == Verdict::Taken {
                 result.samples += 1;
             }
         }),
+        Frame::Histograms(histograms) => {
+            let whole = histograms.for_each(|id, timestamp, histogram| {
+                let taken = known(id, result)
+                    && shard.take_histogram(id, timestamp, &histogram, NO_WINDOW) == Verdict::Taken;
+                result.samples += u64::from(taken);
+            });
+            if whole.is_err() {
+                result.set_aside += 1;
+                result.segments.insert(position.segment);
+            }
+        }
+        Frame::Starts(starts) => {
+            let whole = starts.for_each(|id, step| {
+                if known(id, result) {
+                    shard.restore_step(id, step);
+                }
+            });
+            if whole.is_err() {
+                result.segments.insert(position.segment);
+            }
+        }
         Frame::CutBegin { bar, .. } => shard.begin_cut(bar),
         Frame::CutEnd { floor } => shard.end_cut(floor),
         Frame::Delete(deletion) => deletion.for_each(|id| shard.delete(id, deletion.range)),
-        Frame::Definitions(_) | Frame::Deferred(_) => unreachable!("not queued for a shard"),
+        Frame::Definitions(_) | Frame::Deferred(_) | Frame::Metadata(_) | Frame::Exemplars(_) => {
+            unreachable!("not queued for a shard")
+        }
     }
 }
 
-/// Visits the series of a deferred batch's body. A malformed rest is left out.
-pub(crate) fn for_each_deferred(body: &[u8], mut visit: impl FnMut(&Batch<'_>)) {
-    let _ = read_deferred(Fields { bytes: body }, |labels, samples: &[Sample]| {
+/// Visits the series of a deferred batch. A malformed rest is left out.
+pub(crate) fn for_each_deferred(frame: &[u8], mut visit: impl FnMut(&Batch<'_>)) {
+    let Ok(Frame::Deferred(deferred)) = read_frame(frame) else { return };
+    let _ = deferred.for_each(|series| {
         let mut batch = Batch::new();
-        batch.push(RawLabels::Canonical(labels), samples);
+        batch.push(RawLabels::Canonical(series.labels), &series.samples);
+        batch.set_starts(&series.starts);
+        batch.histograms.extend_from_slice(&series.histograms);
+        batch.series[0].histograms = 0..series.histograms.len() as u32;
         visit(&batch);
     });
 }

@@ -9,13 +9,15 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tidewatch_model::{Labels, Sample};
+use tidewatch_model::{Labels, NativeHistogram, Sample};
 use tidewatch_storage::{
     ClockId, Latest, Room, Run, RunValues, Scratch, SelectError, Selection, Statistics, TimeRange,
 };
 
 use crate::block::{Block, BlockError, Cursor};
-use crate::head::read::{HeadSnapshot, RunView};
+use crate::gather::{Gather, StoredRun, StoredValues};
+use crate::head::read::{HeadSnapshot, HistogramRunView, RunView};
+use crate::head::starts::starts_of;
 use crate::resolve::{Part, Resolution};
 
 /// See the module.
@@ -148,7 +150,11 @@ impl DbSelection {
         }
         let Some(head) = entry.head() else { return true };
         let oldest = self.head.runs(head).next().and_then(|run| run.timestamps().first().copied());
-        self.head.late(head).is_empty()
+        let oldest = oldest.or_else(|| self.head.histogram_runs(head).next().map(|run| run.first()));
+        let is_mixed = self.head.has_floats(head) && self.head.has_histograms(head);
+        !is_mixed
+            && self.head.late(head).is_empty()
+            && self.head.late_histograms(head).is_empty()
             && newest.is_none_or(|newest| oldest.is_none_or(|oldest| newest < oldest))
     }
 
@@ -181,20 +187,165 @@ impl DbSelection {
             if rows.is_empty() {
                 continue;
             }
-            let values = &mut worker.scratch.values;
+            let Scratch { values, starts, .. } = &mut *worker.scratch;
             values.clear();
             self.decode(&run, values)?;
+            let timestamps = &run.timestamps()[rows.clone()];
             let run = Run {
                 clock: Some(ClockId(HEAD_CLOCK | run.clock(&rows))),
-                timestamps: &run.timestamps()[rows.clone()],
+                timestamps,
                 values: RunValues::Floats(&values[rows]),
-                starts: None,
+                starts: self.starts(entry, timestamps, starts),
+            };
+            if visit(series, run).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        for run in entry.head().into_iter().flat_map(|head| self.head.histogram_runs(head)) {
+            let (mut timestamps, mut stored) = (Vec::new(), Vec::new());
+            self.decode_histograms(&run, &mut timestamps, &mut stored)?;
+            let rows = rows_within(&timestamps, range);
+            if rows.is_empty() {
+                continue;
+            }
+            let Scratch { histograms, starts, .. } = &mut *worker.scratch;
+            histograms.clear();
+            histograms.extend(stored.drain(rows.clone()).map(NativeHistogram::into_float));
+            let timestamps = &timestamps[rows];
+            let run = Run {
+                clock: None,
+                timestamps,
+                values: RunValues::Histograms(histograms),
+                starts: self.starts(entry, timestamps, starts),
             };
             if visit(series, run).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// When the counters of samples of the head started, where that is known of any.
+    fn starts<'a>(&self, entry: &Entry, timestamps: &[i64], starts: &'a mut Vec<i64>) -> Option<&'a [i64]> {
+        let steps = self.head.steps(entry.head()?);
+        if steps.is_empty() {
+            return None;
+        }
+        starts.clear();
+        starts_of(steps, timestamps, starts);
+        starts.iter().any(|start| *start != 0).then_some(&starts[..])
+    }
+
+    fn decode_histograms(
+        &self,
+        run: &HistogramRunView<'_>,
+        timestamps: &mut Vec<i64>,
+        histograms: &mut Vec<NativeHistogram>,
+    ) -> Result<(), SelectError> {
+        let before = histograms.len();
+        run.decode(timestamps, histograms).map_err(SelectError::Damaged)?;
+        self.samples.fetch_add((histograms.len() - before) as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(run.encoded_bytes() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether a series has more than floats anywhere.
+    fn is_special(&self, entry: &Entry, worker: &mut Worker<'_>) -> Result<bool, SelectError> {
+        if entry.head().is_some_and(|head| self.head.is_special(head)) {
+            return Ok(true);
+        }
+        for part in self.parts(entry) {
+            let cursor = &mut worker.cursors[part.block as usize];
+            if self.blocks[part.block as usize].is_special(cursor, part.series).map_err(damaged)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Adds all samples of a series within the range to `gather`, as they are stored.
+    fn gather(
+        &self,
+        entry: &Entry,
+        range: TimeRange,
+        worker: &mut Worker<'_>,
+        gather: &mut Gather,
+    ) -> Result<(), SelectError> {
+        let mut rank = 0;
+        for part in self.parts_as_stored(entry) {
+            let cursor = &mut worker.cursors[part.block as usize];
+            let mut collect = |run: StoredRun<'_>| {
+                gather.push(rank, &run);
+                ControlFlow::Continue(())
+            };
+            let block = &self.blocks[part.block as usize];
+            let _ = block.scan_stored(cursor, part.series, range, &mut collect).map_err(damaged)?;
+            rank += 1;
+        }
+        self.samples.fetch_add(gather.len() as u64, Ordering::Relaxed);
+        match entry.head() {
+            Some(head) => self.gather_head(head, range, rank, gather),
+            None => Ok(()),
+        }
+    }
+
+    fn gather_head(
+        &self,
+        head: usize,
+        range: TimeRange,
+        rank: u32,
+        gather: &mut Gather,
+    ) -> Result<(), SelectError> {
+        let steps = self.head.steps(head);
+        let mut starts = Vec::new();
+        let mut push = |rank: u32, timestamps: &[i64], values: StoredValues<'_>| {
+            starts.clear();
+            starts_of(steps, timestamps, &mut starts);
+            gather.push(rank, &StoredRun { timestamps, values, starts: Some(&starts) });
+        };
+        let mut values = Vec::new();
+        for run in self.head.runs(head) {
+            let rows = rows_within(run.timestamps(), range);
+            values.clear();
+            self.decode(&run, &mut values)?;
+            push(rank, &run.timestamps()[rows.clone()], StoredValues::Floats(&values[rows]));
+        }
+        let (mut timestamps, mut histograms) = (Vec::new(), Vec::new());
+        for run in self.head.histogram_runs(head) {
+            timestamps.clear();
+            histograms.clear();
+            self.decode_histograms(&run, &mut timestamps, &mut histograms)?;
+            let rows = rows_within(&timestamps, range);
+            push(rank, &timestamps[rows.clone()], StoredValues::Histograms(&histograms[rows]));
+        }
+        for sample in within(self.head.late(head), range) {
+            push(rank + 1, &[sample.timestamp], StoredValues::Floats(&[sample.value]));
+        }
+        for (timestamp, histogram) in self.head.late_histograms(head) {
+            if range.start <= *timestamp && *timestamp <= range.end {
+                push(rank + 1, &[*timestamp], StoredValues::Histograms(std::slice::from_ref(histogram)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Visits the samples of a series within a range as they are stored, in stretches of one kind.
+    pub(crate) fn scan_stored<E: From<SelectError>>(
+        &self,
+        series: usize,
+        range: TimeRange,
+        gather: &mut Gather,
+        visit: impl FnMut(StoredRun<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut scratch = Scratch::default();
+        gather.clear();
+        self.gather(&self.series[series], range, &mut self.worker(&mut scratch), gather)?;
+        gather.for_each(visit)
+    }
+
+    /// Whether the head has more than floats of a series.
+    pub(crate) fn is_special_in_head(&self, series: usize) -> bool {
+        self.series[series].head().is_some_and(|head| self.head.is_special(head))
     }
 
     /// Gives all samples of a series within the range as one run.
@@ -205,12 +356,43 @@ impl DbSelection {
         worker: &mut Worker<'_>,
         visit: &mut Visit<'_>,
     ) -> Result<ControlFlow<()>, SelectError> {
+        if self.is_special(&self.series[series], worker)? {
+            return self.scan_gathered(series, range, worker, visit);
+        }
         let merged = self.merge_series(series, range, worker)?;
         if merged.times.is_empty() {
             return Ok(ControlFlow::Continue(()));
         }
         let values = RunValues::Floats(&merged.values);
         Ok(visit(series, Run { clock: None, timestamps: &merged.times, values, starts: None }))
+    }
+
+    /// Gives all samples of a series within the range in stretches of one kind.
+    fn scan_gathered(
+        &self,
+        series: usize,
+        range: TimeRange,
+        worker: &mut Worker<'_>,
+        visit: &mut Visit<'_>,
+    ) -> Result<ControlFlow<()>, SelectError> {
+        let mut gather = Gather::default();
+        self.gather(&self.series[series], range, worker, &mut gather)?;
+        let histograms = &mut worker.scratch.histograms;
+        let ended = gather.for_each(|StoredRun { timestamps, values, starts }| {
+            let values = match values {
+                StoredValues::Floats(values) => RunValues::Floats(values),
+                StoredValues::Histograms(stored) => {
+                    histograms.clear();
+                    histograms.extend(stored.iter().map(NativeHistogram::to_float));
+                    RunValues::Histograms(histograms)
+                }
+            };
+            match visit(series, Run { clock: None, timestamps, values, starts }) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(()),
+            }
+        });
+        Ok(if ended.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
     fn merge_series(
@@ -259,10 +441,21 @@ impl DbSelection {
         after: i64,
         at: i64,
         worker: &mut Worker<'_>,
-    ) -> Result<Option<Sample>, SelectError> {
+    ) -> Result<Option<Latest>, SelectError> {
         let entry = &self.series[series];
         let mut newest = match entry.head() {
-            Some(head) => self.newest_in_head(head, after, at, worker.scratch)?,
+            Some(head) => {
+                let float = self.newest_in_head(head, after, at, worker.scratch)?;
+                let float = float.map(|Sample { timestamp, value }| Latest::Float { timestamp, value });
+                match self.newest_histogram_in_head(head, after, at)? {
+                    Some(found)
+                        if float.as_ref().is_none_or(|float| float.timestamp() < found.timestamp()) =>
+                    {
+                        Some(found)
+                    }
+                    _ => float,
+                }
+            }
             None => None,
         };
         if entry.apart {
@@ -277,7 +470,9 @@ impl DbSelection {
         }
         for part in self.parts_as_stored(entry).into_iter().rev() {
             let found = self.newest_in_block(part, after, at, worker)?;
-            if found.is_some_and(|found| newest.is_none_or(|newest| found.timestamp >= newest.timestamp)) {
+            let is_newer =
+                |found: &Latest| newest.as_ref().is_none_or(|newest| found.timestamp() >= newest.timestamp());
+            if found.as_ref().is_some_and(is_newer) {
                 newest = found;
             }
         }
@@ -290,7 +485,7 @@ impl DbSelection {
         after: i64,
         at: i64,
         worker: &mut Worker<'_>,
-    ) -> Result<Option<Sample>, SelectError> {
+    ) -> Result<Option<Latest>, SelectError> {
         let (block, cursor) = (&self.blocks[part.block as usize], &mut worker.cursors[part.block as usize]);
         block.latest(cursor, part.series, after, at, worker.scratch).map_err(damaged)
     }
@@ -323,6 +518,37 @@ impl DbSelection {
             return Ok(Some(Sample { timestamp, value }));
         }
         Ok(late)
+    }
+
+    fn newest_histogram_in_head(
+        &self,
+        series: usize,
+        after: i64,
+        at: i64,
+    ) -> Result<Option<Latest>, SelectError> {
+        if !self.head.has_histograms(series) {
+            return Ok(None);
+        }
+        let late = self.head.late_histograms(series);
+        let late = late[..late.partition_point(|(time, _)| *time <= at)].last();
+        let mut newest = late.filter(|(time, _)| *time > after).cloned();
+        let (mut timestamps, mut histograms) = (Vec::new(), Vec::new());
+        for run in self.head.histogram_runs(series).rev().filter(|run| run.first() <= at) {
+            timestamps.clear();
+            histograms.clear();
+            self.decode_histograms(&run, &mut timestamps, &mut histograms)?;
+            let Some(row) = timestamps.partition_point(|time| *time <= at).checked_sub(1) else { continue };
+            let timestamp = timestamps[row];
+            if timestamp > after && newest.as_ref().is_none_or(|(newest, _)| *newest < timestamp) {
+                newest = Some((timestamp, histograms.swap_remove(row)));
+            }
+            break;
+        }
+        let latest = |(timestamp, value): (i64, NativeHistogram)| Latest::Histogram {
+            timestamp,
+            value: Box::new(value.into_float()),
+        };
+        Ok(newest.map(latest))
     }
 
     fn worker<'a>(&self, scratch: &'a mut Scratch) -> Worker<'a> {
@@ -372,8 +598,8 @@ impl Selection for DbSelection {
     ) -> Result<(), SelectError> {
         let mut worker = self.worker(scratch);
         for one in series {
-            if let Some(Sample { timestamp, value }) = self.newest(one, after, at, &mut worker)? {
-                visit(one, Latest::Float { timestamp, value });
+            if let Some(latest) = self.newest(one, after, at, &mut worker)? {
+                visit(one, latest);
             }
         }
         Ok(())
@@ -397,7 +623,7 @@ struct Columns {
 
 impl Columns {
     fn push(&mut self, run: &Run<'_>) {
-        let RunValues::Floats(values) = run.values else { unreachable!("blocks hold floats") };
+        let RunValues::Floats(values) = run.values else { unreachable!("the series has floats only") };
         self.times.extend_from_slice(run.timestamps);
         self.values.extend_from_slice(values);
     }

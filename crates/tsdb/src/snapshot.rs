@@ -88,7 +88,9 @@ impl Db {
         self.head.windows_before(newest.saturating_add(1), BLOCK_MS, &mut windows);
         for shard in &self.head.shards {
             let shard = shard.lock();
-            windows.extend(shard.late.values().flatten().map(|late| late.timestamp.div_euclid(BLOCK_MS)));
+            let late = shard.late.values().flatten().map(|late| late.timestamp);
+            let histograms = shard.histograms.values().flat_map(|series| &series.late).map(|(time, _)| *time);
+            windows.extend(late.chain(histograms).map(|time| time.div_euclid(BLOCK_MS)));
         }
         let (length_ms, windows) = widen(BLOCK_MS, windows);
         let ids = self.head.ids_by_labels();

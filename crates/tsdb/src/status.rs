@@ -29,6 +29,8 @@ pub struct DiskStatus {
 #[derive(Debug, Clone, Default)]
 pub struct HeadStatus {
     pub series: u64,
+    /// Those that have native histograms.
+    pub histogram_series: u64,
     /// Sealed and open runs.
     pub chunks: u64,
     pub samples: u64,
@@ -38,6 +40,8 @@ pub struct HeadStatus {
     pub min_time: Option<i64>,
     pub max_time: Option<i64>,
     pub label_pairs: u64,
+    /// Exemplars that are kept.
+    pub exemplars: u64,
     pub clocks: u64,
     pub memory: Memory,
 }
@@ -62,12 +66,15 @@ pub struct Memory {
     pub sealed: u64,
     /// Samples out of order.
     pub late: u64,
+    /// Native histograms and start timestamps.
+    pub histograms: u64,
 }
 
 impl Memory {
     pub fn total(&self) -> u64 {
-        let Memory { symbols, labels, table, index, series, open_runs, clocks, sealed, late } = *self;
-        symbols + labels + table + index + series + open_runs + clocks + sealed + late
+        let Memory { symbols, labels, table, index, series, open_runs, clocks, sealed, late, histograms } =
+            *self;
+        symbols + labels + table + index + series + open_runs + clocks + sealed + late + histograms
     }
 }
 
@@ -92,7 +99,7 @@ pub struct Counters {
     pub refused_conflict: u64,
     pub refused_future: u64,
     pub refused_labels: u64,
-    pub refused_unsupported: u64,
+    pub refused_histograms: u64,
     pub series_created: u64,
     pub series_removed: u64,
     pub commits: u64,

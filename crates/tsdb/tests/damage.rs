@@ -37,7 +37,7 @@ fn directory() -> (Simulation, Ledger, Contents) {
             let value = |i: usize| i as f64 * 0.25 + f64::from(step);
             let sample = |i: usize| Sample { timestamp, value: value(i) };
             let samples: Vec<_> = series.iter().enumerate().map(|(i, labels)| (labels, sample(i))).collect();
-            assert!(ledger.append(&db, &samples));
+            assert!(ledger.append(&db, &samples, &[]));
             assert!(ledger.commit(&db));
             while round < 2
                 && let Some(job) = db.next_job(simulation.clock.wall_ms())

@@ -6,7 +6,8 @@ mod support;
 
 use tidewatch_env::Env;
 use tidewatch_env::sim::{Failure, Simulation};
-use tidewatch_model::{Labels, Sample};
+use tidewatch_model::histogram::{Histogram, Span};
+use tidewatch_model::{BatchHistogram, FloatHistogram, Labels, NativeHistogram, Sample};
 use tidewatch_storage::TimeRange;
 use tidewatch_tsdb::{Db, DbOptions};
 
@@ -23,6 +24,34 @@ fn open(simulation: &Simulation) -> Option<Db> {
     let db = Db::open(simulation.env.clone(), options).ok()?;
     db.recover().ok()?;
     Some(db)
+}
+
+/// Histograms of all kinds: with integers, whose layout changes now and then and which end now and
+/// then, and with floats in custom buckets.
+fn histogram(i: usize, step: usize) -> NativeHistogram {
+    let count = (step * 3 + i) as u64;
+    match i {
+        _ if step % 7 == 6 => NativeHistogram::stale(),
+        0 => NativeHistogram::Integer(Histogram {
+            schema: 2,
+            zero_threshold: if step < 12 { 0.001 } else { 0.01 },
+            zero_count: 1,
+            count: 1 + 2 * count,
+            sum: count as f64 * 0.25,
+            positive_spans: vec![Span { offset: 1, length: 2 }],
+            positive_deltas: vec![count as i64, 0],
+            ..Histogram::default()
+        }),
+        _ => NativeHistogram::Float(FloatHistogram {
+            schema: -53,
+            count: count as f64 + 0.5,
+            sum: count as f64 * 0.1,
+            positive_spans: vec![Span { offset: 0, length: 3 }],
+            positive_buckets: vec![0.5, count as f64, 0.0],
+            custom_values: Some(vec![0.1, 1.0].into()),
+            ..FloatHistogram::default()
+        }),
+    }
 }
 
 /// Some scrapes of some series, now and then a new one, and late samples.
@@ -45,10 +74,22 @@ fn ingest_every(
         let sample = |i: usize, timestamp| Sample { timestamp, value: (i * step) as f64 * 0.5 };
         let mut samples: Vec<(&Labels, Sample)> =
             known.iter().enumerate().map(|(i, labels)| (labels, sample(i, timestamp))).collect();
-        ledger.append(db, &samples);
+        // The last one has floats and histograms in turn.
+        let latencies: Vec<Labels> = (0..3).map(|i| series("latency", i)).collect();
+        let start = start - 60_000;
+        let of = |i: usize| BatchHistogram { timestamp, start, value: histogram(i, step) };
+        let mut histograms: Vec<(&Labels, BatchHistogram)> =
+            latencies.iter().enumerate().map(|(i, labels)| (labels, of(i))).collect();
+        if step % 3 == 2 {
+            histograms.pop();
+            samples.push((&latencies[2], sample(2, timestamp)));
+        }
+        ledger.append(db, &samples, &histograms);
         samples.truncate(2);
         samples.iter_mut().for_each(|(_, sample)| sample.timestamp -= 7_000);
-        ledger.append(db, &samples);
+        histograms.remove(0);
+        histograms.iter_mut().for_each(|(_, histogram)| histogram.timestamp -= 7_000);
+        ledger.append(db, &samples, &histograms);
         if step % 2 == 0 {
             ledger.commit(db);
         }
@@ -100,12 +141,14 @@ fn work(simulation: &Simulation, ledger: &mut Ledger) {
     }
 }
 
-/// Deletes a part of a series that lies in blocks and head, and all of another.
+/// Deletes a part of series that lie in blocks and head, and all of others: floats and histograms.
 fn delete_some(db: &Db, simulation: &Simulation, ledger: &mut Ledger, round: usize) {
     let now = simulation.clock_ms();
     let part = TimeRange { start: now - 5 * HOUR_MS, end: now - 30 * 60_000 };
     ledger.delete(db, &series("known", 0), part);
+    ledger.delete(db, &series("latency", 2), part);
     ledger.delete(db, &series("known", round), ALL);
+    ledger.delete(db, &series("latency", round / 2), ALL);
 }
 
 const HOUR_MS: i64 = 60 * 60 * 1000;

@@ -47,8 +47,8 @@ fn ingest(db: &Db, simulation: &Simulation, ledger: &mut Ledger, scrapes: usize)
         let known: Vec<Labels> = (0..4).map(series).collect();
         let sample = |i: usize, timestamp| Sample { timestamp, value: (i + step) as f64 * 0.5 };
         let samples: Vec<_> = known.iter().enumerate().map(|(i, l)| (l, sample(i, timestamp))).collect();
-        ledger.append(db, &samples);
-        ledger.append(db, &[(&known[step % 4], sample(9, timestamp - 7 * MINUTE_MS))]);
+        ledger.append(db, &samples, &[]);
+        ledger.append(db, &[(&known[step % 4], sample(9, timestamp - 7 * MINUTE_MS))], &[]);
         ledger.commit(db);
         simulation.clock.advance_ms(20 * 60_000);
     }

@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use tidewatch_env::sim::Simulation;
 use tidewatch_env::{Clock, Env};
-use tidewatch_model::{Batch, Labels, MatchOp, Matcher, RawLabels, STALE_NAN, Sample};
+use tidewatch_model::histogram::{Histogram, Span};
+use tidewatch_model::{
+    Batch, BatchHistogram, Labels, MatchOp, Matcher, NativeHistogram, RawLabels, STALE_NAN, Sample,
+};
 use tidewatch_storage::{Append, Latest, Refusal, Scratch, Select, TimeRange};
 use tidewatch_tsdb::{Db, DbOptions};
 
-use support::{ALL, Contents, contents, contents_of};
+use support::{ALL, Contents, contents, contents_of, fingerprint};
 
 const STEP_MS: i64 = 15_000;
 const WINDOW_MS: i64 = 60 * 60 * 1000;
@@ -90,6 +93,43 @@ fn value(n: u32, at: i64) -> f64 {
     }
 }
 
+#[derive(Debug, Clone)]
+enum Value {
+    Float(f64),
+    Histogram(NativeHistogram),
+}
+
+impl Value {
+    /// As [`Contents`] have it.
+    fn bits(&self) -> u64 {
+        match self {
+            Value::Float(value) => value.to_bits(),
+            Value::Histogram(histogram) => fingerprint(&histogram.to_float()),
+        }
+    }
+}
+
+/// What a series has: the last four have histograms, and two of them floats now and then.
+fn value_of(series: usize, n: u32, at: i64) -> Value {
+    if series < SERIES - 4 || series >= SERIES - 2 && n % 5 < 2 {
+        return Value::Float(value(n, at));
+    }
+    let count = u64::from(n) * 2 + at as u64 / 1000 % 1000;
+    let integer = Histogram {
+        schema: 1 + i32::from(n % 17 == 0),
+        count: 2 * count,
+        sum: count as f64 * 0.5,
+        positive_spans: vec![Span { offset: -1, length: 1 }, Span { offset: 3, length: 1 }],
+        positive_deltas: vec![count as i64, 0],
+        ..Histogram::default()
+    };
+    Value::Histogram(match n % 11 {
+        0 => NativeHistogram::stale(),
+        1 => NativeHistogram::Float(integer.to_float()),
+        _ => NativeHistogram::Integer(integer),
+    })
+}
+
 struct Run {
     simulation: Simulation,
     db: Option<Db>,
@@ -123,30 +163,37 @@ impl Run {
         self.simulation.clock.wall_ms()
     }
 
-    fn append(&mut self, samples: &[(usize, Sample)]) {
-        let names: Vec<Labels> = samples.iter().map(|(series, _)| labels(*series)).collect();
+    fn append(&mut self, samples: &[(usize, i64, Value)]) {
+        let names: Vec<Labels> = samples.iter().map(|(series, ..)| labels(*series)).collect();
         let mut batch = Batch::new();
         let mut refused: BTreeMap<Refusal, u64> = BTreeMap::new();
         // What blocks alone have is not compared with what comes: the first value stays when both
         // are read, and no refusal says so.
         let mut unseen = 0;
-        for ((series, sample), name) in samples.iter().zip(&names) {
-            batch.push(RawLabels::Canonical(name.as_bytes()), &[*sample]);
-            let key = (*series, sample.timestamp);
+        for ((series, timestamp, value), name) in samples.iter().zip(&names) {
+            let (timestamp, name) = (*timestamp, RawLabels::Canonical(name.as_bytes()));
+            match value {
+                Value::Float(value) => batch.push(name, &[Sample { timestamp, value: *value }]),
+                Value::Histogram(value) => {
+                    let histogram = BatchHistogram { timestamp, start: 0, value: value.clone() };
+                    batch.push_histograms(name, &[histogram]);
+                }
+            }
+            let key = (*series, timestamp);
             let newest = self.newest.get(series).copied();
             match self.model.get(&key) {
-                Some(bits) if *bits == sample.value.to_bits() => {}
+                Some(bits) if *bits == value.bits() => {}
                 Some(_) => {
                     *refused.entry(Refusal::Conflict).or_insert(0) += 1;
-                    unseen += u64::from(sample.timestamp < self.now() - WINDOW_MS);
+                    unseen += u64::from(timestamp < self.now() - WINDOW_MS);
                 }
-                None if newest.is_some_and(|newest| sample.timestamp < newest - WINDOW_MS) => {
+                None if newest.is_some_and(|newest| timestamp < newest - WINDOW_MS) => {
                     *refused.entry(Refusal::TooOld).or_insert(0) += 1;
                 }
                 None => {
-                    self.model.insert(key, sample.value.to_bits());
-                    let newest = self.newest.entry(*series).or_insert(sample.timestamp);
-                    *newest = (*newest).max(sample.timestamp);
+                    self.model.insert(key, value.bits());
+                    let newest = self.newest.entry(*series).or_insert(timestamp);
+                    *newest = (*newest).max(timestamp);
                 }
             }
         }
@@ -203,12 +250,12 @@ impl Run {
                 self.simulation.clock.advance_ms((STEP_MS * (1 + quiet * quiet)) as u64);
                 let timestamp = self.now();
                 let present = (0..SERIES).filter(|i| absent >> (i + 8) & absent >> i & 1 == 0);
-                let sample = |i: usize| (i, Sample { timestamp, value: value(n + i as u32, timestamp) });
+                let sample = |i: usize| (i, timestamp, value_of(i, n + i as u32, timestamp));
                 self.append(&present.map(sample).collect::<Vec<_>>());
             }
             Op::Late { series, back, offset, value: n } => {
                 let timestamp = self.now() - back * STEP_MS - offset;
-                self.append(&[(series, Sample { timestamp, value: value(n, timestamp) })]);
+                self.append(&[(series, timestamp, value_of(series, n, timestamp))]);
             }
             Op::Jobs => {
                 while let Some(job) = self.db().next_job(self.now()) {
@@ -260,8 +307,11 @@ impl Run {
         let selection = self.db().select(&[], range).expect("complete");
         let mut found = Contents::new();
         let mut visit = |series: usize, latest: Latest| {
-            let Latest::Float { timestamp, value } = latest else { panic!("only floats went in") };
-            found.insert((selection.labels(series).to_string(), timestamp), value.to_bits());
+            let (timestamp, bits) = match latest {
+                Latest::Float { timestamp, value } => (timestamp, value.to_bits()),
+                Latest::Histogram { timestamp, value } => (timestamp, fingerprint(&value)),
+            };
+            found.insert((selection.labels(series).to_string(), timestamp), bits);
         };
         selection
             .latest(0..selection.len(), after, at, &mut Scratch::default(), &mut visit)

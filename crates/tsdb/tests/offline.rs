@@ -40,7 +40,7 @@ fn directory() -> (Simulation, Ledger, Contents) {
         let series: Vec<Labels> = (0..3).map(labels).collect();
         let sample = |i: usize| Sample { timestamp, value: i as f64 * 0.25 + f64::from(step * step) };
         let samples: Vec<_> = series.iter().enumerate().map(|(i, labels)| (labels, sample(i))).collect();
-        assert!(ledger.append(&db, &samples) && ledger.commit(&db));
+        assert!(ledger.append(&db, &samples, &[]) && ledger.commit(&db));
         if step == 18 {
             while let Some(job) = db.next_job(timestamp) {
                 db.run(job).expect("a good disk");

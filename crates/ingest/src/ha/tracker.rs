@@ -282,7 +282,7 @@ fn newest(batch: &Batch<'_>, series: &BatchSeries<'_>) -> i64 {
     let samples = &batch.samples[series.samples.start as usize..series.samples.end as usize];
     let histograms = &batch.histograms[series.histograms.start as usize..series.histograms.end as usize];
     let times = samples.iter().map(|sample| sample.timestamp);
-    times.chain(histograms.iter().map(|(timestamp, _)| *timestamp)).max().unwrap_or(i64::MIN)
+    times.chain(histograms.iter().map(|histogram| histogram.timestamp)).max().unwrap_or(i64::MIN)
 }
 
 fn text(bytes: &[u8]) -> String {

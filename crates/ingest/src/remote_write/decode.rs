@@ -6,13 +6,14 @@
 //! TimeSeries      1 labels: Label*, 2 samples: Sample*, 3 exemplars, 4 histograms: Histogram*
 //! Label           1 name: string, 2 value: string
 //! Sample          1 value: double, 2 timestamp: int64 (ms)
+//! Exemplar        1 labels: Label*, 2 value: double, 3 timestamp: int64 (ms)
 //! MetricMetadata  1 type: enum, 2 metric_family_name, 4 help, 5 unit: string
 //! ```
 
-use tidewatch_model::{Batch, BatchSeries, Limits, Metadata, MetricType, RawLabels, Sample};
+use tidewatch_model::{Batch, BatchExemplar, BatchSeries, Limits, Metadata, MetricType, RawLabels, Sample};
 
 use super::WriteError;
-use super::histogram::{Decoded, decode_histogram};
+use super::histogram::decode_histogram;
 use super::wire::{Reader, Reason, Wire, put_bytes};
 
 /// The tag of a `Label` in a `TimeSeries` as every encoder writes it.
@@ -23,13 +24,10 @@ const LABEL_TAG: u8 = 0x0a;
 pub struct WriteSummary {
     /// Series with samples or histograms: those in the batch.
     pub series: usize,
-    /// Series that carry neither; they are left out of the batch.
+    /// Series that carry neither; they are left out of the batch. Exemplars come in such ones.
     pub empty_series: usize,
     pub samples: usize,
     pub histograms: usize,
-    /// Histograms with float counts, which the batch can not carry; they are left out.
-    pub float_histograms: usize,
-    /// Exemplars, which the batch can not carry; they are left out.
     pub exemplars: usize,
     pub metadata: usize,
 }
@@ -115,6 +113,7 @@ fn decode<'a>(body: &'a [u8], limits: &Limits, batch: &mut Batch<'a>) -> Result<
     summary.samples = batch.samples.len();
     summary.histograms = batch.histograms.len();
     summary.metadata = batch.metadata.len();
+    summary.exemplars = batch.exemplars.len();
     Ok(summary)
 }
 
@@ -126,6 +125,7 @@ fn decode_series<'a>(
 ) -> Result<(), SeriesFailure> {
     let samples_start = batch.samples.len() as u32;
     let histograms_start = batch.histograms.len() as u32;
+    let exemplars_start = batch.exemplars.len();
     let mut labels: &[u8] = &[];
     let mut reader = Reader::new(message);
     while let Some(&tag) = reader.rest().first() {
@@ -136,17 +136,20 @@ fn decode_series<'a>(
         match reader.field()? {
             (2, Wire::Bytes(sample)) => batch.samples.push(decode_sample(sample)?),
             (1, Wire::Bytes(_)) => return Err(SeriesFailure::LabelsApart),
-            (3, Wire::Bytes(_)) => summary.exemplars += 1,
-            (4, Wire::Bytes(histogram)) => match decode_histogram(histogram)? {
-                Decoded::Integer(timestamp, histogram) => batch.histograms.push((timestamp, histogram)),
-                Decoded::Float => summary.float_histograms += 1,
-            },
+            (3, Wire::Bytes(exemplar)) => batch.exemplars.push(decode_exemplar(exemplar)?),
+            (4, Wire::Bytes(histogram)) => batch.histograms.push(decode_histogram(histogram)?),
             (1..=4, _) => return Err("wire type of a known field is wrong".into()),
             _ => {}
         }
         if batch.samples.len() + batch.histograms.len() > limits.write_samples {
             return Err(SeriesFailure::TooMany("samples"));
         }
+        if batch.exemplars.len() > limits.write_samples {
+            return Err(SeriesFailure::TooMany("exemplars"));
+        }
+    }
+    for exemplar in &mut batch.exemplars[exemplars_start..] {
+        exemplar.series = RawLabels::Proto(labels);
     }
     let samples = samples_start..batch.samples.len() as u32;
     let histograms = histograms_start..batch.histograms.len() as u32;
@@ -183,6 +186,27 @@ fn decode_sample(message: &[u8]) -> Result<Sample, Reason> {
         }
     }
     Ok(sample)
+}
+
+/// The exemplar of a series that is not known yet.
+fn decode_exemplar(message: &[u8]) -> Result<BatchExemplar<'_>, SeriesFailure> {
+    let nothing = RawLabels::Proto(&[]);
+    let mut exemplar = BatchExemplar { series: nothing, labels: nothing, value: 0.0, timestamp: 0 };
+    let mut reader = Reader::new(message);
+    while let Some(&tag) = reader.rest().first() {
+        if tag == LABEL_TAG && exemplar.labels == nothing {
+            exemplar.labels = RawLabels::Proto(label_run(&mut reader)?);
+            continue;
+        }
+        match reader.field()? {
+            (1, Wire::Bytes(_)) => return Err("labels of an exemplar stand apart".into()),
+            (2, Wire::Fixed64(bytes)) => exemplar.value = f64::from_le_bytes(bytes),
+            (3, Wire::Varint(value)) => exemplar.timestamp = value as i64,
+            (1..=3, _) => return Err("wire type of a known field is wrong".into()),
+            _ => {}
+        }
+    }
+    Ok(exemplar)
 }
 
 fn decode_metadata<'a>(

@@ -1,6 +1,6 @@
 //! A batch to `prometheus.WriteRequest`, for what we send ourselves, for tests and benchmarks.
 
-use tidewatch_model::{Batch, BatchSeries, Metadata, RawLabels, Sample};
+use tidewatch_model::{Batch, BatchExemplar, BatchSeries, Metadata, RawLabels, Sample};
 
 use super::histogram::encode_histogram;
 use super::wire::{put_bytes, put_varint, varint_len};
@@ -13,6 +13,11 @@ pub fn encode_write_request(batch: &Batch<'_>, out: &mut Vec<u8>) {
     for series in &batch.series {
         scratch.clear();
         encode_series(batch, series, &mut scratch);
+        put_bytes(out, 1, &scratch);
+    }
+    for exemplar in &batch.exemplars {
+        scratch.clear();
+        encode_exemplar(exemplar, &mut scratch);
         put_bytes(out, 1, &scratch);
     }
     for metadata in &batch.metadata {
@@ -30,23 +35,39 @@ pub fn compress(body: &[u8], out: &mut Vec<u8>) {
 }
 
 fn encode_series(batch: &Batch<'_>, series: &BatchSeries<'_>, out: &mut Vec<u8>) {
-    match series.labels {
-        RawLabels::Proto(bytes) => out.extend_from_slice(bytes),
-        RawLabels::Canonical(_) => {
-            for (name, value) in series.labels.pairs().map_while(|pair| pair) {
-                encode_label(name, value, out);
-            }
-        }
-    }
+    encode_labels(&series.labels, out);
     for sample in &batch.samples[series.samples.start as usize..series.samples.end as usize] {
         encode_sample(*sample, out);
     }
     let histograms = series.histograms.start as usize..series.histograms.end as usize;
     let mut message = Vec::new();
-    for (timestamp, histogram) in &batch.histograms[histograms] {
+    for histogram in &batch.histograms[histograms] {
         message.clear();
-        encode_histogram(*timestamp, histogram, &mut message);
+        encode_histogram(histogram, &mut message);
         put_bytes(out, 4, &message);
+    }
+}
+
+/// A series of its own for each exemplar, as Prometheus sends them.
+fn encode_exemplar(exemplar: &BatchExemplar<'_>, out: &mut Vec<u8>) {
+    let mut message = Vec::new();
+    encode_labels(&exemplar.labels, &mut message);
+    message.push(0x11);
+    message.extend_from_slice(&exemplar.value.to_le_bytes());
+    message.push(0x18);
+    put_varint(&mut message, exemplar.timestamp as u64);
+    encode_labels(&exemplar.series, out);
+    put_bytes(out, 3, &message);
+}
+
+fn encode_labels(labels: &RawLabels<'_>, out: &mut Vec<u8>) {
+    match labels {
+        RawLabels::Proto(bytes) => out.extend_from_slice(bytes),
+        RawLabels::Canonical(_) => {
+            for (name, value) in labels.pairs().map_while(|pair| pair) {
+                encode_label(name, value, out);
+            }
+        }
     }
 }
 

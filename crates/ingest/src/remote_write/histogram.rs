@@ -9,51 +9,61 @@
 //! BucketSpan  1 offset: sint32, 2 length: uint32
 //! ```
 
-use tidewatch_model::histogram::{CounterResetHint, Histogram, Span};
+use tidewatch_model::BatchHistogram;
+use tidewatch_model::histogram::{CounterResetHint, FloatHistogram, Histogram, NativeHistogram, Span};
 
 use super::wire::{Reader, Reason, Wire, put_bytes, put_varint};
 
 const WRONG_TYPE: Reason = "wire type of a histogram's field is wrong";
 
-/// A histogram that was read.
-pub(super) enum Decoded {
-    Integer(i64, Histogram),
-    /// Its counts are floats.
-    Float,
-}
-
-pub(super) fn decode_histogram(message: &[u8]) -> Result<Decoded, Reason> {
-    let mut histogram = Histogram::default();
+/// Reads the message. Which of the counts are given says of which kind it is: where a sender gives
+/// both, the later one.
+pub(super) fn decode_histogram(message: &[u8]) -> Result<BatchHistogram, Reason> {
+    let mut integer = Histogram::default();
+    let mut float = FloatHistogram::default();
     let mut custom_values = Vec::new();
     let (mut timestamp, mut is_float) = (0, false);
     let mut reader = Reader::new(message);
     while !reader.is_empty() {
         match reader.field()? {
-            (1, Wire::Varint(count)) => (histogram.count, is_float) = (count, false),
-            (2, Wire::Fixed64(_)) => is_float = true,
-            (3, Wire::Fixed64(bytes)) => histogram.sum = f64::from_le_bytes(bytes),
-            (4, Wire::Varint(schema)) => histogram.schema = zigzag(schema) as i32,
-            (5, Wire::Fixed64(bytes)) => histogram.zero_threshold = f64::from_le_bytes(bytes),
-            (6, Wire::Varint(count)) => histogram.zero_count = count,
-            (8, Wire::Bytes(span)) => histogram.negative_spans.push(decode_span(span)?),
-            (9, deltas) => read_deltas(deltas, &mut histogram.negative_deltas)?,
-            (11, Wire::Bytes(span)) => histogram.positive_spans.push(decode_span(span)?),
-            (12, deltas) => read_deltas(deltas, &mut histogram.positive_deltas)?,
-            (14, Wire::Varint(hint)) => histogram.hint = reset_hint(hint),
+            (1, Wire::Varint(count)) => (integer.count, is_float) = (count, false),
+            (2, Wire::Fixed64(bytes)) => (float.count, is_float) = (f64::from_le_bytes(bytes), true),
+            (3, Wire::Fixed64(bytes)) => integer.sum = f64::from_le_bytes(bytes),
+            (4, Wire::Varint(schema)) => integer.schema = zigzag(schema) as i32,
+            (5, Wire::Fixed64(bytes)) => integer.zero_threshold = f64::from_le_bytes(bytes),
+            (6, Wire::Varint(count)) => integer.zero_count = count,
+            (7, Wire::Fixed64(bytes)) => float.zero_count = f64::from_le_bytes(bytes),
+            (8, Wire::Bytes(span)) => integer.negative_spans.push(decode_span(span)?),
+            (9, deltas) => read_deltas(deltas, &mut integer.negative_deltas)?,
+            (10, counts) => read_doubles(counts, &mut float.negative_buckets)?,
+            (11, Wire::Bytes(span)) => integer.positive_spans.push(decode_span(span)?),
+            (12, deltas) => read_deltas(deltas, &mut integer.positive_deltas)?,
+            (13, counts) => read_doubles(counts, &mut float.positive_buckets)?,
+            (14, Wire::Varint(hint)) => integer.hint = reset_hint(hint),
             (15, Wire::Varint(value)) => timestamp = value as i64,
             (16, values) => read_doubles(values, &mut custom_values)?,
-            (7, Wire::Fixed64(_)) | (10 | 13, Wire::Fixed64(_) | Wire::Bytes(_)) => {}
             (1..=16, _) => return Err(WRONG_TYPE),
             _ => {}
         }
     }
-    if is_float {
-        return Ok(Decoded::Float);
-    }
     if !custom_values.is_empty() {
-        histogram.custom_values = Some(custom_values.into());
+        integer.custom_values = Some(custom_values.into());
     }
-    Ok(Decoded::Integer(timestamp, histogram))
+    let value = if is_float {
+        NativeHistogram::Float(FloatHistogram {
+            hint: integer.hint,
+            schema: integer.schema,
+            zero_threshold: integer.zero_threshold,
+            sum: integer.sum,
+            positive_spans: integer.positive_spans,
+            negative_spans: integer.negative_spans,
+            custom_values: integer.custom_values,
+            ..float
+        })
+    } else {
+        NativeHistogram::Integer(integer)
+    };
+    Ok(BatchHistogram { timestamp, start: 0, value })
 }
 
 fn decode_span(message: &[u8]) -> Result<Span, Reason> {
@@ -118,41 +128,54 @@ fn unzigzag(value: i64) -> u64 {
 }
 
 /// Appends the message; the inverse of [`decode_histogram`].
-pub(super) fn encode_histogram(timestamp: i64, histogram: &Histogram, out: &mut Vec<u8>) {
+pub(super) fn encode_histogram(histogram: &BatchHistogram, out: &mut Vec<u8>) {
+    let layout = histogram.value.layout();
+    let sides = [(8, layout.negative_spans), (11, layout.positive_spans)];
     let mut scratch = Vec::new();
-    put_number(out, 1, histogram.count);
-    put_double(out, 3, histogram.sum);
-    put_number(out, 4, unzigzag(i64::from(histogram.schema)));
-    put_double(out, 5, histogram.zero_threshold);
-    put_number(out, 6, histogram.zero_count);
-    let sides = [
-        (8, &histogram.negative_spans, &histogram.negative_deltas),
-        (11, &histogram.positive_spans, &histogram.positive_deltas),
-    ];
-    for (number, spans, deltas) in sides {
+    match &histogram.value {
+        NativeHistogram::Integer(value) => {
+            put_number(out, 1, value.count);
+            put_number(out, 6, value.zero_count);
+            for (number, deltas) in [(9, &value.negative_deltas), (12, &value.positive_deltas)] {
+                scratch.clear();
+                deltas.iter().for_each(|delta| put_varint(&mut scratch, unzigzag(*delta)));
+                put_bytes(out, number, &scratch);
+            }
+        }
+        NativeHistogram::Float(value) => {
+            put_double(out, 2, value.count);
+            put_double(out, 7, value.zero_count);
+            put_doubles(out, 10, &value.negative_buckets);
+            put_doubles(out, 13, &value.positive_buckets);
+        }
+    }
+    put_double(out, 3, histogram.value.sum());
+    put_number(out, 4, unzigzag(i64::from(layout.schema)));
+    put_double(out, 5, layout.zero_threshold);
+    for (number, spans) in sides {
         for span in spans {
             scratch.clear();
             put_number(&mut scratch, 1, unzigzag(i64::from(span.offset)));
             put_number(&mut scratch, 2, u64::from(span.length));
             put_bytes(out, number, &scratch);
         }
-        scratch.clear();
-        deltas.iter().for_each(|delta| put_varint(&mut scratch, unzigzag(*delta)));
-        put_bytes(out, number + 1, &scratch);
     }
-    let hint = match histogram.hint {
+    let hint = match histogram.value.hint() {
         CounterResetHint::Unknown => 0,
         CounterResetHint::Reset => 1,
         CounterResetHint::NotReset => 2,
         CounterResetHint::Gauge => 3,
     };
     put_number(out, 14, hint);
-    put_number(out, 15, timestamp as u64);
-    if let Some(values) = &histogram.custom_values {
-        scratch.clear();
-        values.iter().for_each(|value| scratch.extend_from_slice(&value.to_le_bytes()));
-        put_bytes(out, 16, &scratch);
+    put_number(out, 15, histogram.timestamp as u64);
+    if let Some(values) = layout.custom_values {
+        put_doubles(out, 16, values);
     }
+}
+
+fn put_doubles(out: &mut Vec<u8>, number: u32, values: &[f64]) {
+    let packed: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    put_bytes(out, number, &packed);
 }
 
 fn put_number(out: &mut Vec<u8>, number: u32, value: u64) {

@@ -22,6 +22,7 @@ mod buckets;
 mod convert;
 mod custom;
 mod layout;
+mod native;
 mod reset;
 mod text;
 mod trim;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 pub use arithmetic::{IncompatibleSchemas, Reconciled, kahan_inc};
 pub use bounds::exponential_bound;
 pub use buckets::Bucket;
+pub use native::{Layout, NativeHistogram};
 pub use text::format_g;
 pub use validity::InvalidHistogram;
 

@@ -327,17 +327,13 @@ fn deduplicate<'a>(
 
 /// How many samples were refused and, for the sender's log, why.
 fn describe_refused(summary: &WriteSummary, outcome: &AppendOutcome) -> Option<(u64, String)> {
-    let float_histograms = summary.float_histograms as u64;
-    let refused = outcome.refused_count() + float_histograms;
+    let refused = outcome.refused_count();
     if refused == 0 {
         return None;
     }
-    let sent = (summary.samples + summary.histograms) as u64 + float_histograms;
-    let mut causes: Vec<String> =
+    let sent = (summary.samples + summary.histograms) as u64;
+    let causes: Vec<String> =
         outcome.refused.iter().map(|(cause, count)| format!("{count} {}", cause_text(*cause))).collect();
-    if float_histograms > 0 {
-        causes.push(format!("{float_histograms} histograms with float counts"));
-    }
     let mut text = format!("{refused} of {sent} samples refused ({})", causes.join(", "));
     if let Some(first) = &outcome.first_refusal {
         text.push_str("; the first: ");
@@ -353,6 +349,6 @@ fn cause_text(cause: Refusal) -> &'static str {
         Refusal::TooOld => "too old",
         Refusal::TooFarInFuture => "too far in the future",
         Refusal::Conflict => "in conflict with a stored value",
-        Refusal::Unsupported => "of an unsupported kind",
+        Refusal::InvalidHistogram => "with an invalid histogram",
     }
 }

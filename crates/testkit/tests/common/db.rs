@@ -3,7 +3,7 @@
 
 use tidewatch_env::Env;
 use tidewatch_env::sim::Simulation;
-use tidewatch_model::{Batch, RawLabels, Sample};
+use tidewatch_model::{Batch, BatchHistogram, NativeHistogram, RawLabels, Sample};
 use tidewatch_storage::{Append, Select};
 use tidewatch_testkit::script::Load;
 use tidewatch_testkit::{SampleData, TestStore};
@@ -85,16 +85,25 @@ impl TestStore for DbStore {
     fn load(&mut self, load: &Load) -> Result<(), String> {
         let mut batch = Batch::new();
         for series in &load.series {
-            let mut samples = Vec::with_capacity(series.samples.len());
+            let (mut samples, mut starts, mut histograms) = (Vec::new(), Vec::new(), Vec::new());
             for sample in &series.samples {
-                match sample.data {
-                    SampleData::Float(value) if sample.start == 0 => {
-                        samples.push(Sample { timestamp: sample.timestamp, value });
+                let (timestamp, start) = (sample.timestamp, sample.start);
+                match &sample.data {
+                    SampleData::Float(value) => {
+                        samples.push(Sample { timestamp, value: *value });
+                        starts.push(start);
                     }
-                    _ => return Err("only floats without start times are loaded here".to_owned()),
+                    SampleData::Histogram(value) => {
+                        let value = NativeHistogram::Float((**value).clone());
+                        histograms.push(BatchHistogram { timestamp, start, value });
+                    }
                 }
             }
             batch.push(RawLabels::Canonical(series.labels.as_bytes()), &samples);
+            batch.set_starts(&starts);
+            if !histograms.is_empty() {
+                batch.push_histograms(RawLabels::Canonical(series.labels.as_bytes()), &histograms);
+            }
         }
         let outcome = self.db().append(&batch).map_err(|error| error.to_string())?;
         if outcome.refused_count() > 0 {

@@ -37,6 +37,7 @@ fn store(out: &mut Exposition, running: &Running) {
         ("clocks", memory.clocks),
         ("sealed", memory.sealed),
         ("late", memory.late),
+        ("histograms", memory.histograms),
     ];
     for (part, bytes) in parts {
         out.sample(&[("part", part)], bytes as f64);
@@ -88,7 +89,7 @@ fn store(out: &mut Exposition, running: &Running) {
         ("conflict", counters.refused_conflict),
         ("future", counters.refused_future),
         ("labels", counters.refused_labels),
-        ("unsupported", counters.refused_unsupported),
+        ("histogram", counters.refused_histograms),
     ];
     for (cause, count) in refused {
         out.sample(&[("cause", cause)], count as f64);

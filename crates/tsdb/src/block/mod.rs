@@ -20,7 +20,8 @@
 //! table     where the sections are, with their checksums, and the footer, see `format`
 //! ```
 //!
-//! A *chunk* is a stretch of one series: a clock and a column of values. A *clock* is a column of
+//! A *chunk* is a stretch of one series: a clock and a column of values, which are floats or native
+//! histograms whose buckets lie alike, and perhaps a column of start timestamps. A *clock* is a column of
 //! timestamps that all chunks with these timestamps share: most series of a target do.
 //!
 //! Invariants: every byte of the file is under some checksum, sections follow each other without
@@ -39,6 +40,7 @@ mod series;
 mod tombstones;
 mod write;
 
+pub use crate::gather::{StoredRun, StoredValues};
 pub use error::{BlockError, Damage};
 pub use format::{BlockId, BlockMeta, FILE_SUFFIX, block_path, parse_block_name, reseal};
 pub use read::{Block, BlockIndex};

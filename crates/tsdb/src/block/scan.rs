@@ -4,14 +4,15 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tidewatch_chunk::{decode_times, decode_values};
-use tidewatch_model::Sample;
-use tidewatch_storage::{ClockId, Run, RunValues, Scratch, TimeRange};
+use tidewatch_chunk::{SampleKind, decode_float_histograms, decode_histograms, decode_times, decode_values};
+use tidewatch_storage::{ClockId, Latest, Run, RunValues, Scratch, TimeRange};
 
 use super::clocks::Clock;
 use super::error::{BlockError, Damage};
 use super::read::{Block, PairTexts};
 use super::series::{Chunk, Record};
+use crate::gather::{StoredRun, StoredValues, alone};
+use crate::intervals::Intervals;
 
 /// A reader's place in a block: going through series in ascending order costs each of them its
 /// own record only. One for each block and worker.
@@ -52,14 +53,109 @@ struct Broken {
 }
 
 impl Block {
-    /// Visits what is stored of a series within `range`, whether it is deleted or not.
-    pub(super) fn scan_stored(
+    /// Visits the samples of a series within `range` as runs that ascend, those left out that are
+    /// deleted. The values lie in `scratch` while the visitor has them.
+    pub fn scan(
         &self,
         cursor: &mut Cursor,
         series: u32,
         range: TimeRange,
         scratch: &mut Scratch,
         visit: &mut dyn FnMut(Run<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, BlockError> {
+        let deleted = self.tombstones().of(series);
+        self.for_each_chunk(cursor, series, range, |block, chunk, clock, is_first| {
+            let times = block.times(chunk.clock, clock)?;
+            let within = within(&times, range);
+            if within.is_empty() {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let Scratch { values, histograms, starts, .. } = &mut *scratch;
+            let (column, starts_column) = block.columns(chunk)?;
+            let broken = |error: tidewatch_chunk::ChunkError| block.broken(chunk, &error.to_string());
+            values.clear();
+            histograms.clear();
+            match chunk.kind {
+                SampleKind::Float => decode_values(column, times.len(), values),
+                kind => decode_float_histograms(kind, column, times.len(), histograms),
+            }
+            .map_err(broken)?;
+            let starts = starts_of(starts_column, times.len(), starts).map_err(broken)?;
+            for rows in kept(deleted, &times, within.clone()) {
+                // A part of a chunk has no clock: what others share is the whole.
+                let clock = (rows == within).then(|| block.clock_id(chunk.clock));
+                let values = match chunk.kind {
+                    SampleKind::Float => RunValues::Floats(&values[rows.clone()]),
+                    _ => {
+                        if deleted.is_some() || (is_first && rows.start == 0) {
+                            histograms[rows.start].hint = alone(histograms[rows.start].hint);
+                        }
+                        RunValues::Histograms(&histograms[rows.clone()])
+                    }
+                };
+                let starts = starts.map(|starts| &starts[rows.clone()]);
+                if visit(Run { clock, timestamps: &times[rows], values, starts }).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// The same, with the samples as they are stored.
+    pub fn scan_stored(
+        &self,
+        cursor: &mut Cursor,
+        series: u32,
+        range: TimeRange,
+        visit: &mut dyn FnMut(StoredRun<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, BlockError> {
+        let (mut values, mut histograms, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        let deleted = self.tombstones().of(series);
+        self.for_each_chunk(cursor, series, range, |block, chunk, clock, is_first| {
+            let times = block.times(chunk.clock, clock)?;
+            let within = within(&times, range);
+            if within.is_empty() {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let (column, starts_column) = block.columns(chunk)?;
+            let broken = |error: tidewatch_chunk::ChunkError| block.broken(chunk, &error.to_string());
+            values.clear();
+            histograms.clear();
+            match chunk.kind {
+                SampleKind::Float => decode_values(column, times.len(), &mut values),
+                kind => decode_histograms(kind, column, times.len(), &mut histograms),
+            }
+            .map_err(broken)?;
+            let starts = starts_of(starts_column, times.len(), &mut starts).map_err(broken)?;
+            for rows in kept(deleted, &times, within) {
+                let values = match chunk.kind {
+                    SampleKind::Float => StoredValues::Floats(&values[rows.clone()]),
+                    _ => {
+                        if deleted.is_some() || (is_first && rows.start == 0) {
+                            let first = &mut histograms[rows.start];
+                            first.set_hint(alone(first.hint()));
+                        }
+                        StoredValues::Histograms(&histograms[rows.clone()])
+                    }
+                };
+                let starts = starts.map(|starts| &starts[rows.clone()]);
+                if visit(StoredRun { timestamps: &times[rows], values, starts }).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// Visits the chunks of a series that may have samples within `range`, and says of each whether it
+    /// is the series' first.
+    fn for_each_chunk(
+        &self,
+        cursor: &mut Cursor,
+        series: u32,
+        range: TimeRange,
+        mut visit: impl FnMut(&Block, &Chunk, &Clock, bool) -> Result<ControlFlow<()>, Broken>,
     ) -> Result<ControlFlow<()>, BlockError> {
         self.series
             .read(series, &self.clocks, &mut cursor.record)
@@ -73,25 +169,21 @@ impl Block {
             if clock.first_ms > range.end {
                 break;
             }
-            let times = match self.read_chunk(&chunk, &clock, &mut scratch.values) {
-                Ok(times) => times,
+            match visit(self, &chunk, &clock, at == 0) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
                 Err(broken) => return Err(self.damaged(cursor, series, &clock, broken)),
-            };
-            let within = within(&times, range);
-            if within.is_empty() {
-                continue;
-            }
-            let run = Run {
-                clock: Some(self.clock_id(chunk.clock)),
-                timestamps: &times[within.clone()],
-                values: RunValues::Floats(&scratch.values[within]),
-                starts: None,
-            };
-            if visit(run).is_break() {
-                return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Whether a series has more than floats: histograms or start timestamps.
+    pub(crate) fn is_special(&self, cursor: &mut Cursor, series: u32) -> Result<bool, BlockError> {
+        self.series
+            .read(series, &self.clocks, &mut cursor.record)
+            .map_err(|error| self.inconsistent(error))?;
+        Ok(cursor.record.chunks.iter().any(Chunk::is_special))
     }
 
     /// The newest stored sample of a series with `after < timestamp <= at`, deleted or not.
@@ -102,7 +194,7 @@ impl Block {
         after: i64,
         at: i64,
         scratch: &mut Scratch,
-    ) -> Result<Option<Sample>, BlockError> {
+    ) -> Result<Option<Latest>, BlockError> {
         self.series
             .read(series, &self.clocks, &mut cursor.record)
             .map_err(|error| self.inconsistent(error))?;
@@ -114,21 +206,39 @@ impl Block {
             if clock.last_ms() <= after {
                 break;
             }
-            let times = match self.read_chunk(chunk, &clock, &mut scratch.values) {
-                Ok(times) => times,
-                Err(broken) => return Err(self.damaged(cursor, series, &clock, broken)),
+            return match self.newest_of(chunk, &clock, at, scratch) {
+                Ok((timestamp, latest)) => Ok((timestamp > after).then_some(latest)),
+                Err(broken) => {
+                    let clock = self.clock(chunk);
+                    Err(self.damaged(cursor, series, &clock, broken))
+                }
             };
-            // Not empty: the chunk starts at or before `at`.
-            let newest = times.partition_point(|time| *time <= at) - 1;
-            let sample = Sample { timestamp: times[newest], value: scratch.values[newest] };
-            return Ok(Some(sample).filter(|sample| sample.timestamp > after));
         }
         Ok(None)
     }
 
+    /// The newest sample of a chunk that begins at or before `at`.
+    fn newest_of(
+        &self,
+        chunk: &Chunk,
+        clock: &Clock,
+        at: i64,
+        scratch: &mut Scratch,
+    ) -> Result<(i64, Latest), Broken> {
+        let times = self.read_chunk(chunk, clock, scratch)?;
+        // Not empty: the chunk starts at or before `at`.
+        let newest = times.partition_point(|time| *time <= at) - 1;
+        let timestamp = times[newest];
+        let latest = match chunk.kind {
+            SampleKind::Float => Latest::Float { timestamp, value: scratch.values[newest] },
+            _ => Latest::Histogram { timestamp, value: Box::new(scratch.histograms.swap_remove(newest)) },
+        };
+        Ok((timestamp, latest))
+    }
+
     /// Reads every chunk of some series and names those that are damaged.
     pub fn verify(&self, series: Range<u32>) -> Result<Vec<Damage>, BlockError> {
-        let (mut cursor, mut values, mut found) = (Cursor::default(), Vec::new(), Vec::new());
+        let (mut cursor, mut scratch, mut found) = (Cursor::default(), Scratch::default(), Vec::new());
         for series in series {
             self.series
                 .read(series, &self.clocks, &mut cursor.record)
@@ -136,7 +246,7 @@ impl Block {
             for at in 0..cursor.record.chunks.len() {
                 let chunk = cursor.record.chunks[at];
                 let clock = self.clock(&chunk);
-                if let Err(broken) = self.read_chunk(&chunk, &clock, &mut values) {
+                if let Err(broken) = self.read_chunk(&chunk, &clock, &mut scratch) {
                     match self.damaged(&mut cursor, series, &clock, broken) {
                         BlockError::Damaged(damage) => found.push(*damage),
                         other => return Err(other),
@@ -155,14 +265,33 @@ impl Block {
         self.clocks.get(chunk.clock).expect("checked when the record was read")
     }
 
-    /// Decodes a chunk: the values into `values`, the timestamps as they are shared.
-    fn read_chunk(&self, chunk: &Chunk, clock: &Clock, values: &mut Vec<f64>) -> Result<Arc<[i64]>, Broken> {
+    /// Decodes a chunk into `scratch`; the timestamps as they are shared.
+    fn read_chunk(&self, chunk: &Chunk, clock: &Clock, scratch: &mut Scratch) -> Result<Arc<[i64]>, Broken> {
         let times = self.times(chunk.clock, clock)?;
-        let column = self.column(chunk.offset, chunk.len, chunk.crc)?;
+        let (column, starts) = self.columns(chunk)?;
+        let Scratch { values, histograms, .. } = scratch;
         values.clear();
-        decode_values(column, times.len(), values)
-            .map_err(|error| Broken { offset: self.file_offset(chunk.offset), reason: error.to_string() })?;
+        histograms.clear();
+        match chunk.kind {
+            SampleKind::Float => decode_values(column, times.len(), values),
+            kind => decode_float_histograms(kind, column, times.len(), histograms),
+        }
+        .and_then(
+            |()| if starts.is_empty() { Ok(()) } else { decode_times(starts, times.len(), &mut Vec::new()) },
+        )
+        .map_err(|error| self.broken(chunk, &error.to_string()))?;
         Ok(times)
+    }
+
+    fn broken(&self, chunk: &Chunk, reason: &str) -> Broken {
+        Broken { offset: self.file_offset(chunk.offset), reason: reason.to_owned() }
+    }
+
+    /// The columns of a chunk, under their checksum: values, and start timestamps or nothing.
+    fn columns(&self, chunk: &Chunk) -> Result<(&[u8], &[u8]), Broken> {
+        let both = u64::from(chunk.len) + u64::from(chunk.starts_len);
+        let both = u32::try_from(both).map_err(|_| self.broken(chunk, "a column lies outside the file"))?;
+        Ok(self.column(chunk.offset, both, chunk.crc)?.split_at(chunk.len as usize))
     }
 
     fn times(&self, number: u32, clock: &Clock) -> Result<Arc<[i64]>, Broken> {
@@ -215,6 +344,32 @@ impl Block {
             reason: broken.reason,
         }))
     }
+}
+
+/// The rows of `within` that are not deleted.
+fn kept(
+    deleted: Option<&Intervals>,
+    times: &[i64],
+    within: Range<usize>,
+) -> impl Iterator<Item = Range<usize>> {
+    let start = within.start;
+    let whole = deleted.is_none().then_some(within.clone());
+    let parts = deleted.into_iter().flat_map(move |deleted| deleted.kept(&times[within.clone()]));
+    whole.into_iter().chain(parts.map(move |rows| start + rows.start..start + rows.end))
+}
+
+/// The column of start timestamps, where there is one.
+fn starts_of<'a>(
+    column: &[u8],
+    count: usize,
+    starts: &'a mut Vec<i64>,
+) -> Result<Option<&'a [i64]>, tidewatch_chunk::ChunkError> {
+    if column.is_empty() {
+        return Ok(None);
+    }
+    starts.clear();
+    decode_times(column, count, starts)?;
+    Ok(Some(starts))
 }
 
 /// The part of ascending timestamps that lies in a range, both ends included.

@@ -8,17 +8,18 @@
 //!            how many pairs follow; the first, or its distance less one to the pair before, …
 //!            how many chunks; for each:
 //!              2 × clock + special
-//!              special: kind, see `tidewatch_chunk::SampleKind`, and what that kind needs
+//!              special: kind u8, see `tidewatch_chunk::SampleKind`, 16 more with start timestamps
 //!              length of the column of values
-//!              crc32 of the column, 4 bytes
+//!              with start timestamps: length of their column, which follows
+//!              crc32 of the column or of both, 4 bytes
 //! ```
 //!
 //! Offsets of chunks are not stored: columns lie in the order of the records, and where a chunk's
 //! clock starts at the place reached, it is stepped over. So a series of seven labels and one
-//! chunk takes some 15 bytes. No kind is special yet; the bit is where histograms, start timestamps
-//! and exemplars come in.
+//! chunk takes some 15 bytes. Floats without start timestamps are not special.
 
 use bytes::Bytes;
+use tidewatch_chunk::SampleKind;
 
 use super::clocks::ClockTable;
 use crate::index::IndexError;
@@ -39,7 +40,19 @@ pub(super) struct Chunk {
     /// In the data section.
     pub(super) offset: u64,
     pub(super) len: u32,
+    /// Of the column of start timestamps behind the values; 0 without one.
+    pub(super) starts_len: u32,
     pub(super) crc: u32,
+    pub(super) kind: SampleKind,
+}
+
+const WITH_STARTS: u8 = 16;
+
+impl Chunk {
+    /// Whether it is more than floats.
+    pub(super) fn is_special(&self) -> bool {
+        self.kind != SampleKind::Float || self.starts_len > 0
+    }
 }
 
 /// Builds the section from series in order.
@@ -71,8 +84,16 @@ impl SeriesEncoder {
         }
         put_varint(&mut self.records, chunks.len() as u64);
         for chunk in chunks {
-            put_varint(&mut self.records, u64::from(chunk.clock) << 1);
+            let special = chunk.is_special();
+            put_varint(&mut self.records, u64::from(chunk.clock) << 1 | u64::from(special));
+            if special {
+                let with_starts = if chunk.starts_len > 0 { WITH_STARTS } else { 0 };
+                self.records.push(chunk.kind as u8 | with_starts);
+            }
             put_varint(&mut self.records, u64::from(chunk.len));
+            if chunk.starts_len > 0 {
+                put_varint(&mut self.records, u64::from(chunk.starts_len));
+            }
             self.records.extend_from_slice(&chunk.crc.to_le_bytes());
         }
         self.previous.clear();
@@ -197,18 +218,22 @@ fn take_chunks(
     chunks.clear();
     for _ in 0..count {
         let head = take_u32(input).ok_or(CUT)?;
-        if head & 1 == 1 {
-            return Err(IndexError("a chunk has a kind that this release does not read"));
-        }
+        let kind_byte = match head & 1 {
+            1 => take_array::<1>(input).ok_or(CUT)?[0],
+            _ => SampleKind::Float as u8,
+        };
+        let kind = SampleKind::of(kind_byte & !WITH_STARTS)
+            .ok_or(IndexError("a chunk has a kind that this release does not read"))?;
         let clock = head >> 1;
         let place = clocks.get(clock).ok_or(IndexError("a chunk's clock is not there"))?;
         if place.offset == *data {
             *data = data.checked_add(u64::from(place.len)).ok_or(BEYOND)?;
         }
         let len = take_u32(input).ok_or(CUT)?;
+        let starts_len = if kind_byte & WITH_STARTS == 0 { 0 } else { take_u32(input).ok_or(CUT)? };
         let crc = take_array(input).map(u32::from_le_bytes).ok_or(CUT)?;
-        chunks.push(Chunk { clock, offset: *data, len, crc });
-        *data = data.checked_add(u64::from(len)).ok_or(BEYOND)?;
+        chunks.push(Chunk { clock, offset: *data, len, starts_len, crc, kind });
+        *data = data.checked_add(u64::from(len) + u64::from(starts_len)).ok_or(BEYOND)?;
     }
     Ok(())
 }

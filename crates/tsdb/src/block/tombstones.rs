@@ -29,19 +29,18 @@
 //! Not here: samples that are not in blocks (`head::deleted`), and when blocks are rewritten (`jobs`).
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use roaring::RoaringBitmap;
-use tidewatch_model::{Matcher, Sample};
-use tidewatch_storage::{Run, Scratch, TimeRange};
+use tidewatch_model::Matcher;
+use tidewatch_storage::{Latest, Scratch, TimeRange};
 
 use super::error::BlockError;
 use super::format::{BlockId, block_path, parse_block_name};
 use super::read::Block;
 use super::scan::Cursor;
 use super::series::Record;
-use crate::intervals::{Intervals, part};
+use crate::intervals::Intervals;
 use crate::log::{unzigzag, zigzag};
 use crate::wire::{put_varint, take_u32, take_varint};
 
@@ -257,28 +256,6 @@ impl Block {
         Ok(Some(TimeRange { start: clock(first.clock).first_ms, end: clock(last.clock).last_ms() }))
     }
 
-    /// Visits the samples of a series within `range` as runs that ascend, those left out that are
-    /// deleted. The values lie in `scratch` while the visitor has them.
-    pub fn scan(
-        &self,
-        cursor: &mut Cursor,
-        series: u32,
-        range: TimeRange,
-        scratch: &mut Scratch,
-        visit: &mut dyn FnMut(Run<'_>) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, BlockError> {
-        let Some(deleted) = self.tombstones.of(series) else {
-            return self.scan_stored(cursor, series, range, scratch, visit);
-        };
-        let mut visit_kept = |run: Run<'_>| {
-            for rows in deleted.kept(run.timestamps) {
-                visit(part(&run, rows))?;
-            }
-            ControlFlow::Continue(())
-        };
-        self.scan_stored(cursor, series, range, scratch, &mut visit_kept)
-    }
-
     /// The newest sample of a series with `after < timestamp <= at` that is not deleted.
     pub fn latest(
         &self,
@@ -287,11 +264,11 @@ impl Block {
         after: i64,
         mut at: i64,
         scratch: &mut Scratch,
-    ) -> Result<Option<Sample>, BlockError> {
+    ) -> Result<Option<Latest>, BlockError> {
         let deleted = self.tombstones.of(series);
         loop {
             let found = self.latest_stored(cursor, series, after, at, scratch)?;
-            let before = found.as_ref().and_then(|found| deleted?.skip_back(found.timestamp));
+            let before = found.as_ref().and_then(|found| deleted?.skip_back(found.timestamp()));
             match before {
                 Some(before) if before > after => at = before,
                 Some(_) => return Ok(None),
@@ -304,8 +281,9 @@ impl Block {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use std::ops::ControlFlow;
     use tidewatch_env::Env;
-    use tidewatch_storage::RunValues;
+    use tidewatch_storage::{Run, RunValues};
 
     use super::super::tests::{START, options, sample_model, write};
     use super::*;
@@ -370,9 +348,9 @@ mod tests {
             let times = times(&block, series);
             assert!(times.len() > 30 && times.iter().all(|time| *time < part.start));
             let latest = block.latest(&mut cursor, series, i64::MIN, i64::MAX, &mut scratch).expect("whole");
-            assert_eq!(latest.map(|sample| sample.timestamp), times.last().copied());
+            assert_eq!(latest.map(|latest| latest.timestamp()), times.last().copied());
             let none = block.latest(&mut cursor, series, part.start, i64::MAX, &mut scratch).expect("whole");
-            assert_eq!(none, None);
+            assert!(none.is_none());
         }
     }
 

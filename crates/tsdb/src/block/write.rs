@@ -4,7 +4,7 @@
 //! Memory is that of the index: some 50 bytes a series and 12 a chunk, whatever the samples.
 //!
 //! ```text
-//! create ─► { series ─► floats … } … ─► finish ─► synced, renamed, directory synced
+//! create ─► { series ─► run … } … ─► finish ─► synced, renamed, directory synced
 //!    └──────────── dropped, failed ─► a file NAME.tmp, which the next create replaces
 //! ```
 
@@ -14,15 +14,16 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
-use tidewatch_chunk::{Encoder, encode_times};
+use tidewatch_chunk::{Encoder, HistogramEncoder, SampleKind, encode_times, fits};
 use tidewatch_env::{Env, File, Open};
-use tidewatch_model::Labels;
+use tidewatch_model::{Labels, NativeHistogram};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::clocks::Clock;
 use super::format::{self, BlockId, BlockMeta, SECTIONS, Section, SectionId, block_path};
 use super::series::{Chunk, SeriesEncoder};
 use super::{BlockError, CHUNK_SAMPLES_MAX, CHUNK_SPAN_MS};
+use crate::gather::{StoredRun, StoredValues};
 use crate::index::{dictionary, lists};
 
 /// Bytes that are collected before they go to the file.
@@ -60,8 +61,11 @@ pub struct Writer {
     /// The pairs of all series behind each other, by provisional number.
     series_pairs: Vec<u32>,
     chunks: Vec<Chunk>,
+    /// The next chunk: times, values of one of the kinds, and starts or none of these.
     pending_times: Vec<i64>,
     pending_values: Vec<f64>,
+    pending_histograms: Vec<NativeHistogram>,
+    pending_starts: Vec<i64>,
     min_ms: i64,
     max_ms: i64,
     samples: u64,
@@ -77,6 +81,7 @@ struct SeriesEntry {
 /// Columns on their way into the data section.
 struct Columns {
     encoder: Encoder,
+    histograms: HistogramEncoder,
     /// Clocks by a hash of their timestamps. The hash is keyed, so that nobody can aim at it, and
     /// with 128 bits chance does not meet it either; a comparison would have to read the file back.
     numbers: HashMap<u128, u32, RandomState>,
@@ -154,6 +159,7 @@ impl Writer {
             data_len: 0,
             columns: Columns {
                 encoder: Encoder::new(),
+                histograms: HistogramEncoder::new(),
                 numbers: HashMap::default(),
                 key: env.entropy.next_u64(),
                 clocks: Vec::new(),
@@ -165,6 +171,8 @@ impl Writer {
             chunks: Vec::new(),
             pending_times: Vec::new(),
             pending_values: Vec::new(),
+            pending_histograms: Vec::new(),
+            pending_starts: Vec::new(),
             min_ms: i64::MAX,
             max_ms: i64::MIN,
             samples: 0,
@@ -184,34 +192,90 @@ impl Writer {
         Ok(())
     }
 
-    /// Adds samples to the series that was started last.
+    /// Adds floats to the series that was started last.
     ///
     /// # Panics
     /// If the columns differ in length, or the timestamps do not ascend or are out of range.
     pub fn floats(&mut self, times: &[i64], values: &[f64]) -> Result<(), BlockError> {
-        assert_eq!(times.len(), values.len(), "columns of one run are equally long");
+        self.run(&StoredRun { timestamps: times, values: StoredValues::Floats(values), starts: None })
+    }
+
+    /// Adds samples of any kind to the series that was started last.
+    ///
+    /// # Panics
+    /// As [`Writer::floats`].
+    pub fn run(&mut self, run: &StoredRun<'_>) -> Result<(), BlockError> {
+        let times = run.timestamps;
+        let (count, is_float) = match run.values {
+            StoredValues::Floats(values) => (values.len(), true),
+            StoredValues::Histograms(histograms) => (histograms.len(), false),
+        };
+        assert_eq!(times.len(), count, "columns of one run are equally long");
+        assert!(run.starts.is_none_or(|starts| starts.len() == count), "columns of one run are equally long");
         let (Some(&first), Some(&last)) = (times.first(), times.last()) else { return Ok(()) };
         assert!(self.labels.is_some(), "samples belong to a series");
         let ascends = self.pending_times.last().is_none_or(|before| *before < first);
         assert!(ascends && times.is_sorted_by(|a, b| a < b), "the samples of a series ascend");
         let range = self.options.start_ms..self.options.end_ms;
         assert!(range.contains(&first) && range.contains(&last), "samples are in the block's range");
+        if is_float != self.pending_histograms.is_empty() {
+            self.end_chunk()?;
+        }
         let mut at = 0;
-        while at < times.len() {
+        while at < count {
             let span = times[at].div_euclid(CHUNK_SPAN_MS);
-            if self.pending_times.last().is_some_and(|last| last.div_euclid(CHUNK_SPAN_MS) != span) {
+            let crosses =
+                self.pending_times.last().is_some_and(|last| last.div_euclid(CHUNK_SPAN_MS) != span);
+            if crosses || self.pending_times.len() == CHUNK_SAMPLES_MAX {
                 self.end_chunk()?;
             }
             let in_span = times[at..].partition_point(|time| time.div_euclid(CHUNK_SPAN_MS) == span);
-            let len = in_span.min(CHUNK_SAMPLES_MAX - self.pending_times.len());
+            let room = in_span.min(CHUNK_SAMPLES_MAX - self.pending_times.len());
+            let len = match run.values {
+                StoredValues::Floats(values) => {
+                    self.pending_values.extend_from_slice(&values[at..at + room]);
+                    room
+                }
+                StoredValues::Histograms(histograms) => self.pend_histograms(&histograms[at..at + room]),
+            };
+            let before = self.pending_times.len();
             self.pending_times.extend_from_slice(&times[at..at + len]);
-            self.pending_values.extend_from_slice(&values[at..at + len]);
+            self.pend_starts(before, run.starts.map(|starts| &starts[at..at + len]));
             at += len;
-            if self.pending_times.len() == CHUNK_SAMPLES_MAX && at < times.len() {
+            if len < room {
                 self.end_chunk()?;
             }
         }
         Ok(())
+    }
+
+    /// Takes as many as go into the pending chunk, and tells how many that were.
+    fn pend_histograms(&mut self, histograms: &[NativeHistogram]) -> usize {
+        let mut leader = self.pending_histograms.iter().find(|histogram| !histogram.is_stale()).cloned();
+        for (taken, histogram) in histograms.iter().enumerate() {
+            let len = self.pending_histograms.len();
+            if leader.as_ref().is_some_and(|leader| !fits(leader, len, histogram)) {
+                return taken;
+            }
+            if leader.is_none() && !histogram.is_stale() {
+                if len > 0 && !fits(&NativeHistogram::stale(), len, histogram) {
+                    return taken;
+                }
+                leader = Some(histogram.clone());
+            }
+            self.pending_histograms.push(histogram.clone());
+        }
+        histograms.len()
+    }
+
+    fn pend_starts(&mut self, before: usize, starts: Option<&[i64]>) {
+        let starts = starts.filter(|starts| starts.iter().any(|start| *start != 0));
+        if starts.is_none() && self.pending_starts.is_empty() {
+            return;
+        }
+        self.pending_starts.resize(before, 0);
+        self.pending_starts.extend_from_slice(starts.unwrap_or(&[]));
+        self.pending_starts.resize(self.pending_times.len(), 0);
     }
 
     fn end_chunk(&mut self) -> Result<(), BlockError> {
@@ -225,13 +289,25 @@ impl Writer {
         let start = self.buffer.len();
         let clock = self.columns.clock(&self.pending_times, data_start, &mut self.buffer);
         let values_start = self.buffer.len();
-        self.columns.encoder.encode(&self.pending_values, &mut self.buffer);
-        let values = &self.buffer[values_start..];
+        let kind = match self.pending_histograms.as_slice() {
+            [] => {
+                self.columns.encoder.encode(&self.pending_values, &mut self.buffer);
+                SampleKind::Float
+            }
+            histograms => self.columns.histograms.encode(histograms, &mut self.buffer),
+        };
+        let len = self.buffer.len() - values_start;
+        if !self.pending_starts.is_empty() {
+            encode_times(&self.pending_starts, &mut self.buffer);
+        }
+        let columns = &self.buffer[values_start..];
         let chunk = Chunk {
             clock,
             offset: data_start + (values_start - start) as u64,
-            len: values.len() as u32,
-            crc: crc32fast::hash(values),
+            len: len as u32,
+            starts_len: (columns.len() - len) as u32,
+            crc: crc32fast::hash(columns),
+            kind,
         };
         self.data_len += (self.buffer.len() - start) as u64;
         if self.chunks.len() == self.series.last().map_or(0, |series| series.chunks_end) {
@@ -240,6 +316,8 @@ impl Writer {
         self.chunks.push(chunk);
         self.pending_times.clear();
         self.pending_values.clear();
+        self.pending_histograms.clear();
+        self.pending_starts.clear();
         if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
     }
 

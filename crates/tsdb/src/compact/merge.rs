@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use tidewatch_env::Env;
 use tidewatch_model::Labels;
-use tidewatch_storage::{Run, RunValues, Scratch, TimeRange};
+use tidewatch_storage::TimeRange;
 
 use super::Plan;
 use crate::block::{Block, BlockError, BlockId, BlockMeta, Cursor, Writer, WriterOptions};
+use crate::gather::{Gather, StoredRun};
 
 /// A merge that is under way. Dropping it ends it without a trace but a file that nobody reads.
 pub struct Merge {
@@ -18,9 +19,8 @@ pub struct Merge {
     /// Whether two sources have samples in the same stretch of time.
     overlap: bool,
     writer: Writer,
-    scratch: Scratch,
-    /// Samples of one series, where sources overlap: time, rank of the source, value.
-    samples: Vec<(i64, usize, f64)>,
+    /// Samples of one series, where sources overlap.
+    samples: Gather,
 }
 
 struct Source {
@@ -83,8 +83,7 @@ impl Merge {
             sources: blocks.into_iter().map(start).collect(),
             overlap,
             writer: Writer::create(env, dir, options)?,
-            scratch: Scratch::default(),
-            samples: Vec::new(),
+            samples: Gather::default(),
         };
         merge.sources.iter_mut().try_for_each(Source::load)?;
         Ok(merge)
@@ -114,45 +113,21 @@ impl Merge {
             }
             let (writer, samples, overlap) = (&mut self.writer, &mut self.samples, self.overlap);
             let mut written = Ok(());
-            let mut visit = |run: Run<'_>| {
-                let RunValues::Floats(values) = run.values else {
-                    unreachable!("blocks of version 1 hold floats")
-                };
+            let mut visit = |run: StoredRun<'_>| {
                 if overlap {
-                    samples
-                        .extend(run.timestamps.iter().zip(values).map(|(time, value)| (*time, rank, *value)));
+                    samples.push(rank as u32, &run);
                 } else {
-                    written = write_run(writer, &run);
+                    written = writer.run(&run);
                 }
                 if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
             let all = TimeRange { start: i64::MIN, end: i64::MAX };
-            let _ = source.block.scan(&mut source.cursor, source.next, all, &mut self.scratch, &mut visit)?;
+            let _ = source.block.scan_stored(&mut source.cursor, source.next, all, &mut visit)?;
             written?;
             source.next += 1;
             source.load()?;
         }
-        self.write_overlapping()
+        // The first source's value at each time.
+        self.samples.for_each(|run| self.writer.run(&run))
     }
-
-    /// Writes what was collected from sources that overlap: the first source's value at each time.
-    fn write_overlapping(&mut self) -> Result<(), BlockError> {
-        if self.samples.is_empty() {
-            return Ok(());
-        }
-        self.samples.sort_unstable_by_key(|(time, rank, _)| (*time, *rank));
-        self.samples.dedup_by_key(|(time, ..)| *time);
-        let (times, values) = (&mut self.scratch.merged_timestamps, &mut self.scratch.merged_values);
-        times.clear();
-        values.clear();
-        times.extend(self.samples.iter().map(|(time, ..)| *time));
-        values.extend(self.samples.iter().map(|(.., value)| *value));
-        self.writer.floats(times, values)
-    }
-}
-
-/// Adds a run to the series that was started last.
-pub(crate) fn write_run(writer: &mut Writer, run: &Run<'_>) -> Result<(), BlockError> {
-    let RunValues::Floats(values) = run.values else { unreachable!("blocks of version 1 hold floats") };
-    writer.floats(run.timestamps, values)
 }

@@ -19,7 +19,6 @@
 mod merge;
 mod plan;
 
-pub(crate) use merge::write_run;
 pub use merge::{Merge, Progress};
 pub use plan::{CompactOptions, Plan, beyond_size, clean, expired, kept_from, plan, superseded};
 

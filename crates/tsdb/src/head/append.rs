@@ -4,16 +4,21 @@
 //! shard: at a million series each look-up misses the cache, and a loop that does one thing lets
 //! the processor have several of them under way.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
-use tidewatch_model::{Batch, Limits, RawLabels, Sample, format_duration};
+use tidewatch_chunk::BUCKETS_MAX;
+use tidewatch_model::{
+    Batch, BatchHistogram, BatchSeries, Limits, NativeHistogram, RawLabels, Sample, format_duration,
+};
 use tidewatch_storage::{AppendError, AppendOutcome, Refusal, Ticket};
 
 use super::registry::{Defined, SeriesId};
 use super::shard::{Shard, Verdict};
 use super::{Directory, Head, SHARDS};
+use crate::frames::{HistogramsFrame, StartsFrame};
 use crate::log::{FloatsFrame, write_definitions};
 
 /// Where frames go before their samples count as taken.
@@ -56,7 +61,7 @@ impl Terms<'_> {
             (Refusal::TooOld, _) => "is older than the out-of-order window".to_owned(),
             (Refusal::TooFarInFuture, _) => "is too far in the future".to_owned(),
             (Refusal::Conflict, _) => "has another value than the sample stored at that time".to_owned(),
-            (Refusal::InvalidLabels | Refusal::LabelLimit | Refusal::Unsupported, _) => {
+            (Refusal::InvalidLabels | Refusal::LabelLimit | Refusal::InvalidHistogram, _) => {
                 "can not be taken".to_owned()
             }
         }
@@ -77,8 +82,39 @@ pub(crate) struct RequestScratch {
     ids: Vec<SeriesId>,
     /// Series of the batch, by shard.
     order: Vec<u32>,
-    frame: FloatsFrame,
+    frames: Frames,
     definitions: Vec<u8>,
+}
+
+/// Frames of what one shard takes of a request.
+#[derive(Debug, Default)]
+struct Frames {
+    starts: StartsFrame,
+    floats: FloatsFrame,
+    histograms: HistogramsFrame,
+}
+
+impl Frames {
+    fn clear(&mut self) {
+        self.starts.clear();
+        self.floats.clear();
+        self.histograms.clear();
+    }
+
+    /// Logs the frames that have something: starts before the samples that they are of. Where the
+    /// log refuses one it is given the others all the same: it keeps them, as the head does.
+    fn append(&mut self, log: &dyn FrameLog, outcome: &mut AppendOutcome) -> Result<(), AppendError> {
+        let floats = (!self.floats.is_empty()).then(|| self.floats.finish());
+        let frames = self.starts.finish().into_iter().chain(floats).chain(self.histograms.finish());
+        let mut result = Ok(());
+        for frame in frames {
+            match log.append(frame) {
+                Ok(ticket) => outcome.ticket = outcome.ticket.max(ticket),
+                Err(error) => result = Err(error),
+            }
+        }
+        result
+    }
 }
 
 impl Head {
@@ -123,17 +159,17 @@ impl Head {
             let (group, others) = rest.split_at(end);
             rest = others;
             let mut shard = self.shards[at].lock();
-            scratch.frame.clear();
-            take_group(batch, group, &scratch.ids, terms, &mut shard, &mut scratch.frame, outcome);
-            if !scratch.frame.is_empty() {
+            scratch.frames.clear();
+            take_group(batch, group, &scratch.ids, terms, &mut shard, &mut scratch.frames, outcome);
+            if shard.newest > i64::MIN {
                 self.has_newest(shard.newest);
-                // The shard stays locked, so nobody has read what the log may still refuse, and
-                // it can only refuse by latching: the store takes nothing more after that.
-                outcome.ticket = outcome.ticket.max(log.append(scratch.frame.finish())?);
             }
+            // The shard stays locked, so nobody has read what the log may still refuse, and
+            // it can only refuse by latching: the store takes nothing more after that.
+            scratch.frames.append(log, outcome)?;
         }
+        // Until here no series may be removed.
         drop(directory);
-        refuse_histograms(batch, outcome);
         Ok(())
     }
 
@@ -173,7 +209,7 @@ impl Head {
                     directory.insert_postings(id);
                 }
                 Err((refusal, cause)) => {
-                    let count = series.samples.len() as u64;
+                    let count = (series.samples.len() + series.histograms.len()) as u64;
                     refuse(outcome, refusal, count, || format!("{}: {cause}", Shown(&series.labels)));
                 }
             }
@@ -234,14 +270,16 @@ fn take_group(
     ids: &[SeriesId],
     terms: &Terms<'_>,
     shard: &mut Shard,
-    frame: &mut FloatsFrame,
+    frames: &mut Frames,
     outcome: &mut AppendOutcome,
 ) {
     let window_ms = terms.limits.out_of_order_window_ms;
+    let has_starts = !batch.starts.is_empty() || !shard.starts.is_empty();
     for at in group {
         let series = &batch.series[*at as usize];
         let id = ids[*at as usize];
-        for sample in &batch.samples[series.samples.start as usize..series.samples.end as usize] {
+        let first = series.samples.start as usize;
+        for (at, sample) in batch.samples[first..series.samples.end as usize].iter().enumerate() {
             let verdict = match terms.refusal(sample.timestamp) {
                 None => shard.take(id, *sample, window_ms),
                 Some(refusal) => Verdict::Refused(refusal),
@@ -249,7 +287,10 @@ fn take_group(
             match verdict {
                 Verdict::Taken => {
                     outcome.accepted += 1;
-                    frame.push(id, *sample);
+                    frames.floats.push(id, *sample);
+                    if has_starts {
+                        set_start(shard, frames, id, sample.timestamp, batch.start_of(first + at));
+                    }
                 }
                 Verdict::Duplicate => {
                     outcome.accepted += 1;
@@ -260,14 +301,74 @@ fn take_group(
                 }
             }
         }
+        if !series.histograms.is_empty() {
+            take_histograms(batch, series, id, terms, shard, frames, outcome);
+        }
     }
 }
 
-fn refuse_histograms(batch: &Batch<'_>, outcome: &mut AppendOutcome) {
-    for series in batch.series.iter().filter(|series| !series.histograms.is_empty()) {
-        let describe = || format!("{}: native histograms are not taken yet", Shown(&series.labels));
-        refuse(outcome, Refusal::Unsupported, series.histograms.len() as u64, describe);
+fn set_start(shard: &mut Shard, frames: &mut Frames, id: SeriesId, timestamp: i64, start: i64) {
+    let steps = shard.set_start(id, timestamp, start);
+    steps.into_iter().flatten().for_each(|step| frames.starts.push(id, step));
+}
+
+/// Takes the histograms of a series.
+fn take_histograms(
+    batch: &Batch<'_>,
+    series: &BatchSeries<'_>,
+    id: SeriesId,
+    terms: &Terms<'_>,
+    shard: &mut Shard,
+    frames: &mut Frames,
+    outcome: &mut AppendOutcome,
+) {
+    let window_ms = terms.limits.out_of_order_window_ms;
+    for histogram in &batch.histograms[series.histograms.start as usize..series.histograms.end as usize] {
+        let timestamp = histogram.timestamp;
+        let refused = match checked_histogram(histogram, terms) {
+            Ok(value) => match shard.take_histogram(id, timestamp, &value, window_ms) {
+                Verdict::Taken => {
+                    outcome.accepted_histograms += 1;
+                    frames.histograms.push(id, timestamp, &value);
+                    set_start(shard, frames, id, timestamp, histogram.start);
+                    continue;
+                }
+                Verdict::Duplicate => {
+                    outcome.accepted_histograms += 1;
+                    outcome.duplicates += 1;
+                    continue;
+                }
+                Verdict::Refused(refusal) => (refusal, terms.cause(timestamp, refusal)),
+            },
+            Err(refused) => refused,
+        };
+        let (refusal, cause) = refused;
+        refuse(outcome, refusal, 1, || {
+            format!("{}: the histogram at {timestamp} ms {cause}", Shown(&series.labels))
+        });
     }
+}
+
+/// A histogram that can be taken, as far as its series need not be known; or why it can not.
+pub(crate) fn checked_histogram<'a>(
+    histogram: &'a BatchHistogram,
+    terms: &Terms<'_>,
+) -> Result<Cow<'a, NativeHistogram>, (Refusal, String)> {
+    let BatchHistogram { timestamp, value, .. } = histogram;
+    if let Some(refusal) = terms.refusal(*timestamp) {
+        return Err((refusal, terms.cause(*timestamp, refusal)));
+    }
+    if value.is_stale() {
+        // Whatever else a marker carries means nothing.
+        return Ok(Cow::Owned(NativeHistogram::stale()));
+    }
+    let invalid = |cause: String| (Refusal::InvalidHistogram, cause);
+    let size = value.bucket_count().max(value.layout().custom_values.map_or(0, <[f64]>::len));
+    if size >= BUCKETS_MAX {
+        return Err(invalid(format!("has {size} buckets: {BUCKETS_MAX} and more are not taken")));
+    }
+    value.validate().map_err(|error| invalid(format!("is invalid: {error}")))?;
+    Ok(Cow::Borrowed(value))
 }
 
 #[cold]

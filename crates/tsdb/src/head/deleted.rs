@@ -4,11 +4,13 @@
 //! through stretches of time that are hidden, until a cut leaves these out. A stretch ends with
 //! the newest row that its series has when it is made, so it only ever hides rows that were
 //! there then: what is written later at such a time goes to the late samples, which are read.
+//! Floats and histograms of a series have runs of their own, and so stretches of their own.
 //!
 //! In an image the stretches are a section behind the pages: the varint [`DELETED_PAGE`] where a page has
 //! its number, how many series (varint), of each its id (varint) and how many stretches
 //! (varint), of each the distance from the end of the one before (zigzag varint; the first: from
-//! 0) and its length in ms (varint).
+//! 0) and its length in ms (varint). Those of histograms are another such section, whose number is
+//! 2^32 more, as that of their pages is.
 //!
 //! Not here: who may delete, and the log (`delete`); blocks (`block::tombstones`).
 
@@ -30,9 +32,12 @@ pub(crate) const DELETED_PAGE: u64 = u32::MAX as u64 / PAGE_SERIES as u64 + 1;
 pub(crate) type Deleted = HashMap<SeriesId, Intervals>;
 
 impl Shard {
-    /// Deletes the samples of a series in a range: those that it has now.
+    /// Deletes the samples of a series in a range, of all kinds: those that it has now.
     pub(crate) fn delete(&mut self, id: SeriesId, range: TimeRange) {
         let Some(open) = self.get(id).copied() else { return };
+        if open.has_histograms {
+            self.delete_histograms(id, range);
+        }
         self.remove_late(id, |timestamp| range.start <= timestamp && timestamp <= range.end);
         let Some(rows) = self.extent_of_runs(&open) else { return };
         let hidden = TimeRange { start: range.start.max(rows.start), end: range.end.min(rows.end) };
@@ -53,9 +58,15 @@ impl Shard {
             of_runs.is_some_and(|part| !self.deleted_of(id).is_some_and(|deleted| deleted.covers(part)));
         let within = |sample: &Sample| range.start <= sample.timestamp && sample.timestamp <= range.end;
         runs || (open.has_late && self.late.get(&id).is_some_and(|late| late.iter().any(within)))
+            || (open.has_histograms && self.may_hold_histograms(id, range))
     }
 
-    /// What is hidden of a series' runs.
+    /// Whether nothing is hidden of any run.
+    pub(crate) fn hides_nothing(&self) -> bool {
+        self.deleted.is_empty() && self.histograms.values().all(|series| series.deleted.is_empty())
+    }
+
+    /// What is hidden of a series' runs of floats.
     pub(crate) fn deleted_of(&self, id: SeriesId) -> Option<&Intervals> {
         // Nearly always there is nothing at all.
         if self.deleted.is_empty() { None } else { self.deleted.get(&id) }
@@ -90,26 +101,19 @@ impl Shard {
         Some(TimeRange { start, end })
     }
 
-    /// Writes the section of an image, behind [`DELETED_PAGE`].
-    pub(crate) fn write_deleted(&self, out: &mut Vec<u8>) {
-        let mut ids: Vec<SeriesId> = self.deleted.keys().copied().collect();
-        ids.sort_unstable();
-        push_varint(ids.len() as u64, out);
-        for id in ids {
-            let intervals = &self.deleted[&id];
-            push_varint(u64::from(id.0), out);
-            push_varint(intervals.iter().len() as u64, out);
-            let mut end = 0i64;
-            for range in intervals.iter() {
-                push_varint(zigzag(range.start.wrapping_sub(end)), out);
-                push_varint(range.end.wrapping_sub(range.start) as u64, out);
-                end = range.end;
-            }
-        }
+    /// What is hidden of the runs of histograms, by series.
+    pub(crate) fn deleted_histograms(&self) -> Vec<(SeriesId, &Intervals)> {
+        let of_series = self.histograms.iter().map(|(id, series)| (*id, &series.deleted));
+        of_series.filter(|(_, deleted)| !deleted.is_empty()).collect()
     }
 
-    /// Reads such a section of shard `shard`, behind [`DELETED_PAGE`].
-    pub(crate) fn read_deleted(&mut self, shard: usize, mut body: Reader<'_>) -> Result<(), FrameError> {
+    /// Reads a section of shard `shard`, behind [`DELETED_PAGE`].
+    pub(crate) fn read_deleted(
+        &mut self,
+        shard: usize,
+        is_of_histograms: bool,
+        mut body: Reader<'_>,
+    ) -> Result<(), FrameError> {
         for _ in 0..body.varint()? {
             let id = u32::try_from(body.varint()?).map(SeriesId).map_err(|_| FrameError::Malformed)?;
             if Shard::of(id) != shard || shard >= SHARDS {
@@ -124,7 +128,12 @@ impl Shard {
                     return Err(FrameError::Malformed);
                 }
             }
-            if !intervals.is_empty() {
+            if is_of_histograms {
+                // Where the page of the series was damaged, nothing is left to hide.
+                if let Some(series) = self.histograms.get_mut(&id) {
+                    series.deleted = intervals;
+                }
+            } else if !intervals.is_empty() {
                 self.deleted.insert(id, intervals);
             }
         }
@@ -132,8 +141,26 @@ impl Shard {
     }
 }
 
+/// Writes the section of an image, behind [`DELETED_PAGE`].
+pub(crate) fn write_deleted(mut deleted: Vec<(SeriesId, &Intervals)>, out: &mut Vec<u8>) {
+    deleted.sort_unstable_by_key(|(id, _)| *id);
+    push_varint(deleted.len() as u64, out);
+    for (id, intervals) in deleted {
+        push_varint(u64::from(id.0), out);
+        push_varint(intervals.iter().len() as u64, out);
+        let mut end = 0i64;
+        for range in intervals.iter() {
+            push_varint(zigzag(range.start.wrapping_sub(end)), out);
+            push_varint(range.end.wrapping_sub(range.start) as u64, out);
+            end = range.end;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use tidewatch_model::NativeHistogram;
+    use tidewatch_model::histogram::Histogram;
     use tidewatch_storage::Refusal;
 
     use super::super::image::ImageHeader;
@@ -182,5 +209,42 @@ mod tests {
         let header = ImageHeader::decode(&bytes).expect("whole");
         again.load_image(2, &header, &Bytes::from(bytes), |offset, reason| panic!("{reason} at {offset}"));
         assert_eq!(again.deleted, shard.deleted);
+    }
+
+    #[test]
+    fn histograms_are_hidden_by_stretches_of_their_own() {
+        let (mut shard, id) = (Shard::default(), Shard::id_of(2, 0, 5));
+        let histogram =
+            |count| NativeHistogram::Integer(Histogram { zero_count: count, count, ..Histogram::default() });
+        let take =
+            |shard: &mut Shard, time, count| shard.take_histogram(id, time, &histogram(count), i64::MAX);
+        for time in [1000, 2000, 3000, 1500] {
+            assert_eq!(take(&mut shard, time, 1), Verdict::Taken);
+        }
+        let float = |timestamp| Sample { timestamp, value: 1.0 };
+        assert_eq!(shard.take(id, float(2500), i64::MAX), Verdict::Taken);
+        let all = TimeRange { start: i64::MIN, end: i64::MAX };
+        assert!(shard.may_hold(id, all) && shard.hides_nothing());
+        shard.delete(id, all);
+        assert!(!shard.may_hold(id, all) && !shard.hides_nothing());
+        assert_eq!(take(&mut shard, 2000, 1), Verdict::Taken);
+        assert_eq!(take(&mut shard, 2000, 1), Verdict::Duplicate);
+        assert_eq!(take(&mut shard, 2000, 2), Verdict::Refused(Refusal::Conflict));
+        assert_eq!(take(&mut shard, 1500, 3), Verdict::Taken);
+        // Newer than every float that is deleted, older than a histogram that is: not hidden.
+        assert_eq!(shard.take(id, float(2600), i64::MAX), Verdict::Taken);
+        assert!(shard.is_deleted(id, 2500) && !shard.is_deleted(id, 2600));
+        assert_eq!(take(&mut shard, 2600, 1), Verdict::Refused(Refusal::Conflict));
+        let late: Vec<i64> = shard.histograms[&id].late.iter().map(|(time, _)| *time).collect();
+        assert_eq!((late, shard.samples), (vec![1500, 2000], 7));
+
+        let (bytes, _) = shard.to_image(2, (1, 1));
+        let section = [128, 128, 128, 130, 16, 1, 0x85, 0x10, 1, 0xd0, 0x0f, 0xd0, 0x0f];
+        assert_eq!(bytes[bytes.len() - section.len()..], section, "{bytes:02x?}");
+        let mut again = Shard::default();
+        let header = ImageHeader::decode(&bytes).expect("whole");
+        again.load_image(2, &header, &Bytes::from(bytes), |offset, reason| panic!("{reason} at {offset}"));
+        assert_eq!(again.deleted_histograms(), shard.deleted_histograms());
+        assert_eq!((again.deleted, again.samples), (shard.deleted, shard.samples));
     }
 }

@@ -5,7 +5,7 @@
 //! ```text
 //! offset  size  field
 //!      0     4  magic     "TWIM"
-//!      4     2  version   1
+//!      4     2  version   1; 2 where a shard has sections of histograms
 //!      6     1  kind      1 series, 2 shard
 //!      7     1  shard     0 for series
 //!      8     8  segment   the position in the log up to which the state goes
@@ -34,7 +34,22 @@
 //!   late    varint, how many; of each: timestamp i64, bits u64
 //! ```
 //!
-//! A section of what is deleted ends it, where something is: see `deleted`.
+//! Then, for each page that has native histograms or start timestamps, a section of these:
+//!
+//! ```text
+//! page    varint, 2^32 more than its number
+//! series  varint, how many; of each:
+//!   slot    varint, within the page
+//!   sealed  varint, how many runs; from old to new: kind u8, count varint, length of the column of
+//!           timestamps varint, length varint, columns of timestamps and of histograms
+//!   open    varint, how many rows; unless 0: layout (u8: 0 none, 1 of integers, 2 of floats, then
+//!           see `rows`), timestamps as differences (zigzag varints), length varint, rows
+//!   late    varint, how many; of each: timestamp i64, histogram (see `rows`)
+//!   starts  varint, how many steps; of each: from i64, start i64
+//! ```
+//!
+//! A section of what is deleted, and one of what is deleted of histograms, where something is: see
+//! `deleted`.
 //!
 //! Damage costs the section that it is in. The columns of sealed runs are not copied out of the
 //! file again: once it is there they are read from it, and the heap is rid of them.
@@ -45,16 +60,23 @@ use bytes::Bytes;
 use tidewatch_model::Sample;
 
 use super::cells::{NONE, RunState};
-use super::deleted::DELETED_PAGE;
+use super::deleted::{DELETED_PAGE, write_deleted};
+use super::histograms::{HistogramSeries, OpenRun, SealedRun};
 use super::registry::{Registry, SeriesId};
 use super::sealed::{ChunkBytes, NewChunk};
 use super::shard::{Open, Shard};
+use super::starts::Step;
 use super::{PAGE_SERIES, SHARDS};
 use crate::log::{FrameError, Reader, push_text, push_varint, unzigzag, write_definitions, zigzag};
+use crate::rows::{RowLayout, push_alone, read_alone};
 
 pub(crate) const HEADER_LEN: usize = 64;
 const MAGIC: [u8; 4] = *b"TWIM";
-pub(crate) const VERSION: u16 = 1;
+/// The newest that this release reads; what an older one can read is written as version 1.
+pub(crate) const VERSION: u16 = 2;
+
+/// Added to the number of a page, or to [`DELETED_PAGE`], in a section of histograms.
+const HISTOGRAMS: u64 = 1 << 32;
 
 /// What an image is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +88,7 @@ pub(crate) enum ImageKind {
 /// The fields of the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ImageHeader {
+    pub(crate) version: u16,
     pub(crate) kind: ImageKind,
     /// Segment and offset in the log.
     pub(crate) position: (u64, u64),
@@ -88,7 +111,7 @@ impl ImageHeader {
     fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..4].copy_from_slice(&MAGIC);
-        bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[4..6].copy_from_slice(&self.version.to_le_bytes());
         (bytes[6], bytes[7]) = match self.kind {
             ImageKind::Series => (1, 0),
             ImageKind::Shard(shard) => (2, shard as u8),
@@ -111,9 +134,9 @@ impl ImageHeader {
         if bytes[..4] != MAGIC || half(60) != crc32fast::hash(&bytes[..60]) {
             return Err(ImageError::Header);
         }
-        match u16::from_le_bytes([bytes[4], bytes[5]]) {
-            VERSION => {}
-            newer => return Err(ImageError::Version(newer)),
+        let version = u16::from_le_bytes([bytes[4], bytes[5]]);
+        if !(1..=VERSION).contains(&version) {
+            return Err(ImageError::Version(version));
         }
         let kind = match (bytes[6], usize::from(bytes[7])) {
             (1, 0) => ImageKind::Series,
@@ -124,7 +147,7 @@ impl ImageHeader {
             return Err(ImageError::Header);
         }
         let (position, floor, bar) = ((word(8), word(16)), word(24) as i64, word(32) as i64);
-        Ok(ImageHeader { kind, position, floor, bar, next_id: half(40), sections: half(44) })
+        Ok(ImageHeader { version, kind, position, floor, bar, next_id: half(40), sections: half(44) })
     }
 }
 
@@ -162,9 +185,11 @@ pub fn walk(bytes: &[u8]) {
     let Some((clocks_len, rest)) = bytes.split_first() else { return };
     let (clocks, page) = rest.split_at(usize::from(*clocks_len).min(rest.len()));
     let mut shard = Shard::default();
-    let file = shard.sealed.add_page(Bytes::copy_from_slice(page));
+    let bytes = Bytes::copy_from_slice(page);
+    let number = shard.sealed.add_page(bytes.clone());
     if let Ok(known) = shard.clocks.read(Reader { bytes: clocks }) {
-        let _ = shard.read_page(0, Reader { bytes: page }, 0, file, &known);
+        let place = PageBytes { file: &bytes, start: 0, page: number };
+        let _ = shard.read_page(0, Reader { bytes: &bytes }, &place, &known);
     }
 }
 
@@ -203,8 +228,15 @@ impl Registry {
     pub(crate) fn to_image(&self, position: (u64, u64)) -> Vec<u8> {
         let next_id = self.next_id().0;
         let kind = ImageKind::Series;
-        let mut image =
-            ImageWriter::new(ImageHeader { kind, position, floor: 0, bar: 0, next_id, sections: 0 });
+        let mut image = ImageWriter::new(ImageHeader {
+            version: 1,
+            kind,
+            position,
+            floor: 0,
+            bar: 0,
+            next_id,
+            sections: 0,
+        });
         let mut frame = Vec::new();
         for page in (0..next_id).step_by(PAGE_SERIES as usize) {
             let mut id = page;
@@ -231,14 +263,56 @@ pub(crate) struct Placed {
     pub(crate) offset: u32,
 }
 
+/// Where a sealed run of histograms stands in an image.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PlacedRun {
+    id: SeriesId,
+    /// Among the series' runs.
+    run: usize,
+    offset: usize,
+}
+
+/// Where the columns of a shard stand in its image.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) chunks: Vec<Placed>,
+    pub(crate) runs: Vec<PlacedRun>,
+}
+
+impl Places {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.runs.is_empty()
+    }
+}
+
 impl Shard {
+    /// Columns stand in a file now: they are read from there, and the heap is rid of them.
+    pub(crate) fn relocate(&mut self, file: Bytes, places: &Places) {
+        for PlacedRun { id, run, offset } in &places.runs {
+            let series = self.histograms.get_mut(id).and_then(|series| series.sealed.get_mut(*run));
+            let run = series.expect("runs go in cuts alone, which no image is written beside");
+            run.bytes = file.slice(*offset..*offset + run.bytes.len());
+            run.is_mapped = true;
+        }
+        if !places.chunks.is_empty() {
+            self.sealed.relocate(file, &places.chunks);
+        }
+    }
+
     /// The image of the shard at a position in the log, and where its columns stand in it.
-    pub(crate) fn to_image(&self, shard: usize, position: (u64, u64)) -> (Vec<u8>, Vec<Placed>) {
+    pub(crate) fn to_image(&self, shard: usize, position: (u64, u64)) -> (Vec<u8>, Places) {
         let kind = ImageKind::Shard(shard);
-        let header =
-            ImageHeader { kind, position, floor: self.floor, bar: self.bar(), next_id: 0, sections: 0 };
+        let header = ImageHeader {
+            version: 1,
+            kind,
+            position,
+            floor: self.floor,
+            bar: self.bar(),
+            next_id: 0,
+            sections: 0,
+        };
         let mut image = ImageWriter::new(header);
-        let mut placed = Vec::new();
+        let mut places = Places::default();
         image.section(|out| self.clocks.write(out));
         for page in 0..self.page_count() {
             let used: Vec<(usize, &Open)> = self.used_of_page(page).collect();
@@ -250,17 +324,81 @@ impl Shard {
                 push_varint(used.len() as u64, out);
                 for (slot, open) in used {
                     push_varint(slot as u64, out);
-                    self.write_series(Shard::id_of(shard, page, slot), open, &mut placed, out);
+                    self.write_series(Shard::id_of(shard, page, slot), open, &mut places.chunks, out);
                 }
             });
         }
         if !self.deleted.is_empty() {
             image.section(|out| {
                 push_varint(DELETED_PAGE, out);
-                self.write_deleted(out);
+                write_deleted(self.deleted.iter().map(|(id, deleted)| (*id, deleted)).collect(), out);
             });
         }
-        (image.finish(), placed)
+        self.write_special_pages(shard, &mut image, &mut places.runs);
+        let deleted = self.deleted_histograms();
+        if !deleted.is_empty() {
+            image.section(|out| {
+                push_varint(HISTOGRAMS + DELETED_PAGE, out);
+                write_deleted(deleted, out);
+            });
+        }
+        (image.finish(), places)
+    }
+
+    /// Sections of histograms and start timestamps.
+    fn write_special_pages(&self, shard: usize, image: &mut ImageWriter, placed: &mut Vec<PlacedRun>) {
+        let mut ids: Vec<SeriesId> = self.histograms.keys().chain(self.starts.keys()).copied().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let page_of = |id: &SeriesId| u64::from(id.0 / PAGE_SERIES) / SHARDS as u64;
+        debug_assert!(ids.iter().all(|id| Shard::of(*id) == shard), "a shard has series of its own");
+        for ids in ids.chunk_by(|a, b| page_of(a) == page_of(b)) {
+            image.header.version = 2;
+            image.section(|out| {
+                push_varint(HISTOGRAMS + page_of(&ids[0]), out);
+                push_varint(ids.len() as u64, out);
+                for id in ids {
+                    push_varint(u64::from(id.0 % PAGE_SERIES), out);
+                    self.write_special(*id, placed, out);
+                }
+            });
+        }
+    }
+
+    fn write_special(&self, id: SeriesId, placed: &mut Vec<PlacedRun>, out: &mut Vec<u8>) {
+        let none = HistogramSeries::default();
+        let series = self.histograms.get(&id).unwrap_or(&none);
+        push_varint(series.sealed.len() as u64, out);
+        for (at, run) in series.sealed.iter().enumerate() {
+            out.push(run.kind as u8);
+            push_varint(u64::from(run.count), out);
+            push_varint(u64::from(run.times_len), out);
+            push_text(&run.bytes, out);
+            placed.push(PlacedRun { id, run: at, offset: out.len() - run.bytes.len() });
+        }
+        push_varint(series.open.times.len() as u64, out);
+        if !series.open.times.is_empty() {
+            match series.open.layout() {
+                None => out.push(0),
+                Some(layout) => {
+                    out.push(1 + u8::from(layout.is_float));
+                    layout.write(out);
+                }
+            }
+            write_rows(&series.open.times, out);
+            push_text(&series.open.rows, out);
+        }
+        push_varint(series.late.len() as u64, out);
+        for (timestamp, histogram) in &series.late {
+            out.extend_from_slice(&timestamp.to_le_bytes());
+            push_alone(histogram, out);
+        }
+        let steps = self.starts.get(&id).map_or(&[][..], |starts| starts.steps());
+        push_varint(steps.len() as u64, out);
+        for Step { from, start } in steps {
+            out.extend_from_slice(&from.to_le_bytes());
+            out.extend_from_slice(&start.to_le_bytes());
+        }
     }
 
     fn write_series(&self, id: SeriesId, open: &Open, placed: &mut Vec<Placed>, out: &mut Vec<u8>) {
@@ -317,7 +455,10 @@ impl Shard {
                     clocks = Some(self.clocks.read(body)?);
                     Ok(())
                 }
-                Some(known) => self.read_page(shard, body, range.start, page_bytes, known),
+                Some(known) => {
+                    let place = PageBytes { file, start: range.start, page: page_bytes };
+                    self.read_page(shard, body, &place, known)
+                }
             }
         };
         sections(file, header, visit, damage);
@@ -330,18 +471,22 @@ impl Shard {
         &mut self,
         shard: usize,
         mut body: Reader<'_>,
-        start: usize,
-        page_bytes: u32,
+        place: &PageBytes<'_>,
         clocks: &ClockNumbers,
     ) -> Result<(), FrameError> {
         let len = body.bytes.len();
-        let page = body.varint()?;
-        if page == DELETED_PAGE {
-            return self.read_deleted(shard, body);
+        let number = body.varint()?;
+        let page = number % HISTOGRAMS;
+        if page == DELETED_PAGE && number < 2 * HISTOGRAMS {
+            return self.read_deleted(shard, number >= HISTOGRAMS, body);
         }
         let count = body.varint()?;
-        if page > u64::from(u32::MAX / PAGE_SERIES) || count > u64::from(PAGE_SERIES) {
+        let pages = u64::from(u32::MAX / PAGE_SERIES) / SHARDS as u64;
+        if page > pages || number >= 2 * HISTOGRAMS || count > u64::from(PAGE_SERIES) {
             return Err(FrameError::Malformed);
+        }
+        if number >= HISTOGRAMS {
+            return self.read_special_page(shard, page as usize, count, body, place);
         }
         for _ in 0..count {
             let slot = body.varint()?;
@@ -353,10 +498,10 @@ impl Shard {
                 let clock = clocks.get(body.varint()?)?;
                 let [first_row, count] = body.array()?;
                 let column = body.text()?;
-                let offset = start + len - body.bytes.len() - column.len();
+                let offset = place.start + len - body.bytes.len() - column.len();
                 self.restore_chunk(
                     id,
-                    NewChunk { clock, first_row, count, page: page_bytes, offset, len: column.len() },
+                    NewChunk { clock, first_row, count, page: place.page, offset, len: column.len() },
                 )?;
             }
             let count = body.byte()?;
@@ -378,6 +523,127 @@ impl Shard {
     }
 }
 
+/// Where the bytes of a section lie.
+struct PageBytes<'a> {
+    file: &'a Bytes,
+    /// Of the section's body in the file.
+    start: usize,
+    /// The number of the file among the pages of sealed runs.
+    page: u32,
+}
+
+impl Shard {
+    fn read_special_page(
+        &mut self,
+        shard: usize,
+        page: usize,
+        count: u64,
+        mut body: Reader<'_>,
+        place: &PageBytes<'_>,
+    ) -> Result<(), FrameError> {
+        for _ in 0..count {
+            let slot = body.varint()?;
+            if slot >= u64::from(PAGE_SERIES) {
+                return Err(FrameError::Malformed);
+            }
+            let id = Shard::id_of(shard, page, slot as usize);
+            let mut series = HistogramSeries::default();
+            for _ in 0..body.varint()? {
+                series.sealed.push(read_sealed(&mut body, place, series.newest())?);
+            }
+            let rows = body.varint()?;
+            if rows > 0 {
+                series.open = read_open(&mut body, rows, series.newest())?;
+            }
+            let mut newest_late = None;
+            for _ in 0..body.varint()? {
+                let timestamp = i64::from_le_bytes(body.array()?);
+                if newest_late.replace(timestamp).is_some_and(|before| before >= timestamp) {
+                    return Err(FrameError::Malformed);
+                }
+                series.late.push((timestamp, read_alone(&mut body)?));
+            }
+            for _ in 0..body.varint()? {
+                let (from, start) = (i64::from_le_bytes(body.array()?), i64::from_le_bytes(body.array()?));
+                self.restore_step(id, Step { from, start });
+            }
+            self.restore_histograms(id, series);
+        }
+        Ok(())
+    }
+}
+
+fn read_sealed(
+    body: &mut Reader<'_>,
+    place: &PageBytes<'_>,
+    after: Option<i64>,
+) -> Result<SealedRun, FrameError> {
+    let kind = tidewatch_chunk::SampleKind::of(body.byte()?).ok_or(FrameError::Malformed)?;
+    let count = body.varint()?;
+    let times_len = body.varint()?;
+    let columns = body.text()?;
+    let mut times = Vec::new();
+    let column = usize::try_from(times_len).ok().and_then(|len| columns.get(..len));
+    let column = column.ok_or(FrameError::Malformed)?;
+    let is_run = count > 0 && count <= super::clock::ROWS_MAX as u64;
+    if !is_run || tidewatch_chunk::decode_times(column, count as usize, &mut times).is_err() {
+        return Err(FrameError::Malformed);
+    }
+    let ascend = times.is_sorted_by(|a, b| a < b) && after.is_none_or(|after| after < times[0]);
+    if !ascend {
+        return Err(FrameError::Malformed);
+    }
+    Ok(SealedRun {
+        first: times[0],
+        last: times[times.len() - 1],
+        count: count as u32,
+        kind,
+        times_len: times_len as u32,
+        bytes: place.file.slice_ref(columns),
+        is_mapped: true,
+    })
+}
+
+fn read_open(body: &mut Reader<'_>, rows: u64, after: Option<i64>) -> Result<OpenRun, FrameError> {
+    if rows > super::clock::ROWS_MAX as u64 {
+        return Err(FrameError::Malformed);
+    }
+    let layout = match body.byte()? {
+        0 => None,
+        kind @ 1..=2 => Some(RowLayout::read(kind == 2, body)?),
+        _ => return Err(FrameError::Malformed),
+    };
+    let times = read_rows(body, rows)?;
+    if after.is_some_and(|after| after >= times[0]) {
+        return Err(FrameError::Malformed);
+    }
+    OpenRun::restore(times, layout.as_ref(), body.text()?)
+}
+
+/// Timestamps as differences.
+fn write_rows(rows: &[i64], out: &mut Vec<u8>) {
+    let mut previous = 0;
+    for row in rows {
+        push_varint(zigzag(row.wrapping_sub(previous)), out);
+        previous = *row;
+    }
+}
+
+/// What [`write_rows`] wrote; ascending.
+fn read_rows(body: &mut Reader<'_>, count: u64) -> Result<Vec<i64>, FrameError> {
+    let mut rows = Vec::with_capacity(count as usize);
+    let mut previous = 0i64;
+    for at in 0..count {
+        let row = previous.wrapping_add(unzigzag(body.varint()?));
+        if at > 0 && row <= previous {
+            return Err(FrameError::Malformed);
+        }
+        rows.push(row);
+        previous = row;
+    }
+    Ok(rows)
+}
+
 /// From the numbers of clocks in an image to those in the shard.
 #[derive(Debug, Default)]
 pub(crate) struct ClockNumbers {
@@ -396,11 +662,7 @@ impl super::clock::Clocks {
         for (number, rows) in self.living() {
             push_varint(u64::from(number), out);
             push_varint(rows.len() as u64, out);
-            let mut previous = 0;
-            for row in rows {
-                push_varint(zigzag(row.wrapping_sub(previous)), out);
-                previous = *row;
-            }
+            write_rows(rows, out);
         }
     }
 
@@ -412,16 +674,7 @@ impl super::clock::Clocks {
             if count == 0 || count > super::clock::ROWS_MAX as u64 {
                 return Err(FrameError::Malformed);
             }
-            let mut rows = Vec::with_capacity(count as usize);
-            let mut previous = 0i64;
-            for at in 0..count {
-                let row = previous.wrapping_add(unzigzag(body.varint()?));
-                if at > 0 && row <= previous {
-                    return Err(FrameError::Malformed);
-                }
-                rows.push(row);
-                previous = row;
-            }
+            let rows = read_rows(&mut body, count)?;
             known.numbers.insert(number, self.restore(rows));
         }
         Ok(known)
@@ -443,6 +696,7 @@ mod tests {
         assert!(placed.is_empty());
         let header = ImageHeader::decode(&bytes).expect("whole");
         let expected = ImageHeader {
+            version: 1,
             kind: ImageKind::Shard(2),
             position: (3, 4),
             floor: i64::MIN,
@@ -474,7 +728,7 @@ mod tests {
         };
         fill(&mut shard, 0..300);
         let (bytes, placed) = shard.to_image(0, (1, 1));
-        shard.sealed.relocate(Bytes::from(bytes.clone()), &placed);
+        shard.relocate(Bytes::from(bytes.clone()), &placed);
         let mut again = Shard::default();
         let header = ImageHeader::decode(&bytes).expect("whole");
         again.load_image(0, &header, &Bytes::from(bytes), |offset, reason| panic!("{reason} at {offset}"));

@@ -18,11 +18,13 @@ pub(crate) mod append;
 pub(crate) mod cells;
 pub(crate) mod clock;
 pub(crate) mod deleted;
+pub(crate) mod histograms;
 pub(crate) mod image;
 pub(crate) mod read;
 pub(crate) mod registry;
 pub(crate) mod sealed;
 pub(crate) mod shard;
+pub(crate) mod starts;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -157,6 +159,9 @@ impl Head {
             memory.clocks += shard.clocks.bytes_held() as u64;
             memory.sealed += shard.sealed.bytes_held() as u64;
             memory.late += shard.bytes_of_late() as u64;
+            memory.histograms += shard.bytes_of_histograms() as u64;
+            status.histogram_series += shard.histograms.len() as u64;
+            status.chunks += shard.histograms.values().map(|series| series.sealed.len() as u64).sum::<u64>();
         }
         (status.min_time, status.max_time) = self.time_range().unzip();
         status

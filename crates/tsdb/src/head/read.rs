@@ -9,17 +9,21 @@ use std::ops::Range;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
-use tidewatch_model::{Matcher, Sample};
+use tidewatch_model::{Matcher, NativeHistogram, Sample};
 use tidewatch_storage::{SelectError, TimeRange};
 
 use super::cells::{NONE, decode_tokens};
+use super::histograms::{HistogramSeries, SealedRun, decode_rows};
 use super::registry::{Registry, SeriesId};
 use super::sealed::ChunkBytes;
 use super::shard::{Open, Shard};
+use super::starts::Step;
 use super::{Directory, Head};
+use crate::gather::alone;
 use crate::index::{Index, postings_for_matchers};
 use crate::intervals::Intervals;
 use crate::resolve::Resolution;
+use crate::rows::RowLayout;
 use crate::select::Debt;
 
 /// What the series of a resolution have in the head.
@@ -34,6 +38,11 @@ pub(crate) struct HeadSnapshot {
     /// Tokens and columns that could not be shared.
     bytes: Vec<u8>,
     late: Vec<Sample>,
+    histograms: Vec<HistogramRun>,
+    late_histograms: Vec<(i64, NativeHistogram)>,
+    steps: Vec<Step>,
+    /// Beside what the columns hold, what histograms have on the heap.
+    histogram_bytes: usize,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -41,6 +50,28 @@ struct SnapshotSeries {
     /// Ascending in time.
     runs: Range<u32>,
     late: Range<u32>,
+    histograms: Range<u32>,
+    late_histograms: Range<u32>,
+    /// When its counters started.
+    steps: Range<u32>,
+}
+
+/// A run of native histograms.
+#[derive(Debug)]
+struct HistogramRun {
+    run: RowSource,
+    /// Rows before this time are in blocks.
+    floor: i64,
+    /// What is deleted of the runs of the series.
+    deleted: Option<Intervals>,
+    /// Whether it is the first of its series here.
+    is_first: bool,
+}
+
+#[derive(Debug)]
+enum RowSource {
+    Sealed(SealedRun),
+    Open { times: Vec<i64>, layout: Option<RowLayout>, rows: Vec<u8> },
 }
 
 #[derive(Debug)]
@@ -74,6 +105,14 @@ pub(crate) struct RunView<'a> {
     run: &'a SnapshotRun,
 }
 
+/// Which of the samples out of order a snapshot has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LateOnes {
+    All,
+    /// Those of the cut under way.
+    Cut,
+}
+
 impl Head {
     /// Copies what a selector needs: what its series have in `range`.
     pub(crate) fn snapshot(
@@ -82,20 +121,20 @@ impl Head {
         range: TimeRange,
         debt: &mut Debt<'_, '_>,
     ) -> Result<HeadSnapshot, SelectError> {
-        self.snapshot_of(resolution, range, Shard::late_of, debt)
+        self.snapshot_of(resolution, range, LateOnes::All, debt)
     }
 
     /// Copies all that the series of a resolution have in `range`.
     pub(crate) fn whole_snapshot(&self, resolution: &Resolution, range: TimeRange) -> HeadSnapshot {
         let mut room = |_| true;
-        let snapshot = self.snapshot_of(resolution, range, Shard::late_of, &mut Debt::new(&mut room));
+        let snapshot = self.snapshot_of(resolution, range, LateOnes::All, &mut Debt::new(&mut room));
         snapshot.expect("there is always room")
     }
 
     /// Copies the part that the cut under way has of some series.
     pub(crate) fn cut_snapshot(&self, resolution: &Resolution, range: TimeRange) -> HeadSnapshot {
         let mut room = |_| true;
-        let snapshot = self.snapshot_of(resolution, range, Shard::cutting, &mut Debt::new(&mut room));
+        let snapshot = self.snapshot_of(resolution, range, LateOnes::Cut, &mut Debt::new(&mut room));
         snapshot.expect("there is always room")
     }
 
@@ -103,7 +142,7 @@ impl Head {
         &self,
         resolution: &Resolution,
         range: TimeRange,
-        late_of: impl for<'a> Fn(&'a Shard, SeriesId) -> &'a [Sample],
+        which: LateOnes,
         debt: &mut Debt<'_, '_>,
     ) -> Result<HeadSnapshot, SelectError> {
         debt.owe(resolution.series.len() * size_of::<SnapshotSeries>())?;
@@ -119,10 +158,8 @@ impl Head {
                 let id = resolution.series[*at as usize].head.expect("listed as one of the head");
                 let Some(open) = shard.get(id) else { continue };
                 let before = snapshot.bytes();
-                let runs = snapshot.copy_runs(&shard, id, open, range, &mut clocks);
-                let late = if open.has_late { late_of(&shard, id) } else { &[] };
-                let late = snapshot.copy_late(late, range);
-                snapshot.series[*at as usize] = SnapshotSeries { runs, late };
+                snapshot.series[*at as usize] =
+                    snapshot.copy_series(&shard, id, open, range, which, &mut clocks);
                 debt.owe(snapshot.bytes() - before)?;
             }
         }
@@ -171,7 +208,7 @@ impl Head {
         for (at, shard) in self.shards.iter().enumerate() {
             let shard = shard.lock();
             // A shard whose samples all lie within the range needs no look at its series.
-            let within = shard.oldest >= range.start && shard.newest <= range.end && shard.deleted.is_empty();
+            let within = shard.oldest >= range.start && shard.newest <= range.end && shard.hides_nothing();
             if !within {
                 let of_shard = ids.iter().filter(|id| Shard::of(SeriesId(*id)) == at);
                 out.extend(of_shard.filter(|id| !shard.has_samples(SeriesId(*id), range)));
@@ -225,7 +262,9 @@ impl Shard {
         });
         let late =
             || self.late.get(&id).into_iter().flatten().any(|sample| contains(range, sample.timestamp));
-        found || (open.has_late && late())
+        let histograms =
+            || self.histograms.get(&id).is_some_and(|series| series.has_samples(range, self.floor));
+        found || (open.has_late && late()) || (open.has_histograms && histograms())
     }
 
     /// Visits the runs of a series that overlap a range, newest first.
@@ -276,6 +315,35 @@ impl HeadSnapshot {
             + size_of_val(&self.clocks[..])
             + self.bytes.len()
             + size_of_val(&self.late[..])
+            + size_of_val(&self.histograms[..])
+            + size_of_val(&self.late_histograms[..])
+            + self.histogram_bytes
+            + size_of_val(&self.steps[..])
+    }
+
+    fn copy_series(
+        &mut self,
+        shard: &Shard,
+        id: SeriesId,
+        open: &Open,
+        range: TimeRange,
+        which: LateOnes,
+        clocks: &mut HashMap<u32, u32>,
+    ) -> SnapshotSeries {
+        let runs = self.copy_runs(shard, id, open, range, clocks);
+        let late = match which {
+            _ if !open.has_late => &[],
+            LateOnes::All => shard.late_of(id),
+            LateOnes::Cut => shard.cutting(id),
+        };
+        let late = self.copy_late(late, range);
+        let (histograms, late_histograms) = match shard.histograms.get(&id) {
+            Some(series) if open.has_histograms => self.copy_histograms(shard, id, series, range, which),
+            _ => (0..0, 0..0),
+        };
+        let is_empty = [&runs, &late, &histograms, &late_histograms].iter().all(|part| part.is_empty());
+        let steps = if is_empty { 0..0 } else { self.copy_steps(shard, id) };
+        SnapshotSeries { runs, late, histograms, late_histograms, steps }
     }
 
     fn copy_runs(
@@ -341,8 +409,90 @@ impl HeadSnapshot {
 
     /// Whether a series has samples.
     pub(crate) fn has(&self, series: usize) -> bool {
-        let SnapshotSeries { runs, late } = &self.series[series];
+        self.has_floats(series) || self.has_histograms(series)
+    }
+
+    /// Whether a series has more than floats.
+    pub(crate) fn is_special(&self, series: usize) -> bool {
+        self.has_histograms(series) || !self.steps(series).is_empty()
+    }
+
+    fn copy_histograms(
+        &mut self,
+        shard: &Shard,
+        id: SeriesId,
+        series: &HistogramSeries,
+        range: TimeRange,
+        which: LateOnes,
+    ) -> (Range<u32>, Range<u32>) {
+        let (start, late_start) = (self.histograms.len() as u32, self.late_histograms.len() as u32);
+        let floor = shard.floor;
+        let part = TimeRange { start: range.start.max(floor), end: range.end };
+        let deleted = (!series.deleted.is_empty()).then(|| series.deleted.clone());
+        let place = |run| HistogramRun { run, floor, deleted: deleted.clone(), is_first: false };
+        let sealed = series.sealed_within(part).map(|run| RowSource::Sealed(run.clone()));
+        self.histograms.extend(sealed.map(place));
+        if series.has_open_within(part) {
+            let (times, rows) = (series.open.times.clone(), series.open.rows.clone());
+            self.histogram_bytes += size_of_val(&times[..]) + rows.len();
+            self.histograms.push(place(RowSource::Open { times, layout: series.open.layout(), rows }));
+        }
+        if let Some(first) = self.histograms.get_mut(start as usize) {
+            first.is_first = true;
+        }
+        let cutting = shard.cutting_histograms.get(&id).map_or(&[][..], Vec::as_slice);
+        let chosen = |time: i64| which == LateOnes::All || cutting.binary_search(&time).is_ok();
+        for (time, histogram) in &series.late {
+            if contains(range, *time) && chosen(*time) {
+                self.histogram_bytes += histogram.bucket_count() * size_of::<f64>();
+                self.late_histograms.push((*time, histogram.clone()));
+            }
+        }
+        (start..self.histograms.len() as u32, late_start..self.late_histograms.len() as u32)
+    }
+
+    fn copy_steps(&mut self, shard: &Shard, id: SeriesId) -> Range<u32> {
+        let start = self.steps.len() as u32;
+        // Most stores know no starts at all.
+        if !shard.starts.is_empty()
+            && let Some(starts) = shard.starts.get(&id)
+        {
+            self.steps.extend_from_slice(starts.steps());
+        }
+        start..self.steps.len() as u32
+    }
+
+    /// When the counters of a series started.
+    pub(crate) fn steps(&self, series: usize) -> &[Step] {
+        let range = &self.series[series].steps;
+        &self.steps[range.start as usize..range.end as usize]
+    }
+
+    /// Whether a series has native histograms.
+    pub(crate) fn has_histograms(&self, series: usize) -> bool {
+        let SnapshotSeries { histograms, late_histograms, .. } = &self.series[series];
+        !histograms.is_empty() || !late_histograms.is_empty()
+    }
+
+    /// Whether a series has floats.
+    pub(crate) fn has_floats(&self, series: usize) -> bool {
+        let SnapshotSeries { runs, late, .. } = &self.series[series];
         !runs.is_empty() || !late.is_empty()
+    }
+
+    /// Native histograms out of order of a series, ascending.
+    pub(crate) fn late_histograms(&self, series: usize) -> &[(i64, NativeHistogram)] {
+        let range = &self.series[series].late_histograms;
+        &self.late_histograms[range.start as usize..range.end as usize]
+    }
+
+    /// The runs of native histograms of a series, ascending.
+    pub(crate) fn histogram_runs(
+        &self,
+        series: usize,
+    ) -> impl DoubleEndedIterator<Item = HistogramRunView<'_>> {
+        let range = &self.series[series].histograms;
+        self.histograms[range.start as usize..range.end as usize].iter().map(|run| HistogramRunView { run })
     }
 
     /// The runs of a series, by its number in the resolution.
@@ -411,6 +561,81 @@ impl<'a> RunView<'a> {
         match &self.run.values {
             RunSource::Tokens { bytes, .. } | RunSource::Copied(bytes) => bytes.len(),
             RunSource::Shared(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// One run of native histograms of a snapshot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HistogramRunView<'a> {
+    run: &'a HistogramRun,
+}
+
+impl HistogramRunView<'_> {
+    /// The oldest time that it may have, blocks aside.
+    pub(crate) fn first(&self) -> i64 {
+        let first = match &self.run.run {
+            RowSource::Sealed(run) => run.first,
+            RowSource::Open { times, .. } => times[0],
+        };
+        first.max(self.run.floor)
+    }
+
+    /// Appends the samples that are not deleted and that blocks do not have.
+    pub(crate) fn decode(
+        &self,
+        times: &mut Vec<i64>,
+        histograms: &mut Vec<NativeHistogram>,
+    ) -> Result<(), String> {
+        let from = times.len();
+        match &self.run.run {
+            RowSource::Sealed(run) => {
+                run.times(times)?;
+                tidewatch_chunk::decode_histograms(run.kind, run.column(), run.count as usize, histograms)
+                    .map_err(|error| format!("a run of the head: {error}"))?;
+            }
+            RowSource::Open { times: rows_at, layout, rows } => {
+                times.extend_from_slice(rows_at);
+                decode_rows(layout.as_ref(), rows, rows_at.len(), |row| histograms.push(row.clone()))
+                    .map_err(|_| "an open run of the head is malformed".to_owned())?;
+            }
+        }
+        let skip = times[from..].partition_point(|time| *time < self.run.floor);
+        times.drain(from..from + skip);
+        histograms.drain(from..from + skip);
+        self.leave_kept(from, times, histograms);
+        Ok(())
+    }
+
+    /// Removes the rows from `from` on that are deleted. What follows a gap, or comes first of all,
+    /// continues nothing.
+    fn leave_kept(&self, from: usize, times: &mut Vec<i64>, histograms: &mut Vec<NativeHistogram>) {
+        let forget = |histogram: &mut NativeHistogram| histogram.set_hint(alone(histogram.hint()));
+        let Some(deleted) = &self.run.deleted else {
+            if self.run.is_first {
+                histograms[from..].first_mut().into_iter().for_each(forget);
+            }
+            return;
+        };
+        let kept: Vec<Range<usize>> = deleted.kept(&times[from..]).collect();
+        let mut to = from;
+        for rows in kept {
+            forget(&mut histograms[from + rows.start]);
+            for at in from + rows.start..from + rows.end {
+                times[to] = times[at];
+                histograms.swap(to, at);
+                to += 1;
+            }
+        }
+        times.truncate(to);
+        histograms.truncate(to);
+    }
+
+    /// Bytes that [`HistogramRunView::decode`] reads.
+    pub(crate) fn encoded_bytes(&self) -> usize {
+        match &self.run.run {
+            RowSource::Sealed(run) => run.bytes.len(),
+            RowSource::Open { rows, .. } => rows.len(),
         }
     }
 }

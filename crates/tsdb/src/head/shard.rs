@@ -15,15 +15,17 @@
 use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
-use tidewatch_chunk::Encoder;
-use tidewatch_model::Sample;
+use tidewatch_chunk::{Encoder, HistogramEncoder};
+use tidewatch_model::{NativeHistogram, Sample, is_stale};
 use tidewatch_storage::{Refusal, TimeRange};
 
 use super::cells::{Cells, NONE, RunState, Tail, decode_tokens};
 use super::clock::Clocks;
 use super::deleted::Deleted;
+use super::histograms::HistogramSeries;
 use super::registry::SeriesId;
 use super::sealed::{ChunkBytes, NewChunk, Sealed};
+use super::starts::{Starts, Step};
 use super::{PAGE_SERIES, SHARDS};
 use crate::log::FrameError;
 
@@ -38,10 +40,25 @@ pub(crate) struct Open {
     pub(crate) count: u8,
     /// Whether the shard holds late samples of this series.
     pub(crate) has_late: bool,
+    /// Whether it holds native histograms of this series.
+    pub(crate) has_histograms: bool,
 }
 
-const NO_RUN: Open =
-    Open { tail: Tail::EMPTY, clock: NONE, chunk: NONE, first_row: 0, count: 0, has_late: false };
+const NO_RUN: Open = Open {
+    tail: Tail::EMPTY,
+    clock: NONE,
+    chunk: NONE,
+    first_row: 0,
+    count: 0,
+    has_late: false,
+    has_histograms: false,
+};
+
+impl Open {
+    fn holds_something(&self) -> bool {
+        self.clock != NONE || self.has_late || self.has_histograms
+    }
+}
 
 // 856,000 of them: each word here is 7 MB there.
 const _: () = assert!(size_of::<Open>() == 40);
@@ -63,12 +80,18 @@ pub(crate) struct Shard {
     pub(crate) late: HashMap<SeriesId, Vec<Sample>>,
     /// What of the runs is deleted, see `deleted`.
     pub(super) deleted: Deleted,
+    /// Native histograms: of the series whose records say so.
+    pub(crate) histograms: HashMap<SeriesId, HistogramSeries>,
+    /// When counters started, of series whose senders say so.
+    pub(crate) starts: HashMap<SeriesId, Starts>,
     /// Samples of runs before this time are in blocks.
     pub(crate) floor: i64,
     /// Samples before this time are taken as late ones: a cut has the others, or will.
     bar: i64,
     /// Late samples that are part of the cut under way.
     cutting: HashMap<SeriesId, Vec<Sample>>,
+    /// Times of late histograms that are.
+    pub(super) cutting_histograms: HashMap<SeriesId, Vec<i64>>,
     /// Times of the samples taken since the shard began; `i64::MAX` and `MIN` before the first.
     pub(crate) oldest: i64,
     pub(crate) newest: i64,
@@ -76,6 +99,7 @@ pub(crate) struct Shard {
     /// Samples that were taken out of order since the start.
     pub(crate) taken_late: u64,
     encoder: Encoder,
+    pub(super) histogram_encoder: HistogramEncoder,
     values: Vec<f64>,
     tokens: Vec<u8>,
 }
@@ -106,14 +130,18 @@ impl Default for Shard {
             sealed: Sealed::default(),
             late: HashMap::new(),
             deleted: Deleted::new(),
+            histograms: HashMap::new(),
+            starts: HashMap::new(),
             floor: i64::MIN,
             bar: i64::MIN,
             cutting: HashMap::new(),
+            cutting_histograms: HashMap::new(),
             oldest: i64::MAX,
             newest: i64::MIN,
             samples: 0,
             taken_late: 0,
             encoder: Encoder::new(),
+            histogram_encoder: HistogramEncoder::new(),
             values: Vec::new(),
             tokens: Vec::new(),
         }
@@ -144,6 +172,7 @@ impl Shard {
     pub(crate) fn take(&mut self, id: SeriesId, sample: Sample, window_ms: i64) -> Verdict {
         let open = open_of(&mut self.pages, id);
         if open.clock == NONE
+            || open.has_histograms
             || sample.timestamp < self.bar
             || !self.clocks.take(open.clock, open.first_row, open.count, sample.timestamp)
         {
@@ -157,7 +186,7 @@ impl Shard {
     }
 
     #[inline]
-    fn count(&mut self, timestamp: i64) {
+    pub(super) fn count(&mut self, timestamp: i64) {
         self.samples += 1;
         self.newest = self.newest.max(timestamp);
         self.oldest = self.oldest.min(timestamp);
@@ -165,7 +194,22 @@ impl Shard {
 
     /// Everything but the next sample of a running clock.
     fn take_apart(&mut self, id: SeriesId, sample: Sample, window_ms: i64) -> Verdict {
-        let open = *self.open_mut(id);
+        let mut open = *self.open_mut(id);
+        if open.has_histograms && is_stale(sample.value) && self.ends_in_histogram(id, &open) {
+            // Who ends a series need not know of which kind it is.
+            return self.take_histogram(id, sample.timestamp, &NativeHistogram::stale(), window_ms);
+        }
+        if open.has_histograms
+            && let Err(refusal) = self.may_take_float(id, sample.timestamp, window_ms)
+        {
+            // What was taken once is a repeat, however old.
+            let same = |value: f64| value.to_bits() == sample.value.to_bits();
+            let is_repeat = match refusal {
+                Refusal::TooOld => self.value_at(id, &open, sample.timestamp).is_some_and(same),
+                _ => is_stale(sample.value) && self.is_stale_at(id, sample.timestamp),
+            };
+            return if is_repeat { Verdict::Duplicate } else { Verdict::Refused(refusal) };
+        }
         let newest = self.newest_of(&open);
         if sample.timestamp < self.bar || newest.is_some_and(|newest| sample.timestamp <= newest) {
             return self.take_late(id, sample, window_ms);
@@ -176,9 +220,12 @@ impl Shard {
             self.seal(id);
             self.start_run(id, sample);
         } else {
-            let clock = self.clocks.fork(open.clock, open.first_row, open.count, sample.timestamp);
-            self.clocks.remember(clock);
-            let mut open = Open { clock, first_row: 0, count: open.count + 1, ..open };
+            if !self.clocks.take(open.clock, open.first_row, open.count, sample.timestamp) {
+                open.clock = self.clocks.fork(open.clock, open.first_row, open.count, sample.timestamp);
+                open.first_row = 0;
+            }
+            self.clocks.remember(open.clock);
+            open.count += 1;
             self.cells.push(&mut open.tail, sample.value);
             *self.open_mut(id) = open;
         }
@@ -247,7 +294,7 @@ impl Shard {
     }
 
     /// The value that a series has at a time, as far as the head knows.
-    fn value_at(&mut self, id: SeriesId, open: &Open, timestamp: i64) -> Option<f64> {
+    pub(super) fn value_at(&mut self, id: SeriesId, open: &Open, timestamp: i64) -> Option<f64> {
         if open.has_late
             && let Some(late) = self.late.get(&id)
             && let Ok(at) = late.binary_search_by_key(&timestamp, |sample| sample.timestamp)
@@ -305,6 +352,14 @@ impl Shard {
                 self.cutting.insert(*id, part);
             }
         }
+        self.cutting_histograms.clear();
+        for (id, series) in &self.histograms {
+            let part: Vec<i64> =
+                series.late.iter().map(|(time, _)| *time).filter(|time| *time < bar).collect();
+            if !part.is_empty() {
+                self.cutting_histograms.insert(*id, part);
+            }
+        }
     }
 
     /// A cut has ended: blocks have what was its part, and it is not read here any more.
@@ -314,6 +369,10 @@ impl Shard {
         self.bar = self.bar.max(floor);
         for (id, part) in std::mem::take(&mut self.cutting) {
             self.drop_late(id, &part);
+        }
+        for (id, part) in std::mem::take(&mut self.cutting_histograms) {
+            let Some(series) = self.histograms.get_mut(&id) else { continue };
+            self.samples -= series.remove_late(|time| part.binary_search(&time).is_ok());
         }
     }
 
@@ -347,6 +406,14 @@ impl Shard {
             });
         }
         windows.extend(self.cutting.values().flatten().map(|sample| window(sample.timestamp)));
+        for series in self.histograms.values() {
+            series.for_each_time(|time| {
+                if self.floor <= time && time < until {
+                    windows.insert(window(time));
+                }
+            });
+        }
+        windows.extend(self.cutting_histograms.values().flatten().map(|time| window(*time)));
     }
 
     /// Gives back the memory of runs that lie before the floor as a whole. Gives the series of
@@ -355,14 +422,43 @@ impl Shard {
         for id in ids {
             if let Some(open) = self.get(id).copied() {
                 *self.open_mut(id) = self.truncate_runs(open, self.floor);
+                if open.has_histograms {
+                    self.truncate_histograms(id);
+                }
             }
             if self.is_empty_series(id) {
+                self.starts.remove(&id);
                 gone.push(id);
             }
         }
         self.prune_deleted();
-        let late = self.late.values().filter_map(|late| late.first()).map(|sample| sample.timestamp).min();
-        self.oldest = self.oldest.max(self.floor).min(late.unwrap_or(i64::MAX));
+        self.starts.values_mut().for_each(|starts| starts.truncate(self.floor));
+        let late = self.late.values().filter_map(|late| late.first()).map(|sample| sample.timestamp);
+        let late =
+            late.chain(self.histograms.values().filter_map(|series| series.late.first()).map(|(t, _)| *t));
+        self.oldest = self.oldest.max(self.floor).min(late.min().unwrap_or(i64::MAX));
+    }
+
+    fn truncate_histograms(&mut self, id: SeriesId) {
+        let Some(series) = self.histograms.get_mut(&id) else { return };
+        self.samples -= series.truncate(self.floor);
+        self.forget_if_empty(id);
+    }
+
+    /// Says when the counter of a sample that was just taken started; gives the steps that say so.
+    pub(crate) fn set_start(&mut self, id: SeriesId, timestamp: i64, start: i64) -> [Option<Step>; 2] {
+        if start == 0 && !self.starts.contains_key(&id) {
+            return [None; 2];
+        }
+        let newest_float = self.get(id).and_then(|open| self.newest_of(open));
+        let newest_histogram = self.histograms.get(&id).and_then(HistogramSeries::newest);
+        let is_newest = newest_float.max(newest_histogram).is_none_or(|newest| newest <= timestamp);
+        self.starts.entry(id).or_default().set(timestamp, start, is_newest)
+    }
+
+    /// Puts a step back that was logged.
+    pub(crate) fn restore_step(&mut self, id: SeriesId, step: Step) {
+        self.starts.entry(id).or_default().insert(step);
     }
 
     /// Frees pages of series that hold nothing and will not again: those below `next`, which is
@@ -378,7 +474,7 @@ impl Shard {
 
     /// Whether the shard holds no sample of a series.
     pub(crate) fn is_empty_series(&self, id: SeriesId) -> bool {
-        self.get(id).is_none_or(|open| open.clock == NONE && !open.has_late)
+        self.get(id).is_none_or(|open| !open.holds_something())
     }
 
     fn truncate_runs(&mut self, mut open: Open, floor: i64) -> Open {
@@ -440,7 +536,7 @@ impl Shard {
     /// The series of a page that hold something, with their slots.
     pub(crate) fn used_of_page(&self, page: usize) -> impl Iterator<Item = (usize, &Open)> {
         let slots = self.pages[page].iter().flat_map(|page| page.iter().enumerate());
-        slots.filter(|(_, open)| open.clock != NONE || open.has_late)
+        slots.filter(|(_, open)| open.holds_something())
     }
 
     /// The series at a slot of a page of a shard.
@@ -496,12 +592,27 @@ impl Shard {
         self.count(sample.timestamp);
     }
 
+    pub(crate) fn restore_histograms(&mut self, id: SeriesId, series: HistogramSeries) {
+        if series.is_empty() {
+            return;
+        }
+        series.for_each_time(|time| self.count(time));
+        self.histograms.insert(id, series);
+        self.open_mut(id).has_histograms = true;
+    }
+
     pub(crate) fn restore_bounds(&mut self, floor: i64, bar: i64) {
         (self.floor, self.bar) = (floor, bar);
     }
 
     pub(crate) fn bytes_of_open(&self) -> usize {
         self.pages.iter().flatten().count() * size_of::<[Open; PAGE_SERIES as usize]>()
+    }
+
+    pub(crate) fn bytes_of_histograms(&self) -> usize {
+        let series: usize = self.histograms.values().map(HistogramSeries::bytes_held).sum();
+        let starts: usize = self.starts.values().map(Starts::bytes_held).sum();
+        series + starts + self.histograms.allocation_size() + self.starts.allocation_size()
     }
 
     pub(crate) fn bytes_of_late(&self) -> usize {

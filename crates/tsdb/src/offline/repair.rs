@@ -13,13 +13,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use tidewatch_env::Env;
-use tidewatch_storage::{Scratch, TimeRange};
+use tidewatch_storage::TimeRange;
 
 use super::{Finding, Verified, block_ids, open_block, verify};
 use crate::block::{
-    Block, BlockError, BlockId, Cursor, Damage, Writer, WriterOptions, block_path, tombstones_path,
+    Block, BlockError, BlockId, Cursor, Damage, StoredRun, Writer, WriterOptions, block_path, tombstones_path,
 };
-use crate::compact::write_run;
 use crate::db::Db;
 use crate::delete::write_frame;
 use crate::directory::Directory;
@@ -120,7 +119,7 @@ fn salvage(env: &Env, dir: &Path, block: &Block, damage: &[Damage]) -> Result<bo
         parents: meta.parents.clone(),
     };
     let mut writer = Writer::create(env, dir, options)?;
-    let (mut cursor, mut scratch) = (Cursor::default(), Scratch::default());
+    let mut cursor = Cursor::default();
     for series in 0..block.series_count() {
         let labels = block.labels(&mut cursor, series)?;
         writer.series(&labels)?;
@@ -131,11 +130,11 @@ fn salvage(env: &Env, dir: &Path, block: &Block, damage: &[Damage]) -> Result<bo
         }
         for part in lost.kept_of(TimeRange { start: i64::MIN, end: i64::MAX }) {
             let mut written = Ok(());
-            let mut write = |run: tidewatch_storage::Run<'_>| {
-                written = write_run(&mut writer, &run);
+            let mut write = |run: StoredRun<'_>| {
+                written = writer.run(&run);
                 if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
-            let _ = block.scan(&mut cursor, series, part, &mut scratch, &mut write)?;
+            let _ = block.scan_stored(&mut cursor, series, part, &mut write)?;
             written?;
         }
     }
@@ -151,7 +150,10 @@ fn repair_head(env: &Env, root: &Path, repaired: &mut Repaired) -> Result<(), Jo
     if !repaired.findings.iter().any(of_head) {
         return Ok(());
     }
-    let db = Db::open(env.clone(), DbOptions { retention_ms: None, ..DbOptions::new(root) })?;
+    let db = Db::open(
+        env.clone(),
+        DbOptions { retention_ms: None, exemplars_max: usize::MAX, ..DbOptions::new(root) },
+    )?;
     db.recover()?;
     let files = db.files.as_ref().ok_or(JobError::InMemory)?;
     // The newest segment of the log stays in any case: a deletion of nothing begins one, so that all

@@ -11,7 +11,7 @@ use crate::block::BlockError;
 use crate::directory::check_format;
 use crate::head::image::{ImageError, ImageHeader, ImageKind, VERSION, sections};
 use crate::head::shard::Shard;
-use crate::log::{Frame, read_deferred, read_frame};
+use crate::log::{Frame, read_frame};
 use crate::options::OpenError;
 
 /// What was read, and what was found damaged.
@@ -118,11 +118,7 @@ fn verify_log(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), Ope
             }
         };
         verified.frames += 1;
-        let whole = read_frame(&frame.bytes).and_then(|frame| match frame {
-            Frame::Definitions(definitions) => definitions.for_each(|_, _| {}),
-            Frame::Deferred(body) => read_deferred(body, |_, _| {}),
-            _ => Ok(()),
-        });
+        let whole = read_frame(&frame.bytes).and_then(|frame| frame.check());
         if let Err(error) = whole {
             let path = tidewatch_wal::segment_path(&dir, frame.position.segment);
             verified.findings.push(Finding::new(&path, frame.position.offset, error.to_string()));

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidewatch_model::{Batch, Labels, Matcher, RawLabels, Sample};
+use tidewatch_model::{Batch, BatchHistogram, Labels, Matcher, RawLabels, Sample};
 use tidewatch_storage::{Append, Ticket, TimeRange};
 use tidewatch_tsdb::Db;
 
-use crate::support::Contents;
+use crate::support::{Contents, fingerprint};
 
 /// Series and time, and the bits of the value.
 type Entry = ((String, i64), u64);
@@ -28,20 +28,30 @@ pub struct Ledger {
 
 impl Ledger {
     /// Sends samples, one series each, as one batch; notes what the database accepts.
-    pub fn append(&mut self, db: &Db, samples: &[(&Labels, Sample)]) -> bool {
+    pub fn append(
+        &mut self,
+        db: &Db,
+        samples: &[(&Labels, Sample)],
+        histograms: &[(&Labels, BatchHistogram)],
+    ) -> bool {
         let mut batch = Batch::new();
+        let mut entries = Vec::new();
         for (labels, sample) in samples {
             batch.push(RawLabels::Canonical(labels.as_bytes()), &[*sample]);
-            let key = (labels.to_string(), sample.timestamp);
-            self.deleted.remove(&key);
-            self.sent.entry(key).or_default().insert(sample.value.to_bits());
+            entries.push(((labels.to_string(), sample.timestamp), sample.value.to_bits()));
+        }
+        for (labels, histogram) in histograms {
+            batch.push_histograms(RawLabels::Canonical(labels.as_bytes()), std::slice::from_ref(histogram));
+            let value = fingerprint(&histogram.value.to_float());
+            entries.push(((labels.to_string(), histogram.timestamp), value));
+        }
+        for (key, value) in &entries {
+            self.deleted.remove(key);
+            self.sent.entry(key.clone()).or_default().insert(*value);
         }
         let Ok(outcome) = db.append(&batch) else { return false };
         assert_eq!(outcome.refused, [], "the workload sends what can be taken");
-        let key = |(labels, sample): &(&Labels, Sample)| {
-            ((labels.to_string(), sample.timestamp), sample.value.to_bits())
-        };
-        self.waiting.push((outcome.ticket, samples.iter().map(key).collect()));
+        self.waiting.push((outcome.ticket, entries));
         true
     }
 

@@ -1,0 +1,398 @@
+//! Exemplars: the newest ones of all series, a bounded number.
+//!
+//! ```text
+//! batch ─► newer than the series' newest? ─► ring, frame ─► log      query ◄─ ring
+//! ```
+//!
+//! A ring for the whole store: when it is full, the oldest goes, whatever its series. Exemplars
+//! of a series ascend in time; what is older than its newest, or the same again, is not taken.
+//! A frame names series by their labels, since an exemplar may outlive its series in the head.
+//!
+//! A frame of exemplars (kind 20):
+//!
+//! ```text
+//! offset  size  field
+//!      0     2  kind, flags as in `log`
+//!      2     4  count
+//!            …  of each: the series' canonical label bytes, those of the exemplar (each with its
+//!               length as varint), timestamp i64, value u64
+//! ```
+//!
+//! The log is trimmed when images are written; what the ring has is logged again before that.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tidewatch_model::{Batch, BatchExemplar, Exemplar, Labels, LabelsBuilder, Limits, Matcher, RawLabels};
+use tidewatch_storage::{AppendError, Ticket, TimeRange};
+
+use crate::head::append::FrameLog;
+use crate::head::registry::check_labels;
+use crate::log::{FrameError, FrameKind, Reader, push_text};
+
+/// Characters of an exemplar's label names and values, as OpenMetrics bounds them.
+const LABEL_CHARS_MAX: usize = 128;
+
+/// A frame that has grown to this is followed by another.
+const FRAME_BYTES: usize = 4 << 20;
+
+/// Whether two exemplars of a series are the same, bit for bit.
+fn are_same(a: &Exemplar, b: &Exemplar) -> bool {
+    a.timestamp == b.timestamp && a.value.to_bits() == b.value.to_bits() && a.labels == b.labels
+}
+
+/// What exemplars of a series ascend by.
+fn order(exemplar: &Exemplar) -> (i64, f64) {
+    (exemplar.timestamp, exemplar.value)
+}
+
+/// The exemplars of a database.
+#[derive(Debug)]
+pub(crate) struct Exemplars {
+    /// 0 keeps none.
+    max: usize,
+    /// Guards the ring; held while a frame is logged, so that the log has its order.
+    ring: Mutex<Ring>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    /// The series of each exemplar, oldest first.
+    order: VecDeque<Labels>,
+    /// Ascending in time; never empty.
+    series: HashMap<Labels, VecDeque<Exemplar>>,
+    /// Those that came while recovery was running, in their order; `None` once it is over.
+    waiting: Option<Vec<(Labels, Exemplar)>>,
+}
+
+impl Ring {
+    /// Takes an exemplar that is newer than those of its series.
+    fn push(&mut self, max: usize, labels: Labels, exemplar: Exemplar) -> bool {
+        let have = self.series.entry(labels.clone()).or_default();
+        if let Some(newest) = have.back()
+            && (are_same(newest, &exemplar) || order(&exemplar) < order(newest))
+        {
+            return false;
+        }
+        have.push_back(exemplar);
+        self.order.push_back(labels);
+        while self.order.len() > max {
+            self.drop_oldest();
+        }
+        true
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(labels) = self.order.pop_front() else { return };
+        let of_series = self.series.get_mut(&labels).expect("the order names series that are here");
+        of_series.pop_front();
+        if of_series.is_empty() {
+            self.series.remove(&labels);
+        }
+    }
+}
+
+impl Exemplars {
+    /// Keeps at most `max`. `recovers`: whether those of the last process are to come.
+    pub(crate) fn new(max: usize, recovers: bool) -> Exemplars {
+        let ring = Ring { waiting: recovers.then(Vec::new), ..Ring::default() };
+        Exemplars { max, ring: Mutex::new(ring) }
+    }
+
+    /// Takes those of a batch that can be taken, and logs them. What can not is left out: an
+    /// exemplar is a hint, and its samples are good.
+    pub(crate) fn append(
+        &self,
+        batch: &Batch<'_>,
+        limits: &Limits,
+        log: &dyn FrameLog,
+    ) -> Result<Option<Ticket>, AppendError> {
+        if self.max == 0 || batch.exemplars.is_empty() {
+            return Ok(None);
+        }
+        let mut frame = Frame::default();
+        let mut ring = self.ring.lock();
+        for exemplar in &batch.exemplars {
+            let Some((labels, exemplar)) = checked(exemplar, limits) else { continue };
+            let is_new = match &mut ring.waiting {
+                Some(waiting) if waiting.len() < self.max => {
+                    waiting.push((labels.clone(), exemplar.clone()));
+                    true
+                }
+                Some(_) => false,
+                None => ring.push(self.max, labels.clone(), exemplar.clone()),
+            };
+            if is_new {
+                frame.push(&labels, &exemplar);
+            }
+        }
+        frame.append(log)
+    }
+
+    /// Puts back what the log has.
+    pub(crate) fn restore(&self, exemplars: &Logged<'_>) -> Result<(), FrameError> {
+        let mut ring = self.ring.lock();
+        exemplars.for_each(|labels, exemplar| {
+            if self.max > 0 {
+                ring.push(self.max, labels, exemplar);
+            }
+        })
+    }
+
+    /// Recovery is over: what came meanwhile goes behind what the log had.
+    pub(crate) fn complete(&self) {
+        let mut ring = self.ring.lock();
+        for (labels, exemplar) in ring.waiting.take().into_iter().flatten() {
+            ring.push(self.max, labels, exemplar);
+        }
+    }
+
+    /// Logs everything again, so that the log before may go.
+    pub(crate) fn log_all(&self, log: &dyn FrameLog) -> Result<(), AppendError> {
+        let ring = self.ring.lock();
+        let mut at: HashMap<&Labels, usize> = HashMap::new();
+        let mut frame = Frame::default();
+        for labels in &ring.order {
+            let next = at.entry(labels).or_default();
+            frame.push(labels, &ring.series[labels][*next]);
+            *next += 1;
+        }
+        frame.append(log).map(drop)
+    }
+
+    /// The exemplars within `range` of the series that satisfy all matchers of one of the
+    /// selectors, in the order of the series' labels.
+    pub(crate) fn select(
+        &self,
+        selectors: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> Vec<(Labels, Vec<Exemplar>)> {
+        let ring = self.ring.lock();
+        let satisfies = |labels: &Labels, matchers: &[Matcher]| {
+            matchers.iter().all(|matcher| matcher.matches(labels.get(matcher.name()).unwrap_or_default()))
+        };
+        let matching = ring
+            .series
+            .iter()
+            .filter(|(labels, _)| selectors.iter().any(|matchers| satisfies(labels, matchers)));
+        let within =
+            |exemplar: &&Exemplar| range.start <= exemplar.timestamp && exemplar.timestamp <= range.end;
+        let mut found: Vec<(Labels, Vec<Exemplar>)> = matching
+            .map(|(labels, exemplars)| (labels.clone(), exemplars.iter().filter(within).cloned().collect()))
+            .filter(|(_, exemplars): &(_, Vec<Exemplar>)| !exemplars.is_empty())
+            .collect();
+        found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        found
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.ring.lock().order.len() as u64
+    }
+}
+
+/// The labels of an exemplar's series and the exemplar, if both can be stored.
+fn checked(exemplar: &BatchExemplar<'_>, limits: &Limits) -> Option<(Labels, Exemplar)> {
+    let series = check_labels(&exemplar.series, limits).ok()?;
+    let mut labels = LabelsBuilder::new();
+    let mut chars = 0;
+    for pair in exemplar.labels.pairs() {
+        let (name, value) = pair?;
+        let (name, value) = (std::str::from_utf8(name).ok()?, std::str::from_utf8(value).ok()?);
+        chars += name.chars().count() + value.chars().count();
+        if chars > LABEL_CHARS_MAX || name.is_empty() {
+            return None;
+        }
+        labels.set(name, value);
+    }
+    let BatchExemplar { value, timestamp, .. } = *exemplar;
+    Some((Labels::from_sorted(series.iter().copied()), Exemplar { labels: labels.build(), value, timestamp }))
+}
+
+const HEAD_LEN: usize = 6;
+
+/// Builds frames.
+#[derive(Debug, Default)]
+struct Frame {
+    count: u32,
+    bytes: Vec<u8>,
+    full: Vec<Vec<u8>>,
+}
+
+impl Frame {
+    fn push(&mut self, labels: &Labels, exemplar: &Exemplar) {
+        if self.bytes.len() >= FRAME_BYTES {
+            self.close();
+        }
+        self.bytes.resize(self.bytes.len().max(HEAD_LEN), 0);
+        self.count += 1;
+        push_text(labels.as_bytes(), &mut self.bytes);
+        push_text(exemplar.labels.as_bytes(), &mut self.bytes);
+        self.bytes.extend_from_slice(&exemplar.timestamp.to_le_bytes());
+        self.bytes.extend_from_slice(&exemplar.value.to_bits().to_le_bytes());
+    }
+
+    fn close(&mut self) {
+        if self.count > 0 {
+            self.bytes[0] = FrameKind::Exemplars as u8;
+            self.bytes[2..HEAD_LEN].copy_from_slice(&self.count.to_le_bytes());
+            self.full.push(std::mem::take(&mut self.bytes));
+            self.count = 0;
+        }
+    }
+
+    fn append(mut self, log: &dyn FrameLog) -> Result<Option<Ticket>, AppendError> {
+        self.close();
+        let mut result = Ok(None);
+        for frame in &self.full {
+            // The log keeps a frame that it refuses: it is to have them all.
+            match (log.append(frame), &mut result) {
+                (Ok(ticket), Ok(newest)) => *newest = Some(ticket),
+                (Err(error), _) => result = Err(error),
+                (Ok(_), Err(_)) => {}
+            }
+        }
+        result
+    }
+}
+
+/// Exemplars of a frame. Those before a malformed one are good.
+#[derive(Debug)]
+pub(crate) struct Logged<'a> {
+    count: u32,
+    fields: Reader<'a>,
+}
+
+pub(crate) fn read_exemplars(mut reader: Reader<'_>) -> Result<Logged<'_>, FrameError> {
+    let count = u32::from_le_bytes(reader.array()?);
+    Ok(Logged { count, fields: reader })
+}
+
+impl Logged<'_> {
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(Labels, Exemplar)) -> Result<(), FrameError> {
+        let mut reader = self.fields.clone();
+        for _ in 0..self.count {
+            let (series, labels) = (read_labels(&mut reader)?, read_labels(&mut reader)?);
+            let timestamp = i64::from_le_bytes(reader.array()?);
+            let value = f64::from_bits(u64::from_le_bytes(reader.array()?));
+            visit(series, Exemplar { labels, value, timestamp });
+        }
+        if reader.bytes.is_empty() { Ok(()) } else { Err(FrameError::Malformed) }
+    }
+}
+
+fn read_labels(reader: &mut Reader<'_>) -> Result<Labels, FrameError> {
+    let mut builder = LabelsBuilder::new();
+    for pair in RawLabels::Canonical(reader.text()?).pairs() {
+        let (name, value) = pair.ok_or(FrameError::Malformed)?;
+        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| FrameError::Malformed);
+        builder.set(text(name)?, text(value)?);
+    }
+    Ok(builder.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Frame as LogFrame, read_frame};
+
+    /// Keeps the frames.
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<Vec<u8>>>);
+
+    impl FrameLog for Kept {
+        fn append(&self, frame: &[u8]) -> Result<Ticket, AppendError> {
+            self.0.lock().push(frame.to_vec());
+            Ok(Ticket(1))
+        }
+    }
+
+    fn series(i: i64) -> Labels {
+        Labels::from_pairs([("__name__", "m"), ("i", &i.to_string())])
+    }
+
+    /// Offers one exemplar.
+    fn offer(exemplars: &Exemplars, log: &Kept, i: i64, timestamp: i64, trace: &str) {
+        let (labels, own) = (series(i), Labels::from_pairs([("trace_id", trace)]));
+        let mut batch = Batch::new();
+        batch.exemplars.push(BatchExemplar {
+            series: RawLabels::Canonical(labels.as_bytes()),
+            labels: RawLabels::Canonical(own.as_bytes()),
+            value: 0.5,
+            timestamp,
+        });
+        exemplars.append(&batch, &Limits::default(), log).expect("the log takes all");
+    }
+
+    fn found(exemplars: &Exemplars) -> Vec<String> {
+        let all = exemplars.select(&[vec![]], TimeRange { start: 0, end: 1000 });
+        let describe = |(labels, exemplars): &(Labels, Vec<Exemplar>)| {
+            let each = exemplars
+                .iter()
+                .map(|e| format!(" {}@{}", e.labels.get("trace_id").unwrap_or(""), e.timestamp));
+            format!("{}:{}", labels.get("i").unwrap_or(""), each.collect::<String>())
+        };
+        all.iter().map(describe).collect()
+    }
+
+    fn replayed(max: usize, log: &Kept) -> Exemplars {
+        let again = Exemplars::new(max, true);
+        for frame in &*log.0.lock() {
+            let Ok(LogFrame::Exemplars(logged)) = read_frame(frame) else { panic!("not exemplars") };
+            again.restore(&logged).expect("whole");
+        }
+        again.complete();
+        again
+    }
+
+    #[test]
+    fn the_newest_of_all_series_are_kept_and_come_back() {
+        let (exemplars, log) = (Exemplars::new(4, false), Kept::default());
+        for (i, timestamp, trace) in [
+            (1, 1, "a"),
+            (2, 2, "b"),
+            (1, 3, "c"),
+            (1, 3, "c"),
+            (1, 2, "late"),
+            (3, 4, "d"),
+            (2, 5, "e"),
+            (2, 6, "f"),
+        ] {
+            offer(&exemplars, &log, i, timestamp, trace);
+        }
+        offer(&exemplars, &log, 2, 9, &"x".repeat(200));
+        assert_eq!(found(&exemplars), ["1: c@3", "2: e@5 f@6", "3: d@4"]);
+        assert_eq!(found(&replayed(4, &log)), found(&exemplars));
+        // Logged again as a whole, all comes back from that alone, and from both.
+        let whole = Kept::default();
+        exemplars.log_all(&whole).expect("the log takes all");
+        assert_eq!(found(&replayed(4, &whole)), found(&exemplars));
+        log.0.lock().append(&mut whole.0.lock());
+        assert_eq!(found(&replayed(4, &log)), found(&exemplars));
+        assert_eq!(found(&Exemplars::new(0, false)), [""; 0]);
+    }
+
+    #[test]
+    fn a_frame_of_exemplars_is_frozen() {
+        let (exemplars, log) = (Exemplars::new(4, false), Kept::default());
+        offer(&exemplars, &log, 7, 3, "x");
+        let mut expected = vec![20, 0, 1, 0, 0, 0, 15, 8];
+        expected.extend(b"__name__\x01m\x01i\x017");
+        expected.extend(b"\x0b\x08trace_id\x01x");
+        expected.extend([3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xe0, 0x3f]);
+        assert_eq!(log.0.lock()[0], expected);
+    }
+
+    #[test]
+    fn what_comes_during_recovery_goes_behind_what_was_there() {
+        let (before, log) = (Exemplars::new(4, false), Kept::default());
+        offer(&before, &log, 1, 1, "a");
+        let again = Exemplars::new(4, true);
+        offer(&again, &Kept::default(), 1, 2, "b");
+        let logged = log.0.lock()[0].clone();
+        let Ok(LogFrame::Exemplars(logged)) = read_frame(&logged) else { panic!("not exemplars") };
+        again.restore(&logged).expect("whole");
+        again.complete();
+        assert_eq!(found(&again), ["1: a@1 b@2"]);
+    }
+}
