@@ -29,6 +29,7 @@ mod pool;
 mod run;
 mod schedule;
 mod scraper;
+mod starts;
 mod status;
 mod target;
 mod target_loop;

@@ -17,27 +17,38 @@ pub(crate) struct Family {
     pub(crate) unit: String,
     /// The scrape that named it last.
     seen: u64,
+    /// Whether this has not been given to the store yet.
+    is_news: bool,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct MetadataStore {
     families: HashMap<String, Family, FixedState>,
     bytes: usize,
+    /// Whether some family is news.
+    has_news: bool,
 }
 
 impl MetadataStore {
     /// An empty store. The seed keeps a hostile target from choosing names that collide.
     pub(crate) fn new(seed: u64) -> MetadataStore {
-        MetadataStore { families: HashMap::with_hasher(FixedState::with_seed(seed)), bytes: 0 }
+        MetadataStore {
+            families: HashMap::with_hasher(FixedState::with_seed(seed)),
+            ..MetadataStore::default()
+        }
     }
 
     pub(crate) fn set_kind(&mut self, family: &[u8], kind: MetricType, scrape: u64) {
-        self.update(family, scrape, 0, |known| known.kind = kind);
+        self.update(family, scrape, 0, |known| {
+            known.is_news |= known.kind != kind;
+            known.kind = kind;
+        });
     }
 
     pub(crate) fn set_help(&mut self, family: &[u8], help: &str, scrape: u64) {
         self.update(family, scrape, help.len(), |known| {
             if known.help != help {
+                known.is_news = true;
                 help.clone_into(&mut known.help);
             }
         });
@@ -47,6 +58,7 @@ impl MetadataStore {
         let unit = std::str::from_utf8(unit).unwrap_or_default();
         self.update(family, scrape, unit.len(), |known| {
             if known.unit != unit {
+                known.is_news = true;
                 unit.clone_into(&mut known.unit);
             }
         });
@@ -61,13 +73,31 @@ impl MetadataStore {
             let before = known.help.len() + known.unit.len();
             known.seen = scrape;
             change(known);
+            self.has_news |= known.is_news;
             self.bytes = self.bytes + known.help.len() + known.unit.len() - before;
             return;
         }
-        let mut known = Family { seen: scrape, ..Family::default() };
+        let mut known = Family { seen: scrape, is_news: true, ..Family::default() };
         change(&mut known);
+        self.has_news = true;
         self.bytes += family.len() + known.help.len() + known.unit.len();
         self.families.insert(family.to_owned(), known);
+    }
+
+    /// Gives what has changed since the last time.
+    pub(crate) fn take_news(&mut self) -> Vec<(String, Family)> {
+        if !std::mem::take(&mut self.has_news) {
+            return Vec::new();
+        }
+        let news = self.families.iter_mut().filter(|(_, family)| family.is_news);
+        let mut news: Vec<_> = news
+            .map(|(name, family)| {
+                family.is_news = false;
+                (name.clone(), family.clone())
+            })
+            .collect();
+        news.sort_by(|a, b| a.0.cmp(&b.0));
+        news
     }
 
     /// Forgets what was not named for a while.
@@ -106,6 +136,12 @@ mod tests {
         store.finish(12);
         assert_eq!(store.list().iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["other"]);
         assert_eq!(store.bytes, "otherStays.".len());
+
+        assert_eq!(store.take_news().len(), 1);
+        store.set_help(b"other", "Stays.", 12);
+        assert_eq!(store.take_news(), []);
+        store.set_kind(b"other", MetricType::Info, 12);
+        assert_eq!(store.take_news().len(), 1);
 
         store.set_help(b"large", &"x".repeat(BYTES_MAX), 12);
         assert_eq!(store.list().len(), 1);

@@ -29,7 +29,7 @@ use crate::metadata::MetadataStore;
 use crate::pool::{Active, Pool, Source, Status, Wanted};
 use crate::schedule::{Alignment, EntryId, Schedule, identity, place_in_interval};
 use crate::target::Target;
-use crate::target_loop::{FetchError, Fetched, TargetLoop};
+use crate::target_loop::{FetchError, Fetched, LoopOptions, TargetLoop};
 use crate::url::global_url;
 use crate::{
     DroppedTarget, ExternalAddress, Health, MetadataEntry, ScrapeConfig, Sink, TargetStatus, TargetsSnapshot,
@@ -48,6 +48,10 @@ pub struct ScrapeOptions {
     pub limits: Limits,
     /// Moves the places of all targets, so that two servers do not scrape one target together.
     pub offset_seed: u64,
+    /// Whether exemplars of the answers are kept.
+    pub exemplars: bool,
+    /// Whether `_created` lines say when counters started, and are no series then.
+    pub start_timestamps: bool,
     pub external: ExternalAddress,
 }
 
@@ -215,8 +219,12 @@ impl Scraper {
     ) -> (EntryId, Arc<Active>) {
         let seed = self.env.entropy.next_u64();
         let target = Arc::new(wanted.target);
-        let samples_max = self.options.limits.scrape_samples;
-        let mut work = TargetLoop::new(target.clone(), pool.config.clone(), samples_max, seed);
+        let options = LoopOptions {
+            samples_max: self.options.limits.scrape_samples,
+            exemplars: self.options.exemplars,
+            start_timestamps: self.options.start_timestamps,
+        };
+        let mut work = TargetLoop::new(target.clone(), pool.config.clone(), &options, seed);
         let mut status = Status::default();
         let mut slot = None;
         if let Some((id, active)) = predecessor.or_else(|| state.take_ending(&target.labels)) {

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tidewatch_ingest::{Entry, Format, Parser, Series, negotiate};
 use tidewatch_model::{
-    Batch, Labels, LabelsBuilder, METRIC_NAME, NameValidation, RawLabels, STALE_NAN, Sample, quote, relabel,
+    Batch, BatchExemplar, Exemplar, Labels, LabelsBuilder, METRIC_NAME, Metadata, NameValidation, RawLabels,
+    STALE_NAN, Sample, quote, relabel,
 };
 
 use crate::cache::{Known, SeriesCache, SeriesId};
-use crate::metadata::MetadataStore;
+use crate::metadata::{Family, MetadataStore};
+use crate::starts::Starts;
 use crate::target::{Target, merge_labels, report_labels};
 use crate::{ScrapeConfig, ScrapeProtocol, Sink};
 
@@ -81,12 +83,24 @@ impl Report {
     }
 }
 
+/// What holds for the loops of all targets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LoopOptions {
+    pub(crate) samples_max: usize,
+    pub(crate) exemplars: bool,
+    pub(crate) start_timestamps: bool,
+}
+
 /// The memory of one target between its scrapes.
 pub(crate) struct TargetLoop {
     target: Arc<Target>,
     config: Arc<ScrapeConfig>,
     /// Samples that one scrape may bring.
     samples_max: usize,
+    /// Whether exemplars are kept.
+    keeps_exemplars: bool,
+    /// Start timestamps of the answer, where they are kept.
+    starts: Option<Starts>,
     cache: SeriesCache,
     report_labels: Vec<Labels>,
     /// A scrape was written: there is something to end.
@@ -95,6 +109,11 @@ pub(crate) struct TargetLoop {
     is_retired: bool,
     /// Reused from scrape to scrape: samples of the answer, vanished series, a label set.
     samples: Vec<(SeriesId, Sample)>,
+    /// When the counters of some of the samples started, by their place.
+    started: Vec<(usize, i64)>,
+    exemplars: Vec<(SeriesId, Exemplar)>,
+    /// What is new about families.
+    news: Vec<(String, Family)>,
     stale: Vec<Labels>,
     builder: LabelsBuilder,
     batch: Batch<'static>,
@@ -104,19 +123,24 @@ impl TargetLoop {
     pub(crate) fn new(
         target: Arc<Target>,
         config: Arc<ScrapeConfig>,
-        samples_max: usize,
+        options: &LoopOptions,
         seed: u64,
     ) -> TargetLoop {
         let report_labels = REPORTS.iter().map(|name| report_labels(name, &target)).collect();
         TargetLoop {
             target,
             config,
-            samples_max,
+            samples_max: options.samples_max,
+            keeps_exemplars: options.exemplars,
+            starts: options.start_timestamps.then(|| Starts::new(seed)),
             cache: SeriesCache::new(seed),
             report_labels,
             has_written: false,
             is_retired: false,
             samples: Vec::new(),
+            started: Vec::new(),
+            exemplars: Vec::new(),
+            news: Vec::new(),
             stale: Vec::new(),
             builder: LabelsBuilder::new(),
             batch: Batch::new(),
@@ -146,8 +170,7 @@ impl TargetLoop {
         }
         let mut report = Report { duration_seconds, ..Report::default() };
         self.cache.begin();
-        self.samples.clear();
-        self.stale.clear();
+        self.clear();
         let result = match fetched {
             Ok(fetched) => {
                 report.body_bytes = fetched.body.len() as i64;
@@ -162,12 +185,16 @@ impl TargetLoop {
             Ok(()) => self.cache.finish(&mut self.stale),
             Err(error) => {
                 // A failed scrape is all or nothing: no sample of it is kept.
-                self.samples.clear();
+                self.clear();
                 self.cache.fail(&mut self.stale);
                 report.error = Some(error);
             }
         }
-        metadata.lock().finish(self.cache.scrape());
+        {
+            let mut metadata = metadata.lock();
+            metadata.finish(self.cache.scrape());
+            self.news = metadata.take_news();
+        }
         let written = if self.config.extra_scrape_metrics { REPORTS.len() } else { PLAIN_REPORTS };
         let values = report.values(&self.config, &self.target);
         report.sink_error = self.write(at_ms, &values[..written], sink);
@@ -181,11 +208,17 @@ impl TargetLoop {
             return;
         }
         self.is_retired = true;
-        self.samples.clear();
-        self.stale.clear();
+        self.clear();
         self.cache.fail(&mut self.stale);
         let written = if self.config.extra_scrape_metrics { REPORTS.len() } else { PLAIN_REPORTS };
         self.write(at_ms, &[STALE_NAN; REPORTS.len()][..written], sink);
+    }
+
+    fn clear(&mut self) {
+        self.samples.clear();
+        self.started.clear();
+        self.exemplars.clear();
+        self.stale.clear();
     }
 
     /// Hands samples, markers and reports to the sink. Gives the sink's error.
@@ -194,6 +227,22 @@ impl TargetLoop {
         for (id, sample) in &self.samples {
             batch.push(RawLabels::Canonical(self.cache.labels(*id).as_bytes()), &[*sample]);
         }
+        if !self.started.is_empty() {
+            batch.starts.resize(self.samples.len(), 0);
+            self.started.iter().for_each(|(place, start)| batch.starts[*place] = *start);
+        }
+        batch.exemplars.extend(self.exemplars.iter().map(|(id, exemplar)| BatchExemplar {
+            series: RawLabels::Canonical(self.cache.labels(*id).as_bytes()),
+            labels: RawLabels::Canonical(exemplar.labels.as_bytes()),
+            value: exemplar.value,
+            timestamp: exemplar.timestamp,
+        }));
+        batch.metadata.extend(self.news.iter().map(|(family, known)| Metadata {
+            family,
+            kind: known.kind,
+            help: &known.help,
+            unit: &known.unit,
+        }));
         let marker = Sample { timestamp: at_ms, value: STALE_NAN };
         for labels in &self.stale {
             batch.push(RawLabels::Canonical(labels.as_bytes()), &[marker]);
@@ -211,6 +260,7 @@ impl TargetLoop {
             );
         }
         self.batch = batch.recycle();
+        self.news.clear();
         outcome.error
     }
 
@@ -235,12 +285,20 @@ impl TargetLoop {
                     report.scraped += 1;
                     is_over_limit |= self.read_series(&parser, &series, at_ms, report)?;
                 }
-                Entry::Type { family, kind } => metadata.lock().set_kind(family, kind, scrape),
+                Entry::Type { family, kind } => {
+                    metadata.lock().set_kind(family, kind, scrape);
+                    if let Some(starts) = &mut self.starts {
+                        starts.family(family, kind, |place, start| self.started.push((place, start)));
+                    }
+                }
                 Entry::Help { family, text } => metadata.lock().set_help(family, &text, scrape),
                 Entry::Unit { family, unit } => metadata.lock().set_unit(family, unit, scrape),
                 Entry::Comment(_) => {}
                 Entry::Eof => break,
             }
+        }
+        if let Some(starts) = &mut self.starts {
+            starts.finish(|place, start| self.started.push((place, start)));
         }
         if is_over_limit { Err("sample limit exceeded".to_owned()) } else { Ok(()) }
     }
@@ -264,6 +322,9 @@ impl TargetLoop {
         at_ms: i64,
         report: &mut Report,
     ) -> Result<bool, String> {
+        if self.starts.as_mut().is_some_and(|starts| starts.take(parser, series)) {
+            return Ok(false);
+        }
         let (known, labels) = match self.cache.find(series.text) {
             Some(Known::Dropped) => return Ok(false),
             Some(Known::Series(id)) => (Some(id), None),
@@ -293,9 +354,30 @@ impl TargetLoop {
         // A second sample at the scrape's own time is a duplicate: the first stays.
         let is_first = self.cache.note_sample(id, is_tracked);
         if is_first || timestamp.is_some() {
-            self.samples.push((id, Sample { timestamp: timestamp.unwrap_or(at_ms), value: series.value }));
+            let timestamp = timestamp.unwrap_or(at_ms);
+            if let Some(starts) = &mut self.starts {
+                starts.note(parser, series, self.samples.len());
+            }
+            self.samples.push((id, Sample { timestamp, value: series.value }));
+            self.read_exemplar(parser, series, id, timestamp)?;
         }
         Ok(false)
+    }
+
+    fn read_exemplar(
+        &mut self,
+        parser: &Parser<'_>,
+        series: &Series<'_>,
+        id: SeriesId,
+        timestamp: i64,
+    ) -> Result<(), String> {
+        if let Some(exemplar) = series.exemplar.filter(|_| self.keeps_exemplars) {
+            parser.exemplar_labels(&mut self.builder).map_err(|error| error.message)?;
+            let (labels, value) = (self.builder.build(), exemplar.value);
+            let timestamp = exemplar.timestamp.unwrap_or(timestamp);
+            self.exemplars.push((id, Exemplar { labels, value, timestamp }));
+        }
+        Ok(())
     }
 
     fn sample_limit(&self) -> usize {

@@ -3,10 +3,10 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use tidewatch_model::{Labels, Matcher};
+use tidewatch_model::{Exemplar, Labels, Matcher};
 use tidewatch_rules::GroupStatus;
 use tidewatch_scrape::{MetadataEntry, TargetsSnapshot};
-use tidewatch_storage::Ticket;
+use tidewatch_storage::{Ticket, TimeRange};
 
 /// A future behind a pointer, so that [`Backend`] can be a trait object.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -34,6 +34,18 @@ pub trait Backend: Send + Sync {
 
     /// What active targets say about their metrics, in order of target, then of family.
     fn metadata(&self) -> Vec<MetadataEntry>;
+
+    /// What is known about metrics of whatever source, in order of family; of targets that are
+    /// active and, without a target's labels, of what was sent or scraped before.
+    fn all_metadata(&self) -> Vec<MetadataEntry> {
+        self.metadata()
+    }
+
+    /// The exemplars within `range` of the series that satisfy all matchers of one of the
+    /// selectors, in the order of the series' labels. Called on a thread for blocking work.
+    fn exemplars(&self, _selectors: &[Vec<Matcher>], _range: TimeRange) -> Vec<(Labels, Vec<Exemplar>)> {
+        Vec::new()
+    }
 
     fn alertmanagers(&self) -> AlertmanagersView;
 

@@ -175,7 +175,7 @@ impl Service {
             Err(error) => return reply::error(&error),
         };
         if found.route == Route::Federate {
-            return api::federate::federate(self, &params).await;
+            return api::federate::federate(self, &parts.headers, &params).await;
         }
         if let Route::DeleteSeries | Route::CleanTombstones | Route::Snapshot = found.route {
             return admin::answer(self, found.route, &params).await;
@@ -217,7 +217,7 @@ impl Service {
             Route::TargetMetadata => targets::target_metadata(&backend.metadata(), params)?,
             Route::ScrapePools => targets::scrape_pools(&backend.targets()),
             Route::Alertmanagers => targets::alertmanagers(&backend.alertmanagers()),
-            Route::Metadata => targets::metadata(&backend.metadata(), params)?,
+            Route::Metadata => targets::metadata(&backend.all_metadata(), params)?,
             Route::Rules => rules::rules(&backend.rule_groups(), params)?,
             Route::Alerts => rules::alerts(&backend.rule_groups()),
             Route::BuildInfo => status::build_info(&backend.build_info()),

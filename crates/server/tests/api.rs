@@ -206,7 +206,12 @@ fn series_and_labels_are_listed() {
         "GET /api/v1/label/U______name____/values?match[]=%7Bjob%3D%22node%22%7D&match[]=%7Bjob%3D%22api%22%7D",
         r#"200 {"status":"success","data":["http.size","up"]}"#,
     );
-    scene.check("GET /api/v1/query_exemplars?query=up", r#"200 {"status":"success","data":[]}"#);
+    scene.check("GET /api/v1/query_exemplars?query=up&end=12", r#"200 {"status":"success","data":[]}"#);
+    scene.check("GET /api/v1/query_exemplars?query=down", r#"200 {"status":"success","data":[]}"#);
+    scene.check(
+        "GET /api/v1/query_exemplars?query=rate(down[5m])%2Bup",
+        r#"200 {"status":"success","data":[{"seriesLabels":{"__name__":"up"},"exemplars":[{"labels":{"trace_id":"a"},"value":"6","timestamp":12.5}]}]}"#,
+    );
 }
 
 #[test]
@@ -348,6 +353,27 @@ fn federation_gives_the_newest_samples_as_text() {
          up{job=\"api\",region=\"eu\",instance=\"\"} 0 3599000\n\
          up{job=\"node\",region=\"eu\",instance=\"\"} 1 3599000\n",
     );
+}
+
+#[test]
+fn federation_speaks_protobuf_to_who_asks_for_it() {
+    let scene = Scene::new();
+    let accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
+                  text/plain;q=0.5";
+    let request = hyper::Request::builder().uri("/federate?match[]=up&match[]=%7Bjob%3D%22api%22%7D");
+    let request = request.header("accept", accept).body(bytes::Bytes::new()).expect("a request");
+    let (parts, body) = scene.send(request);
+    let content_type = parts.headers["content-type"].to_str().expect("ASCII");
+    assert!(
+        content_type.starts_with("application/vnd.google.protobuf; proto=io.prometheus"),
+        "{content_type}"
+    );
+    // Two families behind their lengths: name, then the type untyped.
+    let (first, rest) = body[1..].split_at(usize::from(body[0]));
+    assert!(first.starts_with(b"\x0a\x09http.size\x18\x03"), "{first:?}");
+    let (second, rest) = rest[1..].split_at(usize::from(rest[0]));
+    assert!(second.starts_with(b"\x0a\x02up\x18\x03"), "{second:?}");
+    assert_eq!(rest, b"");
 }
 
 #[test]

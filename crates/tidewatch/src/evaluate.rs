@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tidewatch_env::Env;
-use tidewatch_model::{Annotations, Batch, RawLabels, Sample, SampleValue, Value};
+use tidewatch_model::{
+    Annotations, Batch, BatchHistogram, NativeHistogram, RawLabels, Sample, SampleValue, Value,
+};
 use tidewatch_parser::{Expr, ParserOptions};
 use tidewatch_promql::{Engine, EngineOptions, MemoryPool, QueryContext};
 use tidewatch_rules::{EvalError, Evaluator, RuleSample};
@@ -59,6 +61,9 @@ pub fn features(names: &[String], engine: &mut EngineOptions) -> (ParserOptions,
             | "promql-negative-offset"
             | "remote-write-receiver"
             | "native-histograms"
+            // Read where the store and the scraper are made.
+            | "exemplar-storage"
+            | "st-storage"
             | "extra-scrape-metrics" => {}
             _ => unknown.push(name.clone()),
         }
@@ -70,20 +75,20 @@ pub fn features(names: &[String], engine: &mut EngineOptions) -> (ParserOptions,
 /// reports it.
 pub fn append_rule_samples(store: &dyn Append, samples: &[RuleSample]) -> Result<Ticket, String> {
     let mut batch = Batch::new();
-    let mut histograms = 0;
     for sample in samples {
         match &sample.value {
             SampleValue::Float(value) => {
                 let float = Sample { timestamp: sample.timestamp, value: *value };
                 batch.push(RawLabels::Canonical(sample.labels.as_bytes()), &[float]);
             }
-            SampleValue::Histogram(_) => histograms += 1,
+            SampleValue::Histogram(histogram) => {
+                let value = NativeHistogram::Float((**histogram).clone());
+                let histogram = BatchHistogram { timestamp: sample.timestamp, start: 0, value };
+                batch.push_histograms(RawLabels::Canonical(sample.labels.as_bytes()), &[histogram]);
+            }
         }
     }
     let outcome = store.append(&batch).map_err(|error| error.to_string())?;
-    if histograms > 0 {
-        return Err(format!("{histograms} native histograms can not be stored by this version"));
-    }
     match outcome.first_refusal {
         Some(reason) => Err(reason),
         None => Ok(outcome.ticket),

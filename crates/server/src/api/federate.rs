@@ -1,14 +1,18 @@
-//! `/federate`: the newest sample of each selected series in Prometheus' text format.
+//! `/federate`: the newest sample of each selected series, in Prometheus' text format or, for who asks
+//! for it, in protobuf, which alone has a place for native histograms.
 
 use std::fmt::Write;
 use std::sync::Arc;
 
+use hyper::header::{ACCEPT, HeaderMap};
 use hyper::{Response, StatusCode};
-use tidewatch_model::{Labels, METRIC_NAME, Matcher, is_stale, is_valid_legacy_name};
+use tidewatch_model::histogram::CounterResetHint;
+use tidewatch_model::{FloatHistogram, Labels, METRIC_NAME, Matcher, is_stale, is_valid_legacy_name};
 use tidewatch_storage::{Latest, Scratch, TimeRange};
 
 use super::account::Account;
 use super::blocking;
+use super::families::{Family, FamilyType, MetricValue};
 use crate::body::{More, ResponseBody};
 use crate::error::{ApiError, ErrorKind};
 use crate::json::push_general;
@@ -22,10 +26,32 @@ const SAMPLES_A_STEP: usize = 200;
 struct Row {
     labels: Labels,
     timestamp: i64,
-    value: f64,
+    value: RowValue,
 }
 
-pub(crate) async fn federate(service: &Arc<Service>, params: &Params) -> Response<ResponseBody> {
+enum RowValue {
+    Float(f64),
+    Histogram(Box<FloatHistogram>),
+}
+
+const PROTOBUF: &str = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; \
+                        encoding=delimited; escaping=allow-utf-8";
+
+/// Whether the client asks for protobuf first: a scraper that can store native histograms does.
+fn wants_protobuf(headers: &HeaderMap) -> bool {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or("");
+    let first = accept.split(',').next().unwrap_or("");
+    let mut parameters = first.split(';').map(str::trim);
+    parameters.next() == Some("application/vnd.google.protobuf")
+        && first.contains("proto=io.prometheus.client.MetricFamily")
+        && first.contains("encoding=delimited")
+}
+
+pub(crate) async fn federate(
+    service: &Arc<Service>,
+    headers: &HeaderMap,
+    params: &Params,
+) -> Response<ResponseBody> {
     let mut selectors = Vec::new();
     for text in params.all("match[]") {
         match tidewatch_parser::parse_metric_selector(text) {
@@ -37,8 +63,9 @@ pub(crate) async fn federate(service: &Arc<Service>, params: &Params) -> Respons
         Ok(opened) => opened,
         Err(error) => return reply::error(&error),
     };
+    let protobuf = wants_protobuf(headers);
     let collected = blocking(service, move |service| {
-        collect(service, &selectors, &mut account).map(|rows| (rows, account.computed()))
+        collect(service, &selectors, protobuf, &mut account).map(|rows| (rows, account.computed()))
     });
     let (rows, leases) = match collected.await {
         Ok(Ok(collected)) => collected,
@@ -48,6 +75,15 @@ pub(crate) async fn federate(service: &Arc<Service>, params: &Params) -> Respons
     drop(guard);
     let external = service.app.backend.external_labels();
     let mut next = 0;
+    if protobuf {
+        let producer = Box::new(move |out: &mut Vec<u8>| {
+            let _held = &leases;
+            next = write_families(&rows, next, &external, out);
+            if next < rows.len() { More::Follows } else { More::Nothing }
+        });
+        let body = ResponseBody::produce(producer, service.app.limits.response_bytes);
+        return reply::with_type(StatusCode::OK, PROTOBUF, body);
+    }
     let producer = Box::new(move |out: &mut Vec<u8>| {
         let _held = &leases;
         let end = rows.len().min(next + SAMPLES_A_STEP);
@@ -71,6 +107,7 @@ pub(crate) async fn federate(service: &Arc<Service>, params: &Params) -> Respons
 fn collect(
     service: &Service,
     selectors: &[Vec<Matcher>],
+    with_histograms: bool,
     account: &mut Account,
 ) -> Result<Vec<Row>, ApiError> {
     let end = service.app.env.clock.wall_ms();
@@ -82,22 +119,73 @@ fn collect(
         let selection = service.app.select.select_within(matchers, range, &mut |bytes| account.take(bytes));
         let selection = selection.map_err(|error| account.explain(error))?;
         account.try_take((selection.len() * size_of::<Row>()) as u64)?;
+        let mut buckets = 0;
         selection.latest(0..selection.len(), start - 1, end, &mut scratch, &mut |series, latest| {
             let labels = selection.labels(series);
-            // Native histograms have no place in the text format.
-            if let Latest::Float { timestamp, value } = latest
-                && !is_stale(value)
-                && labels.has(METRIC_NAME)
-            {
+            let (timestamp, value, is_stale) = match latest {
+                Latest::Float { timestamp, value } => (timestamp, RowValue::Float(value), is_stale(value)),
+                // Native histograms have no place in the text format, nor custom bounds in protobuf.
+                Latest::Histogram { value, .. } if !with_histograms || value.uses_custom_buckets() => return,
+                Latest::Histogram { timestamp, value } => {
+                    let is_stale = value.is_stale();
+                    buckets += value.positive_buckets.len() + value.negative_buckets.len();
+                    (timestamp, RowValue::Histogram(value), is_stale)
+                }
+            };
+            if !is_stale && labels.has(METRIC_NAME) {
                 rows.push(Row { labels: labels.clone(), timestamp, value });
             }
         })?;
+        account.try_take((buckets * size_of::<f64>()) as u64)?;
     }
     rows.sort_by(|a, b| {
         a.labels.metric_name().cmp(&b.labels.metric_name()).then_with(|| a.labels.cmp(&b.labels))
     });
     rows.dedup_by(|b, a| a.labels == b.labels);
     Ok(rows)
+}
+
+/// Writes the families that begin at row `at`, some of them; gives where the next one begins.
+fn write_families(rows: &[Row], at: usize, external: &Labels, out: &mut Vec<u8>) -> usize {
+    let mut next = at;
+    while next < rows.len() && next < at + SAMPLES_A_STEP {
+        let (name, kind) = (rows[next].labels.metric_name().unwrap_or(""), rows[next].family_type());
+        let mut family = Family::new(name, kind);
+        while let Some(row) = rows.get(next)
+            && row.labels.metric_name().unwrap_or("") == name
+            && row.family_type() == kind
+        {
+            let value = match &row.value {
+                RowValue::Float(value) => MetricValue::Untyped(*value),
+                RowValue::Histogram(histogram) => MetricValue::Histogram(histogram),
+            };
+            family.metric(&row.shown_labels(external), row.timestamp, &value);
+            next += 1;
+        }
+        family.finish(out);
+    }
+    next
+}
+
+impl Row {
+    fn family_type(&self) -> FamilyType {
+        match &self.value {
+            RowValue::Float(_) => FamilyType::Untyped,
+            RowValue::Histogram(histogram) if histogram.hint == CounterResetHint::Gauge => {
+                FamilyType::GaugeHistogram
+            }
+            RowValue::Histogram(_) => FamilyType::Histogram,
+        }
+    }
+
+    /// Its labels without the name, and with those of this server that it does not have.
+    fn shown_labels(&self, external: &Labels) -> Labels {
+        let mut labels = self.labels.without_metric_name().to_builder();
+        for (name, value) in external.iter().filter(|(name, _)| !self.labels.has(name)) {
+            labels.set(name, value);
+        }
+        labels.build()
+    }
 }
 
 fn family_name(name: &str) -> String {
@@ -110,11 +198,9 @@ fn is_metric_name(name: &str) -> bool {
 }
 
 fn write_row(text: &mut String, row: &Row, name: &str, external: &Labels) {
+    let RowValue::Float(sample) = &row.value else { return };
     let legacy = is_metric_name(name);
-    let mut labels = row.labels.without_metric_name().to_builder();
-    for (name, value) in external.iter().filter(|(name, _)| !row.labels.has(name)) {
-        labels.set(name, value);
-    }
+    let labels = row.shown_labels(external);
     if legacy {
         text.push_str(name);
     }
@@ -140,7 +226,7 @@ fn write_row(text: &mut String, row: &Row, name: &str, external: &Labels) {
     }
     text.push_str("} ");
     let mut value = Vec::new();
-    push_general(&mut value, row.value);
+    push_general(&mut value, *sample);
     text.push_str(std::str::from_utf8(&value).expect("digits are ASCII"));
     writeln!(text, " {}", row.timestamp).expect("memory takes all");
 }

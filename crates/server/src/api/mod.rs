@@ -3,6 +3,7 @@
 mod account;
 pub(crate) mod admin;
 pub(crate) mod expression;
+pub(crate) mod families;
 pub(crate) mod federate;
 pub(crate) mod query;
 mod query_log;

@@ -164,13 +164,33 @@ fn union(
     }
 }
 
-/// Exemplars are not kept yet: the parameters are checked and the list is empty.
+/// The exemplars of all series that a selector of the query selects.
 pub(crate) async fn exemplars(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
     let range = time_range(params)?;
     if range.end < range.start {
         return Err(ApiError::bad_data("end timestamp must not be before start timestamp"));
     }
-    parsed(service, params, |_| Reply::json(|json| json.strings::<&str>([]))).await
+    let exemplars_of = service.clone();
+    let answer = move |expr: &tidewatch_parser::Expr| {
+        let mut selectors = Vec::new();
+        expr.for_each_selector(&mut |selector| selectors.push(selector.matchers.to_vec()));
+        let found = exemplars_of.app.backend.exemplars(&selectors, range);
+        Reply::json(|json| {
+            json.array(&found, |json, (labels, exemplars)| {
+                json.object(|json| {
+                    json.key("seriesLabels").labels(labels);
+                    json.key("exemplars").array(exemplars, |json, exemplar| {
+                        json.object(|json| {
+                            json.key("labels").labels(&exemplar.labels);
+                            json.key("value").float(exemplar.value);
+                            json.key("timestamp").timestamp(exemplar.timestamp);
+                        });
+                    });
+                });
+            });
+        })
+    };
+    parsed(service, params, answer).await
 }
 
 fn time_range(params: &Params) -> Result<TimeRange, ApiError> {

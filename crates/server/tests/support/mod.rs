@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tidewatch_env::Env;
 use tidewatch_env::sim::SimClock;
 use tidewatch_ingest::HaTracker;
-use tidewatch_model::{Batch, Labels, Limits, Matcher, MetricType, Sample};
+use tidewatch_model::{Batch, Exemplar, Labels, Limits, Matcher, MetricType, Sample};
 use tidewatch_parser::ParserOptions;
 use tidewatch_promql::{Engine, EngineOptions};
 use tidewatch_rules::{AlertState, AlertStatus, AlertingStatus, GroupStatus, Health, RuleStatus};
@@ -266,6 +266,20 @@ impl Backend for FixedBackend {
             dropped_counts: vec![("node".to_owned(), 1), ("other".to_owned(), 0)],
             pools: vec!["node".to_owned(), "other".to_owned()],
         }
+    }
+
+    fn exemplars(&self, selectors: &[Vec<Matcher>], range: TimeRange) -> Vec<(Labels, Vec<Exemplar>)> {
+        let matches = |matchers: &Vec<Matcher>| {
+            matchers.iter().all(|m| m.matches(if m.name() == "__name__" { "up" } else { "" }))
+        };
+        if !selectors.iter().any(matches) || range.end < 12_500 {
+            return Vec::new();
+        }
+        let labels = Labels::from_pairs([("trace_id", "a")]);
+        vec![(
+            Labels::from_pairs([("__name__", "up")]),
+            vec![Exemplar { labels, value: 6.0, timestamp: 12_500 }],
+        )]
     }
 
     fn metadata(&self) -> Vec<MetadataEntry> {

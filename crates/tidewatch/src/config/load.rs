@@ -315,18 +315,20 @@ fn alertmanager(
 }
 
 fn storage(root: &Section<'_>) -> Storage {
-    let Some(tsdb) = root.section("storage").and_then(|storage| storage.section("tsdb")) else {
-        return Storage::default();
-    };
-    let retention = tsdb.section("retention");
+    let Some(storage) = root.section("storage") else { return Storage::default() };
+    let tsdb = storage.section("tsdb");
+    let tsdb = tsdb.as_ref();
+    let retention = tsdb.and_then(|tsdb| tsdb.section("retention"));
+    let retention = retention.as_ref();
+    let exemplars = storage.section("exemplars");
     Storage {
-        retention_time_ms: retention.as_ref().and_then(|retention| retention.duration_ms("time")),
+        retention_time_ms: retention.and_then(|retention| retention.duration_ms("time")),
         retention_bytes: retention
-            .as_ref()
             .and_then(|retention| retention.text("size"))
             .and_then(|size| types::parse_size(size).ok()),
-        retention_percent: retention.as_ref().and_then(|retention| retention.number("percentage")),
-        out_of_order_window_ms: tsdb.duration_ms("out_of_order_time_window"),
+        retention_percent: retention.and_then(|retention| retention.number("percentage")),
+        out_of_order_window_ms: tsdb.and_then(|tsdb| tsdb.duration_ms("out_of_order_time_window")),
+        max_exemplars: exemplars.and_then(|exemplars| exemplars.number("max_exemplars")),
     }
 }
 

@@ -75,6 +75,7 @@ pub struct Storage {
     /// Share of the disk, in percent.
     pub retention_percent: Option<f64>,
     pub out_of_order_window_ms: Option<i64>,
+    pub max_exemplars: Option<i64>,
 }
 
 /// A valid section that has no effect yet.

@@ -1,11 +1,12 @@
 //! The running program as its HTTP interface sees it.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use tidewatch_env::Env;
-use tidewatch_model::{Labels, Matcher, format_duration};
+use tidewatch_model::{Exemplar, Labels, Matcher, format_duration};
 use tidewatch_rules::GroupStatus;
 use tidewatch_scrape::{MetadataEntry, ScrapeConfig, TargetsSnapshot};
 use tidewatch_server::{
@@ -149,6 +150,28 @@ impl Backend for Running {
 
     fn metadata(&self) -> Vec<MetadataEntry> {
         self.scrape.metadata()
+    }
+
+    fn all_metadata(&self) -> Vec<MetadataEntry> {
+        let mut entries = self.scrape.metadata();
+        let active: HashSet<&str> = entries.iter().map(|entry| entry.family.as_str()).collect();
+        let stored = self.db.metadata().into_iter().filter(|(family, _)| !active.contains(family.as_str()));
+        let stored: Vec<MetadataEntry> = stored
+            .map(|(family, known)| MetadataEntry {
+                target: Labels::empty(),
+                family,
+                kind: known.kind,
+                help: known.help,
+                unit: known.unit,
+            })
+            .collect();
+        entries.extend(stored);
+        entries.sort_by(|a, b| a.family.cmp(&b.family));
+        entries
+    }
+
+    fn exemplars(&self, selectors: &[Vec<Matcher>], range: TimeRange) -> Vec<(Labels, Vec<Exemplar>)> {
+        self.db.exemplars(selectors, range)
     }
 
     fn alertmanagers(&self) -> AlertmanagersView {

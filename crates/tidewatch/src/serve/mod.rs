@@ -106,7 +106,12 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
     }));
     let scrape = Arc::new(Scraper::new(
         env.clone(),
-        ScrapeOptions { limits: limits.clone(), ..ScrapeOptions::default() },
+        ScrapeOptions {
+            limits: limits.clone(),
+            exemplars: has_feature(&arguments, "exemplar-storage"),
+            start_timestamps: has_feature(&arguments, "st-storage"),
+            ..ScrapeOptions::default()
+        },
     ));
     let (reload_sender, mut reload_requests) = mpsc::channel(4);
     let notices = notices(&arguments);
@@ -279,9 +284,23 @@ fn open_store(
         retention_ms: kept.time_ms,
         retention_bytes: kept.size_bytes,
         retention_percent: kept.disk_percent,
+        exemplars_max: exemplars_max(arguments, config),
         ..DbOptions::new(arguments.storage_path.clone())
     };
     Ok(Db::open(env.clone(), options)?)
+}
+
+pub fn has_feature(arguments: &ServeArgs, name: &str) -> bool {
+    arguments.enable_feature.iter().any(|feature| feature == name)
+}
+
+/// Exemplars that are kept: none without the feature, else what the configuration says.
+fn exemplars_max(arguments: &ServeArgs, config: &crate::config::Config) -> usize {
+    const DEFAULT: i64 = 100_000;
+    match has_feature(arguments, "exemplar-storage") {
+        true => usize::try_from(config.storage.max_exemplars.unwrap_or(DEFAULT)).unwrap_or(0),
+        false => 0,
+    }
 }
 
 fn server_options(arguments: &ServeArgs) -> ServerOptions {

@@ -715,6 +715,50 @@ mod tests {
     }
 
     #[test]
+    fn a_section_of_histograms_is_frozen() {
+        use tidewatch_model::NativeHistogram;
+        use tidewatch_model::histogram::{Histogram, Span};
+        let mut shard = Shard::default();
+        let id = Shard::id_of(2, 0, 5);
+        let histogram = NativeHistogram::Integer(Histogram {
+            schema: 1,
+            count: 6,
+            sum: 1.0,
+            positive_spans: vec![Span { offset: -1, length: 2 }],
+            positive_deltas: vec![2, 2],
+            ..Histogram::default()
+        });
+        for timestamp in [1000, 900] {
+            shard.take_histogram(id, timestamp, &histogram, i64::MAX);
+        }
+        shard.set_start(id, 1000, 990);
+        let (bytes, _) = shard.to_image(2, (3, 4));
+        let header = ImageHeader::decode(&bytes).expect("whole");
+        assert_eq!((header.version, header.sections), (2, 3));
+        let layout = [2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 0, 0];
+        let row = [0, 0xbf, 0xe0, 0x03, 12, 0, 4, 4];
+        let parts: [&[u8]; 12] = [
+            &[0x80, 0x80, 0x80, 0x80, 0x10, 1, 5, 0], // page, series, slot, sealed
+            &[1, 1],                                  // open: rows, integers
+            &layout,
+            &[0xd0, 0x0f, 8], // timestamp, length
+            &row,
+            &[1, 0x84, 3, 0, 0, 0, 0, 0, 0, 1], // late: how many, timestamp, integers
+            &layout,
+            &row,
+            &[1], // steps
+            &[0xe8, 3, 0, 0, 0, 0, 0, 0],
+            &[0xde, 3, 0, 0, 0, 0, 0, 0],
+            &[],
+        ];
+        assert_eq!(bytes[95..], parts.concat(), "{:02x?}", &bytes[64..]);
+        let mut again = Shard::default();
+        let file = Bytes::from(bytes.clone());
+        again.load_image(2, &header, &file, |offset, reason| panic!("{reason} at {offset}"));
+        assert_eq!(again.to_image(2, (3, 4)).0, bytes);
+    }
+
+    #[test]
     fn what_stands_in_an_image_comes_back_and_goes_on() {
         let mut shard = Shard::default();
         let sample = |at: i64| Sample { timestamp: at * 15_000, value: (at % 7) as f64 };
