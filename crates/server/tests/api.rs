@@ -361,7 +361,7 @@ fn federation_speaks_protobuf_to_who_asks_for_it() {
     let accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
                   text/plain;q=0.5";
     let request = hyper::Request::builder().uri("/federate?match[]=up&match[]=%7Bjob%3D%22api%22%7D");
-    let request = request.header("accept", accept).body(bytes::Bytes::new()).expect("a request");
+    let request = request.header("accept", accept).body(Bytes::new()).expect("a request");
     let (parts, body) = scene.send(request);
     let content_type = parts.headers["content-type"].to_str().expect("ASCII");
     assert!(

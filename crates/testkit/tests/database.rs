@@ -4,7 +4,6 @@
 mod common;
 
 use common::db::DbStore;
-use common::float_sections;
 use tidewatch_testkit::{MemoryStore, run_script};
 
 #[track_caller]

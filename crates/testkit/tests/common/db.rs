@@ -5,7 +5,7 @@ use tidewatch_env::Env;
 use tidewatch_env::sim::Simulation;
 use tidewatch_model::{Batch, BatchHistogram, NativeHistogram, RawLabels, Sample};
 use tidewatch_storage::{Append, Select};
-use tidewatch_testkit::script::Load;
+use tidewatch_testkit::script::{Load, LoadedSample};
 use tidewatch_testkit::{SampleData, TestStore};
 use tidewatch_tsdb::{Db, DbOptions, Job};
 
@@ -85,24 +85,30 @@ impl TestStore for DbStore {
     fn load(&mut self, load: &Load) -> Result<(), String> {
         let mut batch = Batch::new();
         for series in &load.series {
-            let (mut samples, mut starts, mut histograms) = (Vec::new(), Vec::new(), Vec::new());
-            for sample in &series.samples {
-                let (timestamp, start) = (sample.timestamp, sample.start);
-                match &sample.data {
-                    SampleData::Float(value) => {
-                        samples.push(Sample { timestamp, value: *value });
-                        starts.push(start);
-                    }
-                    SampleData::Histogram(value) => {
-                        let value = NativeHistogram::Float((**value).clone());
-                        histograms.push(BatchHistogram { timestamp, start, value });
+            let labels = RawLabels::Canonical(series.labels.as_bytes());
+            let is_float = |sample: &LoadedSample| matches!(sample.data, SampleData::Float(_));
+            // In the order of time, whatever the kinds: the window is one.
+            for stretch in series.samples.chunk_by(|a, b| is_float(a) == is_float(b)) {
+                let (mut samples, mut starts, mut histograms) = (Vec::new(), Vec::new(), Vec::new());
+                for sample in stretch {
+                    let (timestamp, start) = (sample.timestamp, sample.start);
+                    match &sample.data {
+                        SampleData::Float(value) => {
+                            samples.push(Sample { timestamp, value: *value });
+                            starts.push(start);
+                        }
+                        SampleData::Histogram(value) => {
+                            let value = NativeHistogram::Float((**value).clone());
+                            histograms.push(BatchHistogram { timestamp, start, value });
+                        }
                     }
                 }
-            }
-            batch.push(RawLabels::Canonical(series.labels.as_bytes()), &samples);
-            batch.set_starts(&starts);
-            if !histograms.is_empty() {
-                batch.push_histograms(RawLabels::Canonical(series.labels.as_bytes()), &histograms);
+                if histograms.is_empty() {
+                    batch.push(labels, &samples);
+                    batch.set_starts(&starts);
+                } else {
+                    batch.push_histograms(labels, &histograms);
+                }
             }
         }
         let outcome = self.db().append(&batch).map_err(|error| error.to_string())?;
