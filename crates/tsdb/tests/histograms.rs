@@ -1,8 +1,6 @@
 //! Native histograms, start timestamps, exemplars and metadata on the way from a batch through
 //! log, head, images and blocks, told as text.
 
-mod support;
-
 use std::ops::ControlFlow;
 
 use tidewatch_env::sim::Simulation;
@@ -15,9 +13,8 @@ use tidewatch_model::{
 use tidewatch_storage::{Append, RunValues, Scratch, Select, TimeRange};
 use tidewatch_tsdb::{Db, DbOptions};
 
-use support::ALL;
-
 const MINUTE: i64 = 60_000;
+const ALL: TimeRange = TimeRange { start: i64::MIN, end: i64::MAX };
 
 struct World {
     simulation: Simulation,
