@@ -116,7 +116,7 @@ fn value_of(series: usize, n: u32, at: i64) -> Value {
     }
     let count = u64::from(n) * 2 + at as u64 / 1000 % 1000;
     let integer = Histogram {
-        schema: 1 + i32::from(n % 17 == 0),
+        schema: 1 + i32::from(n.is_multiple_of(17)),
         count: 2 * count,
         sum: count as f64 * 0.5,
         positive_spans: vec![Span { offset: -1, length: 1 }, Span { offset: 3, length: 1 }],
