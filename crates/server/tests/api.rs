@@ -210,7 +210,7 @@ fn series_and_labels_are_listed() {
     scene.check("GET /api/v1/query_exemplars?query=down", r#"200 {"status":"success","data":[]}"#);
     scene.check(
         "GET /api/v1/query_exemplars?query=rate(down[5m])%2Bup",
-        r#"200 {"status":"success","data":[{"seriesLabels":{"__name__":"up"},"exemplars":[{"labels":{"trace_id":"a"},"value":"6","timestamp":12.5}]}]}"#,
+        r#"200 {"status":"success","data":[{"seriesLabels":{"__name__":"up"},"exemplars":[{"labels":{"trace_id":"a"},"value":"6","timestamp":12.500}]}]}"#,
     );
 }
 
