@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tidewatch_conformance::say;
+
 /// Where a Debian machine keeps a program of this name, if it is installed.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
@@ -18,6 +20,6 @@ pub fn present(programs: &[&str]) -> bool {
     }
     let text = format!("not run: {} not installed (Debian packages; see .ci/run)", missing.join(", "));
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{text}");
-    eprintln!("{text}");
+    say(&text);
     false
 }

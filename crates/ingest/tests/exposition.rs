@@ -1,26 +1,12 @@
 //! What Prometheus' scraper makes of a document, we make of it: entries, errors, samples.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use proptest::prelude::*;
 use serde_json::Value;
+use tidewatch_conformance::{folder, say, table};
 use tidewatch_ingest::{Entry, Format, Parser, Series};
 use tidewatch_model::LabelsBuilder;
-
-/// The shared conformance material; `None`, with a line that says so, where it is absent.
-fn conformance(file: &str) -> Option<String> {
-    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance/exposition"));
-    let text = std::fs::read_to_string(path.join(file)).ok();
-    if text.is_none() {
-        println!("skipped: no conformance material at {}", path.join(file).display());
-    }
-    text
-}
-
-fn json(file: &str) -> Option<Value> {
-    conformance(file).map(|text| serde_json::from_str(&text).expect("conformance files are JSON"))
-}
 
 fn format_of(case: &Value) -> Format {
     if case["format"] == "openmetrics" { Format::OpenMetrics } else { Format::Prometheus }
@@ -126,7 +112,7 @@ fn comparable(mut entry: Value) -> Value {
 
 #[test]
 fn documents_give_the_entries_that_prometheus_reads() {
-    let Some(cases) = json("entries.json") else { return };
+    let Some(cases) = table("exposition/entries.json") else { return };
     for case in cases.as_array().expect("a list of documents") {
         let ours = read(&input(case), format_of(case)).unwrap();
         // The OpenMetrics tables were taken with `_created` lines used up as start times.
@@ -146,13 +132,13 @@ fn documents_give_the_entries_that_prometheus_reads() {
 
 #[test]
 fn errors_are_those_of_prometheus_to_the_letter() {
-    let Some(cases) = json("errors.json") else { return };
+    let Some(cases) = table("exposition/errors.json") else { return };
     let cases = cases.as_array().expect("a list of cases");
     for case in cases {
         let error = read(&input(case), format_of(case)).err().unwrap_or_default();
         assert_eq!(error, case["error"].as_str().unwrap(), "{}: {}", case["id"], case["input"]);
     }
-    println!("{} cases", cases.len());
+    say(&format!("exposition: {} errors as expected", cases.len()));
 }
 
 /// Why Prometheus 2.42, with which the table was recorded, and today's differ on a document.
@@ -171,14 +157,11 @@ fn changed_since(observed: &Value, document: &[u8]) -> Option<&'static str> {
 
 #[test]
 fn documents_are_accepted_as_prometheus_was_seen_to_accept_them() {
-    let Some(observed) = json("observed.json") else { return };
+    let Some(folder) = folder("exposition") else { return };
+    let observed = table("exposition/observed.json").expect("the folder is there");
     let mut changed = Vec::new();
     for (file, expected) in observed["cases"].as_object().expect("cases by file") {
-        let document = std::fs::read(
-            PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance/exposition"))
-                .join(file),
-        )
-        .expect("the table names files beside it");
+        let document = std::fs::read(folder.join(file)).expect("the table names files beside it");
         let format = if file.starts_with("openmetrics/") { Format::OpenMetrics } else { Format::Prometheus };
         let ours = read(&document, format);
         if let Some(reason) = changed_since(expected, &document) {
@@ -200,7 +183,11 @@ fn documents_are_accepted_as_prometheus_was_seen_to_accept_them() {
             assert!(same, "{file}: {error:?}, they: {old:?}");
         }
     }
-    println!("{} differ since 2.42:\n{}", changed.len(), changed.join("\n"));
+    say(&format!(
+        "exposition: documents as expected, {} differ since 2.42: {}",
+        changed.len(),
+        changed.join("; ")
+    ));
 }
 
 /// The samples of a scrape as a store keeps them: one a series, the last that came at its time.

@@ -1,26 +1,11 @@
 //! Prometheus' own tables for matchers and durations.
 
-use std::path::PathBuf;
-
-use serde_json::Value;
+use tidewatch_conformance::{cases, say};
 use tidewatch_model::{MatchOp, Matcher, format_duration, parse_duration_ms, parse_signed_duration_ms};
-
-/// The cases of a table; none, with a line that says so, where the material is absent.
-fn table(name: &str) -> Vec<Value> {
-    let path =
-        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance/model")).join(name);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => serde_json::from_str(&text).expect("the table is JSON"),
-        Err(error) => {
-            eprintln!("no conformance material at {}: {error}", path.display());
-            Vec::new()
-        }
-    }
-}
 
 #[test]
 fn durations_are_read_and_printed_as_prometheus_does() {
-    let cases = table("duration.json");
+    let cases = cases("model/duration.json");
     for case in &cases {
         let input = case["input"].as_str().expect("a text");
         let signed = case["negative_allowed"] == true;
@@ -31,12 +16,12 @@ fn durations_are_read_and_printed_as_prometheus_does() {
             assert_eq!(Some(format_duration(ms).as_str()), case["printed"].as_str(), "{input}");
         }
     }
-    eprintln!("duration.json: {} cases", cases.len());
+    say(&format!("model: {} durations as expected", cases.len()));
 }
 
 #[test]
 fn matchers_match_as_in_prometheus() {
-    let cases = table("matcher.json");
+    let cases = cases("model/matcher.json");
     for case in &cases {
         let op = match case["matcher"]["op"].as_str().expect("an operator") {
             "MatchEqual" => MatchOp::Equal,
@@ -50,5 +35,5 @@ fn matchers_match_as_in_prometheus() {
         let value = case["value"].as_str().expect("a text");
         assert_eq!(matcher.matches(value), case["match"] == true, "{matcher} on {value:?}");
     }
-    eprintln!("matcher.json: {} cases", cases.len());
+    say(&format!("model: {} matchers as expected", cases.len()));
 }

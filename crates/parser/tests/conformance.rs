@@ -1,9 +1,8 @@
 //! Prometheus' own tables for its parser: what is accepted and to which tree, what is refused
 //! with which words at which bytes, and how trees print. Every test prints what it counted.
 
-use std::path::PathBuf;
-
 use serde_json::{Map, Value, json};
+use tidewatch_conformance::{cases, folder, say};
 use tidewatch_model::FloatHistogram;
 use tidewatch_model::histogram::{CounterResetHint, Span};
 use tidewatch_parser::{
@@ -12,31 +11,15 @@ use tidewatch_parser::{
     parse_series_description, pretty_within,
 };
 
-/// The folder of conformance material, or `None` with a line that says so.
-fn folder() -> Option<PathBuf> {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance"));
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!("no conformance material at {}: nothing was compared", folder.display());
-    None
-}
-
-fn table(name: &str) -> Vec<Value> {
-    let Some(folder) = folder() else { return Vec::new() };
-    let text = std::fs::read_to_string(folder.join("promql-parser").join(name)).expect("the table is there");
-    serde_json::from_str(&text).expect("the table is JSON")
-}
-
 /// Runs `check` on every case, prints the count, and fails with all differences.
 #[track_caller]
 fn check_all(name: &str, check: impl Fn(&Value) -> Result<(), String>) {
-    let cases = table(name);
+    let cases = cases(&format!("promql-parser/{name}"));
     let failures: Vec<String> = cases
         .iter()
         .filter_map(|case| check(case).err().map(|why| format!("{}: {why}", case["id"])))
         .collect();
-    eprintln!("{name}: {} of {} pass", cases.len() - failures.len(), cases.len());
+    say(&format!("promql-parser, {name}: {} of {} as expected", cases.len() - failures.len(), cases.len()));
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
@@ -225,9 +208,8 @@ fn histograms_print_in_the_notation_of_series() {
 
 #[test]
 fn queries_of_dashboards_and_alert_rules_parse() {
-    let Some(folder) = folder() else { return };
-    let queries =
-        std::fs::read_to_string(folder.join("dashboards/all-unique.txt")).expect("the queries are there");
+    let Some(folder) = folder("dashboards") else { return };
+    let queries = std::fs::read_to_string(folder.join("all-unique.txt")).expect("the queries are there");
     let mut counts = [0, 0];
     let mut failures = Vec::new();
     for query in queries.lines().filter(|line| !line.is_empty()) {
@@ -246,7 +228,7 @@ fn queries_of_dashboards_and_alert_rules_parse() {
             Err(error) => failures.push(format!("{query}\n  {error}")),
         }
     }
-    eprintln!("dashboards: {} of {} queries parse", counts[1], counts[0]);
+    say(&format!("dashboards: {} of {} queries parse", counts[1], counts[0]));
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 

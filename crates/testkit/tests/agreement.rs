@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use common::db::DbStore;
+use tidewatch_conformance::say;
 use tidewatch_model::{FloatHistogram, Labels, SampleValue, Value};
 use tidewatch_parser::{Expr, FunctionId, ParserOptions, ValueType, parse_expr};
 use tidewatch_promql::{Answer, Engine, EngineOptions, QueryContext, QueryError};
@@ -260,7 +261,7 @@ impl Tally {
     }
 
     fn close(self, test: &str) {
-        eprintln!("{test}: {} evaluations agree, {} excused", self.asked - self.excused, self.excused);
+        say(&format!("{test}: {} evaluations agree, {} excused", self.asked - self.excused, self.excused));
         assert!(self.failures.is_empty(), "{}", self.failures.join("\n"));
         assert!(self.excused * 20 <= self.asked, "{} of {} were excused", self.excused, self.asked);
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
+use tidewatch_conformance::{folder, say};
 use tidewatch_env::Env;
 use tidewatch_model::{Labels, SampleValue};
 use tidewatch_promql::EngineOptions;
@@ -105,7 +106,7 @@ fn began(history: &History, state: &str, at: i64) -> bool {
 
 #[test]
 fn alerts_follow_the_timeline_of_the_compliance_test() {
-    let Some(folder) = common::folder("alert-generator") else { return };
+    let Some(folder) = folder("alert-generator") else { return };
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).expect("the file is there");
     let cases: Json = serde_json::from_str(&read("cases.json")).expect("the cases are JSON");
     let rules = read("rules.yaml");
@@ -131,6 +132,7 @@ fn alerts_follow_the_timeline_of_the_compliance_test() {
             check_telling(alert, history);
         }
     }
+    say(&format!("alert-generator: {} cases as expected", cases["cases"].as_array().map_or(0, Vec::len)));
 }
 
 /// Firing alerts are told at once and again after the resend delay, with an end that gives room

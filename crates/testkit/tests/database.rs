@@ -4,11 +4,12 @@
 mod common;
 
 use common::db::DbStore;
+use tidewatch_conformance::{folder, say};
 use tidewatch_testkit::{MemoryStore, run_script};
 
 #[track_caller]
 fn check(name: &str, store: fn() -> DbStore) {
-    let Some(folder) = common::folder("promqltest") else { return };
+    let Some(folder) = folder("promqltest") else { return };
     let engine = common::script_engine();
     let (mut passed, mut failures) = (0, Vec::new());
     for entry in std::fs::read_dir(&folder).expect("the folder can be read") {
@@ -29,7 +30,7 @@ fn check(name: &str, store: fn() -> DbStore) {
             ));
         }
     }
-    eprintln!("promqltest, {name}: {passed} evaluations as in the reference store");
+    say(&format!("promqltest, {name}: {passed} evaluations as in the reference store"));
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(passed > 1500, "{passed} evaluations passed");
 }

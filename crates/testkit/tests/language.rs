@@ -2,16 +2,10 @@
 
 mod common;
 
-use serde_json::Value;
+use tidewatch_conformance::{cases, say};
 use tidewatch_parser::ParserOptions;
 use tidewatch_testkit::script::{Command, Script, start_offsets};
 use tidewatch_testkit::{MemoryStore, run_script};
-
-fn table(name: &str) -> Vec<Value> {
-    let Some(folder) = common::folder("promqltest-language") else { return Vec::new() };
-    let text = std::fs::read_to_string(folder.join(name)).expect("the table is there");
-    serde_json::from_str(&text).expect("the table is JSON")
-}
 
 /// The first thing wrong with a script: what cannot be read comes before what fails.
 fn first_failure(script: &str) -> Option<String> {
@@ -28,7 +22,7 @@ fn first_failure(script: &str) -> Option<String> {
 
 #[test]
 fn scripts_pass_and_fail_as_in_prometheus() {
-    let cases = table("run.json");
+    let cases = cases("promqltest-language/run.json");
     let mut failures = Vec::new();
     for case in &cases {
         let found = first_failure(case["script"].as_str().expect("a script"));
@@ -39,13 +33,17 @@ fn scripts_pass_and_fail_as_in_prometheus() {
             ));
         }
     }
-    eprintln!("run.json: {} of {} pass", cases.len() - failures.len(), cases.len());
+    say(&format!(
+        "promqltest-language: {} of {} scripts as expected",
+        cases.len() - failures.len(),
+        cases.len()
+    ));
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]
 fn start_times_are_read_as_in_prometheus() {
-    let cases = table("st-sequence.json");
+    let cases = cases("promqltest-language/st-sequence.json");
     for case in &cases {
         let input = case["input"].as_str().expect("a text");
         let found = start_offsets(input);
@@ -55,5 +53,5 @@ fn start_times_are_read_as_in_prometheus() {
             expected.map(|value| value["Value"].as_f64().map(|ms| ms as i64)).collect();
         assert_eq!(found.unwrap_or_default(), expected, "{input}");
     }
-    eprintln!("st-sequence.json: {} cases", cases.len());
+    say(&format!("promqltest-language: {} sequences of start times as expected", cases.len()));
 }

@@ -4,11 +4,12 @@ mod common;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use tidewatch_conformance::{folder, say};
 use tidewatch_testkit::{MemoryStore, run_script};
 
 #[test]
 fn every_script_of_prometheus_passes() {
-    let Some(folder) = common::folder("promqltest") else { return };
+    let Some(folder) = folder("promqltest") else { return };
     let mut files: Vec<_> = std::fs::read_dir(&folder)
         .expect("the folder can be read")
         .map(|entry| entry.expect("the folder can be read").path())
@@ -32,7 +33,11 @@ fn every_script_of_prometheus_passes() {
         }));
         match run {
             Ok(report) => {
-                eprintln!("{name}: {} passed, {} failed", report.passed, report.failures.len());
+                say(&format!(
+                    "promqltest, {name}: {} passed, {} failed",
+                    report.passed,
+                    report.failures.len()
+                ));
                 passed += report.passed;
                 failures.extend(
                     report
@@ -44,7 +49,7 @@ fn every_script_of_prometheus_passes() {
             Err(_) => failures.push(format!("{name}: panicked")),
         }
     }
-    eprintln!("promqltest: {passed} of {wanted} passed");
+    say(&format!("promqltest: {passed} of {wanted} passed"));
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert_eq!(passed, wanted, "an evaluation was not read");
 }

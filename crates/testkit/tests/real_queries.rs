@@ -3,6 +3,7 @@
 
 mod common;
 
+use tidewatch_conformance::{folder, index, say};
 use tidewatch_parser::{Expr, ParserOptions, parse_expr};
 use tidewatch_promql::{Engine, EngineOptions, QueryContext, QueryError};
 use tidewatch_rules::{LoadOptions, RuleFile};
@@ -21,7 +22,7 @@ fn evaluate(engine: &Engine, store: &dyn Select, expr: &Expr) -> Result<(), Quer
 
 #[test]
 fn every_dashboard_query_has_an_answer() {
-    let Some(folder) = common::folder("dashboards") else { return };
+    let Some(folder) = folder("dashboards") else { return };
     let store = recorded();
     let engine = common::engine(EngineOptions::default());
     let text = std::fs::read_to_string(folder.join("all-unique.txt")).expect("the queries are there");
@@ -33,19 +34,16 @@ fn every_dashboard_query_has_an_answer() {
             .and_then(|expr| evaluate(&engine, &store, &expr).map_err(|error| error.to_string()));
         failures.extend(result.err().map(|error| format!("{query}\n  {error}")));
     }
-    eprintln!("dashboards: {} of {} queries answered", queries.len() - failures.len(), queries.len());
+    say(&format!("dashboards: {} of {} queries answered", queries.len() - failures.len(), queries.len()));
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 #[test]
 fn every_alert_rule_has_an_answer_without_data() {
-    let Some(folder) = common::folder("alert-rules") else { return };
+    let Some(folder) = folder("alert-rules") else { return };
     let engine = common::engine(EngineOptions::default());
     let store = MemoryStore::new();
-    let index = std::fs::read_to_string(folder.join("index.json")).expect("the index is there");
-    let index: serde_json::Value = serde_json::from_str(&index).expect("the index is JSON");
-    let cases =
-        index.as_array().cloned().unwrap_or_else(|| index["files"].as_array().cloned().unwrap_or_default());
+    let cases = index(&folder);
     let (mut rules, mut failures) = (0, Vec::new());
     for case in &cases {
         let file = case["file"].as_str().expect("a case has a file");
@@ -58,7 +56,7 @@ fn every_alert_rule_has_an_answer_without_data() {
             failures.extend(result.err().map(|error| format!("{file}: {}\n  {error}", rule.query.text)));
         }
     }
-    eprintln!("alert-rules: {} of {rules} rules answered", rules - failures.len());
+    say(&format!("alert-rules: {} of {rules} rules answered", rules - failures.len()));
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(rules > 1_500, "{rules} rules were evaluated");
 }
@@ -67,7 +65,7 @@ fn every_alert_rule_has_an_answer_without_data() {
 fn recorded() -> MemoryStore {
     let mut store = MemoryStore::new();
     for name in ["recorded/node", "recorded/demo"] {
-        let Some(folder) = common::folder(name) else { continue };
+        let Some(folder) = folder(name) else { continue };
         let text = std::fs::read_to_string(folder.join("data.test")).expect("the data are there");
         for command in Script::parse(&text, &ParserOptions::stable()).commands {
             match command {

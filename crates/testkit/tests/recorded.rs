@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use common::db::DbStore;
 use serde_json::Value as Json;
+use tidewatch_conformance::{folder, say};
 use tidewatch_model::{Labels, SampleValue, Value};
 use tidewatch_parser::{ParserOptions, parse_expr};
 use tidewatch_promql::{Engine, EngineOptions, QueryContext};
@@ -48,7 +49,7 @@ fn answers_from_blocks_equal_those_of_a_real_prometheus() {
 
 #[track_caller]
 fn check(name: &str, store: &mut dyn TestStore) {
-    let Some(folder) = common::folder(&format!("recorded/{name}")) else { return };
+    let Some(folder) = folder(&format!("recorded/{name}")) else { return };
     load(&std::fs::read_to_string(folder.join("data.test")).expect("the data are there"), store);
     let engine = common::engine(EngineOptions::default());
     let results = std::fs::read_to_string(folder.join("results.jsonl")).expect("the answers are there");
@@ -65,11 +66,11 @@ fn check(name: &str, store: &mut dyn TestStore) {
             failures.push(format!("{query}: {why}"));
         }
     }
-    eprintln!(
+    say(&format!(
         "recorded/{name}: {} of {compared} queries equal, {} not compared: {skipped:?}",
         compared - failures.len(),
         skipped.len()
-    );
+    ));
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value as Json;
+use tidewatch_conformance::{folder, index, say};
 use tidewatch_env::Env;
 use tidewatch_parser::ParserOptions;
 use tidewatch_promql::EngineOptions;
@@ -80,9 +81,8 @@ fn verdicts(folder: &Path, cases: &[Json]) -> Vec<Verdict> {
 
 #[test]
 fn rule_unit_tests_give_the_verdict_that_promtool_gives() {
-    let Some(folder) = common::folder("rule-unit-tests") else { return };
-    let index = std::fs::read_to_string(folder.join("index.json")).expect("the folder has an index");
-    let cases: Vec<Json> = serde_json::from_str(&index).expect("the index is JSON");
+    let Some(folder) = folder("rule-unit-tests") else { return };
+    let cases = index(&folder);
     let (mut agreed, mut left_out, mut wrong) = (0, 0, Vec::new());
     for verdict in verdicts(&folder, &cases) {
         match verdict {
@@ -91,6 +91,6 @@ fn rule_unit_tests_give_the_verdict_that_promtool_gives() {
             Verdict::Wrong(what) => wrong.push(what),
         }
     }
-    eprintln!("rule unit tests: {agreed} of {} as expected, {left_out} left out", cases.len());
+    say(&format!("rule-unit-tests: {agreed} of {} as expected, {left_out} left out", cases.len()));
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use common::db::DbStore;
 use common::float_sections;
+use tidewatch_conformance::say;
 use tidewatch_testkit::{MemoryStore, Report, TestStore, run_script};
 
 /// Every script of the folder, by name.
@@ -37,7 +38,7 @@ fn every_script_of_ours_passes() {
         passed += report.passed;
         wrong.extend(failures(&name, &report));
     }
-    eprintln!("tests/promql: {passed} passed, {} failed", wrong.len());
+    say(&format!("tests/promql: {passed} passed, {} failed", wrong.len()));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(passed >= 250, "{passed} evaluations are no specification");
 }
@@ -53,7 +54,7 @@ fn check_on(place: &str, store: fn() -> DbStore) {
             wrong.extend(failures(&name, &report));
         }
     }
-    eprintln!("tests/promql {place}: {passed} passed, {} failed", wrong.len());
+    say(&format!("tests/promql {place}: {passed} passed, {} failed", wrong.len()));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(passed >= 250, "{passed} evaluations were run");
 }

@@ -1,19 +1,11 @@
 //! Good and bad configuration files of others, where ../shared/conformance is present.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tidewatch::config::alertmanager::{self, Names};
 use tidewatch::config::{LoadOptions, load, load_http_client, secret_files};
+use tidewatch_conformance::{folder, index, say};
 use tidewatch_scrape::parse_discovery_file;
-
-fn folder() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/conformance/config");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!("not run: {} is not present", folder.display());
-    None
-}
 
 /// One line of the folder's index.
 struct Case {
@@ -24,9 +16,7 @@ struct Case {
 }
 
 fn cases(folder: &Path, suite: &str) -> Vec<Case> {
-    let text = std::fs::read_to_string(folder.join("index.json")).expect("index.json");
-    let index: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let entries = index.as_array().expect("a list").iter().filter(|entry| entry["suite"] == suite);
+    let entries = index(folder).into_iter().filter(|entry| entry["suite"] == suite);
     entries
         .map(|entry| Case {
             file: entry["file"].as_str().expect("a name").to_owned(),
@@ -42,7 +32,7 @@ fn cases(folder: &Path, suite: &str) -> Vec<Case> {
 
 /// Runs a suite; `accept` gives the refusal's text.
 fn run(suite: &str, accept: impl Fn(&Path, bool) -> Result<(), String>) {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = folder("config") else { return };
     let cases = cases(&folder, suite);
     let mut wrong = Vec::new();
     for case in &cases {
@@ -61,7 +51,7 @@ fn run(suite: &str, accept: impl Fn(&Path, bool) -> Result<(), String>) {
             }
         }
     }
-    println!("{suite}: {} passed, {} failed", cases.len() - wrong.len(), wrong.len());
+    say(&format!("config, {suite}: {} of {} as expected", cases.len() - wrong.len(), cases.len()));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

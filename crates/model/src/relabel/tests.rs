@@ -3,19 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use tidewatch_conformance::{cases, say};
 
 use super::{NameValidation, RelabelAction, RelabelConfig, RelabelFields, relabel};
 use crate::{Labels, LabelsBuilder};
-
-/// A table of the shared conformance material; `None`, with a line that says so, where it is absent.
-fn conformance(file: &str) -> Option<Value> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/conformance/model/");
-    let Ok(text) = std::fs::read_to_string(path.to_owned() + file) else {
-        println!("skipped: no conformance material at {path}{file}");
-        return None;
-    };
-    Some(serde_json::from_str(&text).expect("conformance files are JSON"))
-}
 
 fn fields(rule: &Value) -> RelabelFields {
     let default = RelabelFields::default();
@@ -36,8 +27,8 @@ fn fields(rule: &Value) -> RelabelFields {
 
 #[test]
 fn sets_are_relabelled_as_prometheus_relabels_them() {
-    let Some(cases) = conformance("relabel.json") else { return };
-    for case in cases.as_array().unwrap() {
+    let cases = cases("model/relabel.json");
+    for case in &cases {
         let map = |value: &Value| -> BTreeMap<String, String> {
             serde_json::from_value(value.clone()).expect("labels by name")
         };
@@ -54,15 +45,17 @@ fn sets_are_relabelled_as_prometheus_relabels_them() {
             assert_eq!(labels.build(), Labels::from_pairs(map(&case["output"])), "{}", case["id"]);
         }
     }
+    say(&format!("model: {} relabellings as expected", cases.len()));
 }
 
 #[test]
 fn legacy_targets_are_checked_as_prometheus_checks_them() {
-    let Some(cases) = conformance("relabel-target-legacy.json") else { return };
-    for case in cases.as_array().unwrap() {
+    let cases = cases("model/relabel-target-legacy.json");
+    for case in &cases {
         let target = case["target_label"].as_str().unwrap();
         assert_eq!(NameValidation::Legacy.is_target(target), case["valid"].as_bool().unwrap(), "{target}");
     }
+    say(&format!("model: {} legacy targets as expected", cases.len()));
 }
 
 #[test]
