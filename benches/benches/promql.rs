@@ -11,7 +11,7 @@ use tidewatch_model::{Labels, Matcher};
 use tidewatch_parser::{ParserOptions, parse_expr};
 use tidewatch_promql::{Engine, EngineOptions, QueryContext};
 use tidewatch_storage::{
-    ClockId, Latest, Run, RunValues, Scratch, Select, SelectError, Selection, TimeRange,
+    ClockId, Latest, Room, Run, RunValues, Scratch, Select, SelectError, Selection, TimeRange,
 };
 
 /// Series that share one clock, 15 s apart.
@@ -47,7 +47,13 @@ impl Select for Columns {
         Ok(Box::new(self.clone()))
     }
 
-    fn label_names(&self, _: &[Matcher], _: TimeRange, _: usize) -> Result<Vec<String>, SelectError> {
+    fn label_names(
+        &self,
+        _: &[Matcher],
+        _: TimeRange,
+        _: usize,
+        _: &mut Room<'_>,
+    ) -> Result<Vec<String>, SelectError> {
         Ok(Vec::new())
     }
 
@@ -57,6 +63,7 @@ impl Select for Columns {
         _: &[Matcher],
         _: TimeRange,
         _: usize,
+        _: &mut Room<'_>,
     ) -> Result<Vec<String>, SelectError> {
         Ok(Vec::new())
     }

@@ -32,21 +32,25 @@ pub trait Select: Send + Sync {
         self.select(matchers, range)
     }
 
-    /// Names of labels on series that satisfy `matchers`, sorted; at most `limit`.
+    /// Names of labels on series that satisfy `matchers`, sorted; the first `limit`. Asks `room` as
+    /// the list grows, as [`Select::select_within`] does.
     fn label_names(
         &self,
         matchers: &[Matcher],
         range: TimeRange,
         limit: usize,
+        room: &mut Room<'_>,
     ) -> Result<Vec<String>, SelectError>;
 
-    /// Values of `name` on series that satisfy `matchers`, sorted; at most `limit`.
+    /// Values of `name` on series that satisfy `matchers`, sorted; the first `limit`. Asks `room` as
+    /// the list grows.
     fn label_values(
         &self,
         name: &str,
         matchers: &[Matcher],
         range: TimeRange,
         limit: usize,
+        room: &mut Room<'_>,
     ) -> Result<Vec<String>, SelectError>;
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, RwLock};
 use tidewatch_model::histogram::CounterResetHint;
 use tidewatch_model::{Batch, FloatHistogram, Labels, LabelsBuilder, Matcher};
 use tidewatch_storage::{
-    Append, AppendError, AppendOutcome, Latest, Refusal, Run, RunValues, Scratch, Select, SelectError,
+    Append, AppendError, AppendOutcome, Latest, Refusal, Room, Run, RunValues, Scratch, Select, SelectError,
     Selection, Statistics, TimeRange,
 };
 
@@ -246,6 +246,7 @@ impl Select for MemoryStore {
         matchers: &[Matcher],
         range: TimeRange,
         limit: usize,
+        _: &mut Room<'_>,
     ) -> Result<Vec<String>, SelectError> {
         let names: BTreeSet<String> = self
             .matching(matchers, range)
@@ -261,6 +262,7 @@ impl Select for MemoryStore {
         matchers: &[Matcher],
         range: TimeRange,
         limit: usize,
+        _: &mut Room<'_>,
     ) -> Result<Vec<String>, SelectError> {
         let values: BTreeSet<String> = self
             .matching(matchers, range)

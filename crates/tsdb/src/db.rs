@@ -25,8 +25,9 @@ use crate::metadata::{FamilyMetadata, MetadataStore};
 use crate::options::{DbOptions, OpenError, Retention};
 use crate::recover;
 use crate::resolve::Resolutions;
-use crate::select::{DbSelection, Debt, blocks_within, damaged, overlaps};
+use crate::select::{DbSelection, Debt, blocks_within, damaged};
 use crate::status::{Cardinality, Counters, DbStatus, DiskStatus};
+use crate::texts::Texts;
 
 /// A database of series.
 ///
@@ -477,13 +478,15 @@ impl Select for Db {
         matchers: &[Matcher],
         range: TimeRange,
         limit: usize,
+        room: &mut Room<'_>,
     ) -> Result<Vec<String>, SelectError> {
         self.check_complete()?;
-        let mut lists = vec![self.head.label_names(matchers, range)];
-        for block in self.blocks.list().iter().filter(|block| overlaps(block, range)) {
-            lists.push(block.label_names(matchers, limit).map_err(damaged)?);
+        let mut texts = Texts::new(limit, room);
+        self.head.visit_label_names(matchers, range, &mut |name| texts.add(name));
+        for block in blocks_within(&self.blocks.list(), range) {
+            block.visit_label_names(matchers, &mut |name| texts.add(name)).map_err(damaged)?;
         }
-        Ok(union(lists, limit))
+        texts.finish()
     }
 
     fn label_values(
@@ -492,21 +495,14 @@ impl Select for Db {
         matchers: &[Matcher],
         range: TimeRange,
         limit: usize,
+        room: &mut Room<'_>,
     ) -> Result<Vec<String>, SelectError> {
         self.check_complete()?;
-        let mut lists = vec![self.head.label_values(name, matchers, range)];
-        for block in self.blocks.list().iter().filter(|block| overlaps(block, range)) {
-            lists.push(block.label_values(name, matchers, limit).map_err(damaged)?);
+        let mut texts = Texts::new(limit, room);
+        self.head.visit_label_values(name, matchers, range, &mut |value| texts.add(value));
+        for block in blocks_within(&self.blocks.list(), range) {
+            block.visit_label_values(name, matchers, &mut |value| texts.add(value)).map_err(damaged)?;
         }
-        Ok(union(lists, limit))
+        texts.finish()
     }
-}
-
-/// The smallest `limit` texts of all lists, each once.
-fn union(lists: Vec<Vec<String>>, limit: usize) -> Vec<String> {
-    let mut all: Vec<String> = lists.into_iter().flatten().collect();
-    all.sort_unstable();
-    all.dedup();
-    all.truncate(limit);
-    all
 }

@@ -43,6 +43,7 @@ mod rows;
 mod select;
 mod snapshot;
 mod status;
+mod texts;
 mod wire;
 
 #[doc(hidden)]

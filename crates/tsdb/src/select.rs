@@ -597,11 +597,15 @@ impl Selection for DbSelection {
         visit: &mut dyn FnMut(usize, Latest),
     ) -> Result<(), SelectError> {
         let mut worker = self.worker(scratch);
+        let mut found = 0;
         for one in series {
             if let Some(latest) = self.newest(one, after, at, &mut worker)? {
+                found += 1;
                 visit(one, latest);
             }
         }
+        self.samples.fetch_add(found, Ordering::Relaxed);
+        self.bytes.fetch_add(found * size_of::<Sample>() as u64, Ordering::Relaxed);
         Ok(())
     }
 

@@ -228,10 +228,14 @@ fn label_names_and_values_are_those_of_series_in_range() {
     append(&db, &labels(&[("__name__", "a"), ("job", "old"), ("x", "1")]), &[(1000, 1.0)]);
     append(&db, &labels(&[("__name__", "b"), ("job", "new")]), &[(100_000, 1.0)]);
     let late = TimeRange { start: 50_000, end: 200_000 };
-    assert_eq!(db.label_names(&[], ALL, 10).expect("complete"), ["__name__", "job", "x"]);
-    assert_eq!(db.label_names(&[], late, 10).expect("complete"), ["__name__", "job"]);
-    assert_eq!(db.label_values("job", &[], ALL, 10).expect("complete"), ["new", "old"]);
-    assert_eq!(db.label_values("job", &[], ALL, 1).expect("complete"), ["new"]);
-    assert_eq!(db.label_values("job", &[Matcher::equal("x", "1")], ALL, 10).expect("complete"), ["old"]);
-    assert_eq!(db.label_values("job", &[], late, 10).expect("complete"), ["new"]);
+    let names = |range| db.label_names(&[], range, 10, &mut |_| true).expect("complete");
+    assert_eq!(names(ALL), ["__name__", "job", "x"]);
+    assert_eq!(names(late), ["__name__", "job"]);
+    let jobs = |matchers: &[Matcher], range, limit| {
+        db.label_values("job", matchers, range, limit, &mut |_| true).expect("complete")
+    };
+    assert_eq!(jobs(&[], ALL, 10), ["new", "old"]);
+    assert_eq!(jobs(&[], ALL, 1), ["new"]);
+    assert_eq!(jobs(&[Matcher::equal("x", "1")], ALL, 10), ["old"]);
+    assert_eq!(jobs(&[], late, 10), ["new"]);
 }

@@ -10,7 +10,7 @@ use tidewatch_env::{Env, Job, Parallel};
 use tidewatch_model::{FloatHistogram, Labels, Matcher};
 use tidewatch_parser::{Expr, ParserOptions, parse_expr};
 use tidewatch_storage::{
-    ClockId, Latest, Run, RunValues, Scratch, Select, SelectError, Selection, Statistics, TimeRange,
+    ClockId, Latest, Room, Run, RunValues, Scratch, Select, SelectError, Selection, Statistics, TimeRange,
 };
 
 /// A stretch of one series.
@@ -71,7 +71,13 @@ impl Select for TinyStore {
         Ok(Box::new(Found { store: self.clone(), found }))
     }
 
-    fn label_names(&self, _: &[Matcher], _: TimeRange, _: usize) -> Result<Vec<String>, SelectError> {
+    fn label_names(
+        &self,
+        _: &[Matcher],
+        _: TimeRange,
+        _: usize,
+        _: &mut Room<'_>,
+    ) -> Result<Vec<String>, SelectError> {
         Ok(Vec::new())
     }
 
@@ -81,6 +87,7 @@ impl Select for TinyStore {
         _: &[Matcher],
         _: TimeRange,
         _: usize,
+        _: &mut Room<'_>,
     ) -> Result<Vec<String>, SelectError> {
         Ok(Vec::new())
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidewatch_model::{Labels, Matcher, is_valid_label_name};
 use tidewatch_promql::Lease;
-use tidewatch_storage::{SelectError, TimeRange};
+use tidewatch_storage::{Room, SelectError, TimeRange};
 
 use super::account::Account;
 use super::expression::parsed;
@@ -95,8 +95,9 @@ pub(crate) async fn label_names(service: &Arc<Service>, params: &Params) -> Resu
     let limit = params.limit()?;
     let range = time_range(params)?;
     let selectors = selectors(params)?;
-    texts(service, limit, move |service| {
-        union(&selectors, limit, |matchers, most| service.app.select.label_names(matchers, range, most))
+    texts(service, limit, move |service, room| {
+        let select = &service.app.select;
+        union(&selectors, limit, |matchers, most| select.label_names(matchers, range, most, room))
     })
     .await
 }
@@ -116,9 +117,9 @@ pub(crate) async fn label_values(
     let limit = params.limit()?;
     let range = time_range(params)?;
     let selectors = selectors(params)?;
-    texts(service, limit, move |service| {
+    texts(service, limit, move |service, room| {
         let select = &service.app.select;
-        union(&selectors, limit, |matchers, most| select.label_values(&name, matchers, range, most))
+        union(&selectors, limit, |matchers, most| select.label_values(&name, matchers, range, most, room))
     })
     .await
 }
@@ -127,13 +128,12 @@ pub(crate) async fn label_values(
 async fn texts(
     service: &Arc<Service>,
     limit: Option<usize>,
-    work: impl FnOnce(&Service) -> Result<Vec<String>, SelectError> + Send + 'static,
+    work: impl FnOnce(&Service, &mut Room<'_>) -> Result<Vec<String>, SelectError> + Send + 'static,
 ) -> Result<Reply, ApiError> {
     let (mut account, guard) = Account::open(service).await?;
     let (mut texts, leases) = blocking(service, move |service| {
-        let texts = work(service)?;
-        let bytes: usize = texts.iter().map(|text| size_of::<String>() + 16 + text.len()).sum();
-        account.try_take(bytes as u64)?;
+        let texts = work(service, &mut |bytes| account.take(bytes));
+        let texts = texts.map_err(|error| account.explain(error))?;
         Ok::<_, ApiError>((texts, account.computed()))
     })
     .await??;

@@ -24,7 +24,7 @@ use tidewatch_server::{
     ServerOptions, Service, TsdbStatus,
 };
 use tidewatch_storage::{
-    Append, AppendError, AppendOutcome, Latest, Refusal, Run, RunValues, Scratch, Select, SelectError,
+    Append, AppendError, AppendOutcome, Latest, Refusal, Room, Run, RunValues, Scratch, Select, SelectError,
     Selection, Ticket, TimeRange,
 };
 
@@ -104,6 +104,7 @@ impl Select for MemoryStore {
         matchers: &[Matcher],
         _: TimeRange,
         limit: usize,
+        room: &mut Room<'_>,
     ) -> Result<Vec<String>, SelectError> {
         let series = self.matching(matchers);
         let mut names: Vec<String> =
@@ -111,7 +112,8 @@ impl Select for MemoryStore {
         names.sort_unstable();
         names.dedup();
         names.truncate(limit);
-        Ok(names)
+        let bytes = names.iter().map(|text| 48 + text.len() as u64).sum();
+        if room(bytes) { Ok(names) } else { Err(SelectError::NoRoom) }
     }
 
     fn label_values(
@@ -120,6 +122,7 @@ impl Select for MemoryStore {
         matchers: &[Matcher],
         _: TimeRange,
         limit: usize,
+        room: &mut Room<'_>,
     ) -> Result<Vec<String>, SelectError> {
         let series = self.matching(matchers);
         let mut values: Vec<String> =
@@ -127,7 +130,8 @@ impl Select for MemoryStore {
         values.sort_unstable();
         values.dedup();
         values.truncate(limit);
-        Ok(values)
+        let bytes = values.iter().map(|text| 48 + text.len() as u64).sum();
+        if room(bytes) { Ok(values) } else { Err(SelectError::NoRoom) }
     }
 }
 

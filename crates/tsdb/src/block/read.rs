@@ -17,7 +17,7 @@ use super::series::SeriesTable;
 use super::tombstones::Tombstones;
 use crate::index::dictionary::Dictionary;
 use crate::index::lists::Lists;
-use crate::index::{Index, IndexError, label_names, label_values, postings_for_matchers};
+use crate::index::{Index, IndexError, postings_for_matchers, visit_names_of, visit_values_of};
 
 /// An open block. The file is mapped; the index was checked against its checksums, chunks are
 /// checked when they are read.
@@ -128,19 +128,31 @@ impl Block {
         Ok(found - self.tombstones.gone())
     }
 
-    /// Names of labels on series that satisfy the matchers, sorted; at most `limit`.
-    pub fn label_names(&self, matchers: &[Matcher], limit: usize) -> Result<Vec<String>, BlockError> {
-        label_names(&*self.index, matchers, limit).map_err(|error| self.inconsistent(error))
+    /// Visits the names of labels on series that satisfy the matchers, while `visit` gives true.
+    pub fn visit_label_names(
+        &self,
+        matchers: &[Matcher],
+        visit: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<(), BlockError> {
+        let series = self.narrowed(matchers)?;
+        visit_names_of(&*self.index, series.as_ref(), visit).map_err(|error| self.inconsistent(error))
     }
 
-    /// Values of `name` on series that satisfy the matchers, sorted; at most `limit`.
-    pub fn label_values(
+    /// Visits the values of `name` on series that satisfy the matchers, while `visit` gives true.
+    pub fn visit_label_values(
         &self,
         name: &str,
         matchers: &[Matcher],
-        limit: usize,
-    ) -> Result<Vec<String>, BlockError> {
-        label_values(&*self.index, name, matchers, limit).map_err(|error| self.inconsistent(error))
+        visit: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<(), BlockError> {
+        let series = self.narrowed(matchers)?;
+        visit_values_of(&*self.index, name, series.as_ref(), visit).map_err(|error| self.inconsistent(error))
+    }
+
+    /// The series that satisfy the matchers, or `None` for all of the block.
+    fn narrowed(&self, matchers: &[Matcher]) -> Result<Option<RoaringBitmap>, BlockError> {
+        let all = matchers.is_empty() && self.tombstones.gone().is_empty();
+        if all { Ok(None) } else { self.select(matchers).map(Some) }
     }
 
     /// The labels of a series. Ask in ascending order with one cursor: neighbours share the work.

@@ -20,7 +20,7 @@ use super::shard::{Open, Shard};
 use super::starts::Step;
 use super::{Directory, Head};
 use crate::gather::alone;
-use crate::index::{Index, postings_for_matchers};
+use crate::index::{postings_for_matchers, visit_names_of, visit_values_of};
 use crate::intervals::Intervals;
 use crate::resolve::Resolution;
 use crate::rows::RowLayout;
@@ -174,31 +174,31 @@ impl Head {
         ids
     }
 
-    /// Names of labels on series that satisfy `matchers` and have samples in `range`, sorted.
-    pub(crate) fn label_names(&self, matchers: &[Matcher], range: TimeRange) -> Vec<String> {
+    /// Visits the names of labels on series that satisfy `matchers` and have samples in `range`, while
+    /// `visit` gives true.
+    pub(crate) fn visit_label_names(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        visit: &mut dyn FnMut(&str) -> bool,
+    ) {
         let directory = self.directory.read();
         let living = self.living(&directory, matchers, range);
-        let bears = |pairs: &[u32]| pairs.iter().any(|pair| directory.is_borne(*pair, &living));
-        let names = directory.postings.names().filter(|(_, pairs)| bears(pairs));
-        let mut names: Vec<String> = names.map(|(name, _)| name.to_owned()).collect();
-        names.sort_unstable();
-        names
+        visit_names_of(&directory.index(), Some(&living), visit).expect(IN_MEMORY);
     }
 
-    /// Values of `name` on series that satisfy `matchers` and have samples in `range`, sorted.
-    pub(crate) fn label_values(&self, name: &str, matchers: &[Matcher], range: TimeRange) -> Vec<String> {
+    /// Visits the values of `name` on series that satisfy `matchers` and have samples in `range`, while
+    /// `visit` gives true.
+    pub(crate) fn visit_label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        range: TimeRange,
+        visit: &mut dyn FnMut(&str) -> bool,
+    ) {
         let directory = self.directory.read();
         let living = self.living(&directory, matchers, range);
-        let mut values = Vec::new();
-        let visited = directory.index().visit_values(name, "", &mut |value, pair| {
-            if directory.is_borne(pair, &living) {
-                values.push(value.to_owned());
-            }
-            true
-        });
-        visited.expect(IN_MEMORY);
-        values.sort_unstable();
-        values
+        visit_values_of(&directory.index(), name, Some(&living), visit).expect(IN_MEMORY);
     }
 
     /// The series that satisfy `matchers` and have samples in `range`.
@@ -224,11 +224,6 @@ const IN_MEMORY: &str = "the head's index is in memory and can not be damaged";
 impl Directory {
     pub(crate) fn matching(&self, matchers: &[Matcher]) -> RoaringBitmap {
         postings_for_matchers(&self.index(), matchers).expect(IN_MEMORY)
-    }
-
-    /// Whether a pair is on one of `series`.
-    fn is_borne(&self, pair: u32, series: &RoaringBitmap) -> bool {
-        !self.index().series_of(pair).expect(IN_MEMORY).is_disjoint(series)
     }
 }
 

@@ -39,6 +39,9 @@ pub fn postings_for_matchers(index: &dyn Index, matchers: &[Matcher]) -> Result<
     Ok(result)
 }
 
+/// Lists that are held to be united. Short ones are made into bitmaps of some 150 bytes for it.
+const LISTS_AT_ONCE: usize = 4096;
+
 /// The union of the lists of those values for which the matcher holds, or does not.
 fn union_of<'a>(
     index: &'a dyn Index,
@@ -50,8 +53,12 @@ fn union_of<'a>(
         [] => Ok(Cow::Owned(RoaringBitmap::new())),
         [pair] => index.series_of(*pair),
         pairs => {
-            let lists = pairs.iter().map(|pair| index.series_of(*pair)).collect::<Result<Vec<_>, _>>()?;
-            Ok(Cow::Owned(lists.iter().map(Cow::as_ref).union()))
+            let mut union = RoaringBitmap::new();
+            for some in pairs.chunks(LISTS_AT_ONCE) {
+                let lists = some.iter().map(|pair| index.series_of(*pair)).collect::<Result<Vec<_>, _>>()?;
+                union |= lists.iter().map(Cow::as_ref).union();
+            }
+            Ok(Cow::Owned(union))
         }
     }
 }
@@ -86,63 +93,43 @@ fn pairs_of(index: &dyn Index, matcher: &Matcher, holds: bool) -> Result<Vec<u32
     Ok(pairs)
 }
 
-/// Names of labels on series that satisfy the matchers, sorted; at most `limit`.
-pub fn label_names(index: &dyn Index, matchers: &[Matcher], limit: usize) -> Result<Vec<String>, IndexError> {
-    let mut names = Vec::new();
-    index.visit_names(&mut |name| names.push(name.to_owned()))?;
-    names.sort_unstable();
-    if !matchers.is_empty() {
-        let series = postings_for_matchers(index, matchers)?;
-        let mut borne = Vec::new();
-        for name in names {
-            if borne.len() == limit || series.is_empty() {
-                break;
-            }
-            if bears_name(index, &name, &series)? {
-                borne.push(name);
-            }
+/// Visits the names of labels on `series`, or on all, in any order, while `visit` gives true.
+pub fn visit_names_of(
+    index: &dyn Index,
+    series: Option<&RoaringBitmap>,
+    visit: &mut dyn FnMut(&str) -> bool,
+) -> Result<(), IndexError> {
+    let mut goes_on = Ok(true);
+    index.visit_names(&mut |name| {
+        if let Ok(true) = goes_on {
+            goes_on = bears_name(index, name, series).map(|bears| !bears || visit(name));
         }
-        names = borne;
-    }
-    names.truncate(limit);
-    Ok(names)
+    })?;
+    goes_on.map(drop)
 }
 
-fn bears_name(index: &dyn Index, name: &str, series: &RoaringBitmap) -> Result<bool, IndexError> {
+fn bears_name(index: &dyn Index, name: &str, series: Option<&RoaringBitmap>) -> Result<bool, IndexError> {
+    let Some(series) = series else { return Ok(true) };
     let mut result = Ok(false);
     index.visit_values(name, "", &mut |_, pair| {
-        result = index.series_of(pair).map(|list| !list.is_disjoint(series));
+        result = index.is_on_any(pair, series);
         matches!(result, Ok(false))
     })?;
     result
 }
 
-/// Values of `name` on series that satisfy the matchers, sorted; at most `limit`.
-pub fn label_values(
+/// Visits the values of `name` on `series`, or on all, in any order, while `visit` gives true.
+pub fn visit_values_of(
     index: &dyn Index,
     name: &str,
-    matchers: &[Matcher],
-    limit: usize,
-) -> Result<Vec<String>, IndexError> {
-    let series = if matchers.is_empty() { None } else { Some(postings_for_matchers(index, matchers)?) };
-    let mut values = Vec::new();
-    let mut failed = None;
+    series: Option<&RoaringBitmap>,
+    visit: &mut dyn FnMut(&str) -> bool,
+) -> Result<(), IndexError> {
+    let mut goes_on = Ok(true);
     index.visit_values(name, "", &mut |value, pair| {
-        let borne = match &series {
-            None => Ok(true),
-            Some(series) => index.series_of(pair).map(|list| !list.is_disjoint(series)),
-        };
-        match borne {
-            Ok(true) => values.push(value.to_owned()),
-            Ok(false) => {}
-            Err(error) => failed = Some(error),
-        }
-        failed.is_none()
+        let borne = series.map_or(Ok(true), |series| index.is_on_any(pair, series));
+        goes_on = borne.map(|borne| !borne || visit(value));
+        matches!(goes_on, Ok(true))
     })?;
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    values.sort_unstable();
-    values.truncate(limit);
-    Ok(values)
+    goes_on.map(drop)
 }

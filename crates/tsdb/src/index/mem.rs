@@ -98,6 +98,15 @@ impl List {
         }
     }
 
+    fn meets(&self, series: &RoaringBitmap) -> bool {
+        match self {
+            List::None => false,
+            List::One(one) => series.contains(*one),
+            List::Few(ids) => ids.iter().any(|id| series.contains(*id)),
+            List::Many(ids) => !ids.is_disjoint(series),
+        }
+    }
+
     fn len(&self) -> u64 {
         match self {
             List::None => 0,
@@ -207,6 +216,10 @@ impl Index for MemIndex<'_> {
 
     fn series_of(&self, pair: u32) -> Result<Cow<'_, RoaringBitmap>, IndexError> {
         Ok(self.postings.lists.get(pair as usize).unwrap_or(&List::None).to_bitmap())
+    }
+
+    fn is_on_any(&self, pair: u32, series: &RoaringBitmap) -> Result<bool, IndexError> {
+        Ok(self.postings.lists.get(pair as usize).is_some_and(|list| list.meets(series)))
     }
 
     fn find(&self, name: &str, value: &str) -> Result<Option<u32>, IndexError> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! head ── insert ──► MemPostings ─┐
-//!                                 ├─ Index ──► postings_for_matchers, label_names, label_values
+//!                                 ├─ Index ──► postings_for_matchers, visit_names_of, visit_values_of
 //! block file ──► BlockIndex ──────┘
 //! ```
 //!
@@ -26,7 +26,7 @@ use std::borrow::Cow;
 
 use roaring::RoaringBitmap;
 
-pub use matching::{label_names, label_values, postings_for_matchers};
+pub use matching::{postings_for_matchers, visit_names_of, visit_values_of};
 pub use mem::{MemIndex, MemPostings, PairTable};
 
 /// A stored index contradicts its format although its checksum holds. Quarantine the block.
@@ -41,6 +41,11 @@ pub trait Index {
 
     /// The series that bear a pair.
     fn series_of(&self, pair: u32) -> Result<Cow<'_, RoaringBitmap>, IndexError>;
+
+    /// Whether one of `series` bears a pair.
+    fn is_on_any(&self, pair: u32, series: &RoaringBitmap) -> Result<bool, IndexError> {
+        Ok(!self.series_of(pair)?.is_disjoint(series))
+    }
 
     /// The pair of this name and value, if a series bears it.
     fn find(&self, name: &str, value: &str) -> Result<Option<u32>, IndexError>;
