@@ -1,6 +1,6 @@
 //! Ranges, steps and offsets: literals, or arithmetic that waits for the query's own range.
 
-use crate::ast::{BinaryOp, Duration, DurationExpr, DurationOp, PosRange, UnaryOp};
+use crate::ast::{BinaryOp, Duration, DurationExpr, DurationOp, UnaryOp};
 use crate::expr::sign;
 use crate::parser::{Parsed, Parser, fail};
 use crate::token::{Keyword, Token, TokenKind};
@@ -61,7 +61,6 @@ impl Parser<'_> {
             height += 1;
             self.limit_depth(height, token.pos())?;
             let rhs = self.duration_expr(if op == DurationOp::Pow { POW } else { binds + 1 })?;
-            self.require_duration_expressions(lhs.pos())?;
             let zero = matches!(&rhs, DurationExpr::Number(number) if number.value == 0.0);
             match op {
                 DurationOp::Div if zero => return fail(token.pos(), "division by zero".to_owned()),
@@ -130,7 +129,6 @@ impl Parser<'_> {
         let open = self.next()?;
         let inner = self.duration_expr(0)?;
         let close = self.expect(TokenKind::RightParen)?;
-        self.require_duration_expressions(inner.pos())?;
         let pos = open.pos().to(close.pos());
         // Parentheses around parentheses say nothing more, and are printed once.
         Ok(match inner {
@@ -150,20 +148,12 @@ impl Parser<'_> {
         };
         let close = self.expect(TokenKind::RightParen)?;
         let pos = name.pos().to(close.pos());
-        self.require_duration_expressions(pos)?;
         Ok(match operands {
             Some((lhs, rhs)) if word == Keyword::MinOf => DurationExpr::MinOf { lhs, rhs, pos },
             Some((lhs, rhs)) => DurationExpr::MaxOf { lhs, rhs, pos },
             None if word == Keyword::Step => DurationExpr::Step { pos },
             None => DurationExpr::Range { pos },
         })
-    }
-
-    fn require_duration_expressions(&self, pos: PosRange) -> Parsed<()> {
-        if self.options.duration_expressions {
-            return Ok(());
-        }
-        fail(pos, "experimental duration expression is not enabled".to_owned())
     }
 }
 

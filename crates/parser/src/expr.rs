@@ -81,8 +81,11 @@ impl Parser<'_> {
                 self.next()?;
                 let left = side == Keyword::GroupLeft;
                 matching.cardinality = if left { Cardinality::ManyToOne } else { Cardinality::OneToMany };
-                if self.peek()?.kind == TokenKind::LeftParen {
+                let next = self.peek()?;
+                if next.kind == TokenKind::LeftParen {
                     matching.include = self.label_names()?;
+                } else if !begins_right_side(next) {
+                    return self.unexpected_in(next, "grouping opts", "\"(\"");
                 }
             }
         }
@@ -423,4 +426,15 @@ pub(crate) fn sign(token: Token) -> Option<UnaryOp> {
         TokenKind::Operator(BinaryOp::Sub) => Some(UnaryOp::Minus),
         _ => None,
     }
+}
+
+/// Whether a token may stand behind `group_left`: what fills gaps, or the start of an operand.
+fn begins_right_side(token: Token) -> bool {
+    let operand = matches!(
+        token.kind,
+        TokenKind::Number | TokenKind::Duration | TokenKind::String | TokenKind::LeftBrace
+    );
+    let fill =
+        matches!(token.kind, TokenKind::Keyword(Keyword::Fill | Keyword::FillLeft | Keyword::FillRight));
+    operand || fill || token.kind.is_metric_name() || sign(token).is_some()
 }

@@ -81,7 +81,7 @@ functions! {
     #[experimental] DoubleExponentialSmoothing "double_exponential_smoothing" (Matrix, Scalar, Scalar) -> Vector;
     #[experimental] End "end" () -> Scalar;
     Exp "exp" (Vector) -> Vector;
-    #[experimental] FirstOverTime "first_over_time" (Matrix) -> Vector;
+    FirstOverTime "first_over_time" (Matrix) -> Vector;
     Floor "floor" (Vector) -> Vector;
     HistogramAvg "histogram_avg" (Vector) -> Vector;
     HistogramCount "histogram_count" (Vector) -> Vector;
@@ -128,6 +128,7 @@ functions! {
     SortDesc "sort_desc" (Vector) -> Vector;
     Sqrt "sqrt" (Vector) -> Vector;
     #[experimental] Start "start" () -> Scalar;
+    #[experimental] StartTimestamp "start_timestamp" (Vector) -> Vector;
     StddevOverTime "stddev_over_time" (Matrix) -> Vector;
     StdvarOverTime "stdvar_over_time" (Matrix) -> Vector;
     #[experimental] Step "step" () -> Scalar;

@@ -7,8 +7,6 @@ use tidewatch_model::Limits;
 pub struct ParserOptions {
     /// Experimental functions and the aggregations `limitk` and `limit_ratio`.
     pub experimental_functions: bool,
-    /// Arithmetic in ranges, steps and offsets.
-    pub duration_expressions: bool,
     /// `anchored` and `smoothed`.
     pub extended_range_selectors: bool,
     /// `fill`, `fill_left` and `fill_right`.
@@ -29,7 +27,6 @@ impl ParserOptions {
         let limits = Limits::default();
         ParserOptions {
             experimental_functions: false,
-            duration_expressions: false,
             extended_range_selectors: false,
             fill_modifiers: false,
             text_bytes: limits.query_text_bytes,
@@ -43,7 +40,6 @@ impl ParserOptions {
     pub fn experimental() -> ParserOptions {
         ParserOptions {
             experimental_functions: true,
-            duration_expressions: true,
             extended_range_selectors: true,
             fill_modifiers: true,
             ..ParserOptions::stable()
@@ -55,7 +51,8 @@ impl ParserOptions {
     pub fn enable(&mut self, feature: &str) -> bool {
         let switch = match feature {
             "promql-experimental-functions" => &mut self.experimental_functions,
-            "promql-duration-expr" => &mut self.duration_expressions,
+            // Stable since 3.14.
+            "promql-duration-expr" => return true,
             "promql-extended-range-selectors" => &mut self.extended_range_selectors,
             "promql-binop-fill-modifiers" => &mut self.fill_modifiers,
             _ => return false,

@@ -40,6 +40,8 @@ fn mistakes_of_spelling() {
 #[test]
 fn mistakes_of_grammar_are_reported_by_the_innermost_rule() {
     check("* 1", "0..1 unexpected <op:*>");
+    check("a + on(b) group_left != c", "21..23 unexpected <op:!=> in grouping opts, expected \"(\"");
+    check("a * on(b) group_right bool c", "22..26 unexpected <bool> in grouping opts, expected \"(\"");
     check("up down", "3..7 unexpected identifier \"down\"");
     check("sum(up down)", "7..11 unexpected identifier \"down\" in aggregation");
     check("sum(rate(up[1m] 5))", "16..17 unexpected number \"5\" in aggregation");
@@ -104,7 +106,10 @@ fn experimental_parts_are_refused_unless_they_are_on() {
         "limitk(1, up)",
         "0..13 limitk() is experimental and must be enabled with --enable-feature=promql-experimental-functions",
     );
-    check_with(&stable, "up[1m+1m]", "3..5 experimental duration expression is not enabled");
+    // Since 3.14 these need no feature any more.
+    for text in ["first_over_time(up[5m])", "up[1m+1m]", "up[step()*2] offset -min_of(range(), 1h)"] {
+        assert!(parse_expr(text, &stable).is_ok(), "{text}");
+    }
     check_with(&stable, "up anchored", "0..2 anchored modifier is experimental and not enabled");
     check_with(&stable, "up + fill(0) up", "0..15 binop fill modifiers are experimental and not enabled");
     let mut options = ParserOptions::stable();

@@ -138,6 +138,9 @@ pub enum QueryError {
     /// Someone set the cancel flag (`canceled`).
     #[error("query was canceled in {0}")]
     Canceled(&'static str),
+    /// The query means nothing at these times and steps, whatever the data (`bad_data`, 400).
+    #[error("{0}")]
+    Invalid(String),
     /// The data contradict the query (`execution`, 422).
     #[error("{0}")]
     Execution(String),

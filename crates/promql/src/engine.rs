@@ -57,7 +57,7 @@ impl Engine {
         context: &QueryContext,
     ) -> Result<Answer, QueryError> {
         if !matches!(expr.value_type(), ValueType::Scalar | ValueType::Vector) {
-            return Err(QueryError::Execution(format!(
+            return Err(QueryError::Invalid(format!(
                 "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
                 expr.value_type().documented()
             )));

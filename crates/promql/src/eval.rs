@@ -18,9 +18,10 @@ use crate::functions;
 use crate::grid::Grid;
 use crate::guard::{Charge, Guard};
 use crate::notes::Notes;
-use crate::plan::{CommonId, Kind, Node, NodeId};
+use crate::plan::{CommonId, Kind, MatrixSource, Node, NodeId};
 use crate::profile::Profile;
 use crate::stream::{Stream, Strip};
+use crate::window;
 
 /// What a node gives: a scalar for each step, one text, or rows.
 pub(crate) enum Output {
@@ -114,6 +115,10 @@ pub(crate) struct Kept {
     tally: Tally,
 }
 
+/// Rows of a function over a range that stands in the query twice are kept where they take at most
+/// this part of the budget.
+const SHARED_PARTS: u64 = 16;
+
 impl Evaluator<'_> {
     /// Recursion is bounded: the parser limits the depth of a tree.
     pub(crate) fn eval(&mut self, node: &Node, grid: Grid) -> Result<Output, QueryError> {
@@ -121,9 +126,9 @@ impl Evaluator<'_> {
         if grid.count == 0 {
             return Ok(Output::Rows(Frame::new(0)));
         }
-        let output = self.profiled(node.id, |evaluator| match node.common {
-            Some(id) if evaluator.common[id.0 as usize].uses > 1 => evaluator.eval_common(node, id, grid),
-            _ => evaluator.eval_kind(node, grid),
+        let output = self.profiled(node.id, |evaluator| match evaluator.shared(node, grid)? {
+            Some(id) => evaluator.eval_common(node, id, grid),
+            None => evaluator.eval_kind(node, grid),
         })?;
         if let Output::Scalar(values) = &output {
             self.scalars.push(self.guard.charge(values.len() as u64 * 8, 0)?);
@@ -132,6 +137,19 @@ impl Evaluator<'_> {
             profile.gave(node.id, &output);
         }
         Ok(output)
+    }
+
+    /// The number of a part that stands in the query more than once and is to be evaluated once. Rows
+    /// of a function over a range would not be kept but for that: they are where they are few.
+    pub(crate) fn shared(&mut self, node: &Node, grid: Grid) -> Result<Option<CommonId>, QueryError> {
+        let Some(id) = node.common.filter(|id| self.common[id.0 as usize].uses > 1) else { return Ok(None) };
+        let Kind::Window(plan) = &node.kind else { return Ok(Some(id)) };
+        let MatrixSource::Selector(matchers) = &plan.matrix.source else { return Ok(Some(id)) };
+        let (start, end) = window::windows(self, &plan.matrix, grid).hull();
+        let rows = self.select(matchers, TimeRange { start, end })?.len() as u64;
+        // Values and their presence.
+        let bytes = rows.saturating_mul(grid.count as u64 * 9);
+        Ok((bytes <= self.guard.memory_bytes() / SHARED_PARTS).then_some(id))
     }
 
     /// Evaluates a part that stands in the query more than once, or repeats what it gave. One that
@@ -195,7 +213,7 @@ impl Evaluator<'_> {
                 functions::absent_over_time(self, plan, node, grid).map(Output::Rows)
             }
             Kind::Select(_) | Kind::Window(_) | Kind::Negate(_) => {
-                let stream = Stream::of(self, node, grid)?;
+                let stream = Stream::of_kind(self, node, grid)?;
                 stream.collect(self).map(Output::Rows)
             }
             Kind::Matrix(_) => {

@@ -64,23 +64,24 @@ impl Guard {
     /// Takes `bytes` and `samples` from the budget until the charge is dropped.
     pub(crate) fn charge(&self, bytes: u64, samples: u64) -> Result<Charge, QueryError> {
         let shared = &self.shared;
-        let mut charge = Charge { guard: self.clone(), bytes, samples, _lease: None };
+        let mut charge = Charge { guard: self.clone(), bytes, samples: 0, _lease: None };
         let asked = bytes;
         let bytes = shared.bytes.fetch_add(bytes, Relaxed) + bytes;
-        let samples = shared.samples.fetch_add(samples, Relaxed) + samples;
         shared.bytes_peak.fetch_max(bytes, Relaxed);
-        shared.samples_peak.fetch_max(samples, Relaxed);
         if bytes > shared.context.memory_bytes {
             return Err(QueryError::OutOfMemory { limit_bytes: shared.context.memory_bytes });
         }
-        if samples > shared.samples_max {
-            return Err(QueryError::TooManySamples("query execution"));
-        }
+        charge.add_samples(samples)?;
         if let Some(pool) = &shared.context.pool {
             let lease = pool.take(asked).ok_or(QueryError::Overloaded { limit_bytes: pool.limit() })?;
             charge._lease = Some(lease);
         }
         Ok(charge)
+    }
+
+    /// The budget of the query.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.shared.context.memory_bytes
     }
 
     pub(crate) fn bytes_peak(&self) -> u64 {
@@ -100,6 +101,19 @@ pub(crate) struct Charge {
     _lease: Option<Lease>,
 }
 
+impl Charge {
+    fn add_samples(&mut self, more: u64) -> Result<(), QueryError> {
+        let shared = &self.guard.shared;
+        self.samples += more;
+        let samples = shared.samples.fetch_add(more, Relaxed) + more;
+        shared.samples_peak.fetch_max(samples, Relaxed);
+        if samples > shared.samples_max {
+            return Err(QueryError::TooManySamples("query execution"));
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Charge {
     fn drop(&mut self) {
         self.guard.shared.bytes.fetch_sub(self.bytes, Relaxed);
@@ -111,17 +125,39 @@ impl Drop for Charge {
 #[derive(Default)]
 pub(crate) struct Room {
     bytes: u64,
+    samples: u64,
     charges: Vec<Charge>,
 }
 
 impl Room {
-    pub(crate) fn grow_to(&mut self, guard: &Guard, bytes: u64) -> Result<(), QueryError> {
+    /// Bytes are taken in large pieces, samples one by one: their number is what a caller is told.
+    pub(crate) fn grow_to(&mut self, guard: &Guard, bytes: u64, samples: u64) -> Result<(), QueryError> {
         if bytes > self.bytes {
             let more = (bytes - self.bytes).max(self.bytes).max(4 << 10);
-            self.charges.push(guard.charge(more, more / 16)?);
+            self.charges.push(guard.charge(more, 0)?);
             self.bytes += more;
         }
+        if samples > self.samples
+            && let Some(charge) = self.charges.last_mut()
+        {
+            charge.add_samples(samples - self.samples)?;
+            self.samples = samples;
+        }
         Ok(())
+    }
+}
+
+/// A worker's count with the guard that it asks: for kernels whose windows overlap, so that a
+/// series' cost is not bounded by its samples.
+pub(crate) struct Checks<'a> {
+    pub pace: &'a mut Pace,
+    pub guard: &'a Guard,
+}
+
+impl Checks<'_> {
+    /// Says that so many samples were looked at.
+    pub(crate) fn worked(&mut self, samples: usize) -> Result<(), QueryError> {
+        self.pace.advance(self.guard, samples)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::functions::extended;
 use crate::grid::Grid;
 use crate::plan::Selector;
 use crate::row::{Row, histogram_samples};
-use crate::samples::{Bound, BoundsCache, Reading, Samples, Windows};
+use crate::samples::{Bound, BoundsCache, Reading, Samples, Stamp, Windows};
 use crate::stream::{Visit, Worker, scan};
 
 /// What a row gets from the sample that was found.
@@ -22,6 +22,8 @@ pub(crate) enum Pick {
     Value,
     /// Its time in seconds.
     Time,
+    /// Its start timestamp in seconds, 0 where it has none.
+    Start,
 }
 
 /// Rows of an instant selector.
@@ -31,7 +33,7 @@ pub(crate) struct InstantSource {
     windows: Windows,
     smoothed: bool,
     counts_only: bool,
-    pub pick: Pick,
+    pick: Pick,
     pos: PosRange,
 }
 
@@ -39,7 +41,7 @@ impl InstantSource {
     pub(crate) fn new(
         evaluator: &mut Evaluator<'_>,
         selector: &Selector,
-        pos: PosRange,
+        (pos, pick): (PosRange, Pick),
         grid: Grid,
     ) -> Result<InstantSource, QueryError> {
         let smoothed = selector.modifier == Some(RangeModifier::Smoothed);
@@ -54,7 +56,7 @@ impl InstantSource {
         let selection = evaluator.select(&selector.matchers, TimeRange { start, end })?;
         let matchers = Arc::clone(&selector.matchers);
         let counts_only = selector.counts_only;
-        Ok(InstantSource { selection, matchers, windows, smoothed, counts_only, pick: Pick::Value, pos })
+        Ok(InstantSource { selection, matchers, windows, smoothed, counts_only, pick, pos })
     }
 
     pub(crate) fn make(
@@ -64,7 +66,8 @@ impl InstantSource {
         visit: &mut Visit<'_>,
     ) -> Result<(), QueryError> {
         // Where buckets are dropped, what is before the newest sample tells of resets.
-        if self.windows.grid.is_instant() && !self.smoothed && !self.counts_only {
+        let known = !self.smoothed && !self.counts_only && self.pick != Pick::Start;
+        if self.windows.grid.is_instant() && known {
             return self.make_latest(range, worker, visit);
         }
         let steps = self.windows.grid.count;
@@ -92,7 +95,7 @@ impl InstantSource {
         if samples.histograms.is_empty() {
             for (step, bound) in floats.iter().enumerate() {
                 if let Some(i) = last(*bound) {
-                    self.set_float(row, step, samples.times[i], samples.values[i]);
+                    self.set_float(row, step, samples.float_at(i), samples.values[i]);
                 }
             }
             return;
@@ -102,27 +105,38 @@ impl InstantSource {
             let histogram = last(*histogram).map(|i| (samples.histogram_times[i], i));
             match (float, histogram) {
                 (Some((time, i)), other) if other.is_none_or(|(t, _)| t < time) => {
-                    self.set_float(row, step, time, samples.values[i]);
+                    self.set_float(row, step, samples.float_at(i), samples.values[i]);
                 }
-                (_, Some((time, i))) => self.set_histogram(row, step, time, &samples.histograms[i]),
+                (_, Some((_, i))) => {
+                    self.set_histogram(row, step, samples.histogram_at(i), &samples.histograms[i]);
+                }
                 _ => {}
             }
         }
     }
 
-    fn set_float(&self, row: &mut Row, step: usize, time: i64, value: f64) {
-        if !is_stale(value) {
-            row.set(step, if self.pick == Pick::Value { value } else { time as f64 / 1000.0 });
+    fn set_float(&self, row: &mut Row, step: usize, at: Stamp, value: f64) {
+        if is_stale(value) {
+            return;
         }
+        row.set(
+            step,
+            match self.pick {
+                Pick::Value => value,
+                Pick::Time => at.time as f64 / 1000.0,
+                Pick::Start => at.start as f64 / 1000.0,
+            },
+        );
     }
 
-    fn set_histogram(&self, row: &mut Row, step: usize, time: i64, histogram: &Arc<FloatHistogram>) {
+    fn set_histogram(&self, row: &mut Row, step: usize, at: Stamp, histogram: &Arc<FloatHistogram>) {
         if histogram.is_stale() {
             return;
         }
         match self.pick {
             Pick::Value => row.set_histogram(step, Arc::clone(histogram)),
-            Pick::Time => row.set(step, time as f64 / 1000.0),
+            Pick::Time => row.set(step, at.time as f64 / 1000.0),
+            Pick::Start => row.set(step, at.start as f64 / 1000.0),
         }
     }
 
@@ -143,9 +157,11 @@ impl InstantSource {
             }
             row.reset(1);
             match latest {
-                Latest::Float { timestamp, value } => self.set_float(row, 0, timestamp, value),
+                Latest::Float { timestamp, value } => {
+                    self.set_float(row, 0, Stamp { time: timestamp, start: 0 }, value);
+                }
                 Latest::Histogram { timestamp, value } => {
-                    self.set_histogram(row, 0, timestamp, &Arc::from(value));
+                    self.set_histogram(row, 0, Stamp { time: timestamp, start: 0 }, &Arc::from(value));
                 }
             }
             count(row, tally);

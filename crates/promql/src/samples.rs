@@ -43,6 +43,13 @@ pub(crate) struct Reading {
     pub counts_only: bool,
 }
 
+/// Time and start timestamp of a sample, the latter 0 where there is none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamp {
+    pub time: i64,
+    pub start: i64,
+}
+
 impl Samples {
     pub(crate) fn clear(&mut self) {
         self.times.clear();
@@ -60,6 +67,16 @@ impl Samples {
 
     pub(crate) fn len(&self) -> usize {
         self.times.len() + self.histogram_times.len()
+    }
+
+    /// When a float was taken, and since when it counts.
+    pub(crate) fn float_at(&self, i: usize) -> Stamp {
+        Stamp { time: self.times[i], start: self.starts.get(i).copied().unwrap_or(0) }
+    }
+
+    /// The same of a histogram.
+    pub(crate) fn histogram_at(&self, i: usize) -> Stamp {
+        Stamp { time: self.histogram_times[i], start: self.histogram_starts[i] }
     }
 
     /// Bytes that the columns hold.

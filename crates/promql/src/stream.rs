@@ -20,7 +20,7 @@ use tidewatch_storage::{Scratch, Selection, Statistics};
 use crate::binary;
 use crate::context::QueryError;
 use crate::eval::{Evaluator, Tally, fixes_name};
-use crate::frame::{Frame, Name};
+use crate::frame::{Frame, Name, distinct_without_metadata};
 use crate::functions::{self, RowMap};
 use crate::grid::Grid;
 use crate::guard::{Guard, Pace, Room};
@@ -101,12 +101,20 @@ const ROWS_PER_WORKER: usize = 64;
 impl Stream {
     /// The rows of a node; whatever is no stream by itself is evaluated to a frame first.
     pub(crate) fn of(evaluator: &mut Evaluator<'_>, node: &Node, grid: Grid) -> Result<Stream, QueryError> {
+        if matches!(node.kind, Kind::Window(_)) && evaluator.shared(node, grid)?.is_some() {
+            return Stream::evaluated(evaluator, node, grid);
+        }
         evaluator.profiled(node.id, |evaluator| Stream::of_kind(evaluator, node, grid))
     }
 
-    fn of_kind(evaluator: &mut Evaluator<'_>, node: &Node, grid: Grid) -> Result<Stream, QueryError> {
+    /// As [`Stream::of`], evaluated here whether the node stands elsewhere too or not.
+    pub(crate) fn of_kind(
+        evaluator: &mut Evaluator<'_>,
+        node: &Node,
+        grid: Grid,
+    ) -> Result<Stream, QueryError> {
         match &node.kind {
-            Kind::Select(selector) => Stream::of_selector(evaluator, selector, node, grid, false),
+            Kind::Select(selector) => Stream::of_selector(evaluator, selector, node, grid, Pick::Value),
             Kind::Window(plan) if !functions::is_absent(plan) => {
                 let source = WindowSource::new(evaluator, plan, grid)?;
                 let stream = Stream::of_window(source, node, grid);
@@ -137,28 +145,25 @@ impl Stream {
         }
     }
 
-    /// The times of an instant selector's samples, in seconds.
-    pub(crate) fn times_of(
+    /// What `pick` takes of an instant selector's samples.
+    pub(crate) fn picked(
         evaluator: &mut Evaluator<'_>,
+        selector: &Selector,
         node: &Node,
         grid: Grid,
+        pick: Pick,
     ) -> Result<Stream, QueryError> {
-        match &node.kind {
-            Kind::Select(selector) => Stream::of_selector(evaluator, selector, node, grid, true),
-            _ => Stream::of(evaluator, node, grid),
-        }
+        evaluator.profiled(node.id, |evaluator| Stream::of_selector(evaluator, selector, node, grid, pick))
     }
 
-    /// An instant selector's values, or the times of its samples.
     pub(crate) fn of_selector(
         evaluator: &mut Evaluator<'_>,
         selector: &Selector,
         node: &Node,
         grid: Grid,
-        times: bool,
+        pick: Pick,
     ) -> Result<Stream, QueryError> {
-        let mut source = InstantSource::new(evaluator, selector, node.pos, grid)?;
-        source.pick = if times { Pick::Time } else { Pick::Value };
+        let source = InstantSource::new(evaluator, selector, (node.pos, pick), grid)?;
         Ok(Stream { node: Some(node.id), ..Stream::new(Source::Instant(source), grid) })
     }
 
@@ -219,15 +224,20 @@ impl Stream {
         self.strip
     }
 
-    /// Whether names stay distinct when metadata labels are taken off.
-    fn names_stay_distinct(&self) -> bool {
+    /// Whether names stay distinct when metadata labels are taken off: as selectors fix the metric
+    /// name, or else as the labels say.
+    fn names_stay_distinct(&self, evaluator: &Evaluator<'_>) -> Result<bool, QueryError> {
         let fixed = match &self.source {
             Source::Instant(source) => fixes_name(&source.matchers),
             Source::Window(source) => source.fixes_name(),
             Source::Frame(frame) => frame.names.iter().all(|name| name.labels.metric_name().is_none()),
         };
         let typed = |labels: &Labels| labels.has("__type__") || labels.has("__unit__");
-        fixed && !(0..self.len()).any(|row| typed(self.base_labels(row)))
+        if fixed && !(0..self.len()).any(|row| typed(self.base_labels(row))) {
+            return Ok(true);
+        }
+        let _hashes = evaluator.guard.charge(8 * self.len() as u64, 0)?;
+        Ok(distinct_without_metadata((0..self.len()).map(|row| self.base_labels(row))))
     }
 
     /// Maps rows and takes metadata labels off, in this order: what a map leaves nothing of has no
@@ -248,7 +258,7 @@ impl Stream {
         if strip == Strip::Keep || self.strip == Strip::Metadata {
             return Ok(self);
         }
-        if evaluator.options.delayed_name_removal || self.names_stay_distinct() {
+        if evaluator.options.delayed_name_removal || self.names_stay_distinct(evaluator)? {
             self.strip = strip;
             return Ok(self);
         }
@@ -261,7 +271,7 @@ impl Stream {
     /// As [`Stream::strip`], for functions over windows: two rows of equal names are an error,
     /// whatever their steps.
     fn strip_window(mut self, evaluator: &mut Evaluator<'_>) -> Result<Stream, QueryError> {
-        if evaluator.options.delayed_name_removal || self.names_stay_distinct() {
+        if evaluator.options.delayed_name_removal || self.names_stay_distinct(evaluator)? {
             self.strip = Strip::Metadata;
             return Ok(self);
         }
@@ -470,7 +480,8 @@ pub(crate) fn scan(
             worker.samples.clear();
         }
         worker.samples.push(&run, reading);
-        let room = worker.room.grow_to(&worker.guard, worker.samples.bytes());
+        let bytes = worker.samples.bytes();
+        let room = worker.room.grow_to(&worker.guard, bytes, bytes / 16);
         match room.and_then(|()| worker.pace.advance(&worker.guard, run.timestamps.len())) {
             Ok(()) => Continue(()),
             Err(error) => {

@@ -14,6 +14,7 @@ use crate::eval::{Evaluator, Tally, fixes_name};
 use crate::frame::{Frame, Name};
 use crate::functions::{self, WindowCall};
 use crate::grid::Grid;
+use crate::guard::Checks;
 use crate::notes::Notes;
 use crate::plan::{Matrix, MatrixSource, Window};
 use crate::row::{Cell, Row, histogram_samples};
@@ -121,7 +122,7 @@ impl WindowSource {
     }
 
     fn apply(&self, series: usize, worker: &mut Worker, row: &mut Row) -> Result<(), QueryError> {
-        let Worker { samples, bounds, notes, tally, .. } = worker;
+        let Worker { samples, bounds, notes, tally, pace, guard, .. } = worker;
         if self.call.needs_resets() {
             samples.count_resets();
         }
@@ -135,7 +136,8 @@ impl WindowSource {
         };
         let (places, histograms) = bounds.places(&self.windows, samples);
         count(tally, samples, places, histograms);
-        functions::apply_window(&self.call, &view, places, histograms, row, notes)?;
+        let mut checks = Checks { pace, guard };
+        functions::apply_window(&self.call, &view, (places, histograms), row, notes, &mut checks)?;
         self.check_counter(labels, row, notes);
         Ok(())
     }
@@ -252,7 +254,7 @@ impl Input {
             Input::Rows { frame, inner } => (frame, inner),
         };
         // Times, values, resets.
-        worker.room.grow_to(&worker.guard, inner.count as u64 * 20)?;
+        worker.room.grow_to(&worker.guard, inner.count as u64 * 20, inner.count as u64)?;
         for series in range {
             worker.samples.clear();
             let row = frame.row(series);

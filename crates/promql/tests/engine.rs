@@ -4,9 +4,11 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
+use tidewatch_env::{Clock, Env};
 use tidewatch_model::histogram::Span;
 use tidewatch_model::{FloatHistogram, Labels, STALE_NAN, SampleValue, Value};
 use tidewatch_promql::{Engine, EngineOptions, MemoryPool, QueryContext, QueryError};
@@ -200,6 +202,45 @@ fn a_query_ends_at_its_deadline_and_when_it_is_cancelled() {
     let cancelled = QueryContext::unbounded();
     cancelled.cancel.store(true, Ordering::Relaxed);
     assert!(matches!(run("sum(rate(m[5m]))", &cancelled), Err(QueryError::Canceled(_))));
+}
+
+/// Each look at it takes a nanosecond, and nothing else does.
+#[derive(Default)]
+struct Looks(AtomicU64);
+
+impl Clock for Looks {
+    fn wall_ms(&self) -> i64 {
+        0
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn windows_that_overlap_do_not_outlast_the_deadline() {
+    // One row, and a thousand windows of 5,000 samples: no end of a series to look up at.
+    for call in [
+        "sum_over_time(W)",
+        "avg_over_time(W)",
+        "stddev_over_time(W)",
+        "changes(W)",
+        "quantile_over_time(0.5, W)",
+        "mad_over_time(W)",
+        "deriv(W)",
+        "predict_linear(W, 1)",
+        "double_exponential_smoothing(W, 0.5, 0.5)",
+        "ts_of_max_over_time(W)",
+    ] {
+        let engine =
+            Engine::new(Env { clock: Arc::new(Looks::default()), ..env(1) }, EngineOptions::default());
+        let store = TinyStore::counters(1, 1, 1);
+        let expr = parse(&call.replace('W', "vector(time())[5000s:1s]"));
+        let context = QueryContext { deadline_ns: Some(100), ..QueryContext::unbounded() };
+        let answer = engine.range(&store, &expr, 0, 999_000, 1_000, &context);
+        assert!(matches!(answer, Err(QueryError::Timeout(_))), "{call}");
+    }
 }
 
 #[test]

@@ -29,10 +29,22 @@ pub(super) fn of_steps(evaluator: &Evaluator<'_>, id: FunctionId, grid: Grid) ->
     super::single_row(evaluator, Name::keep(Labels::empty()), grid.count, value)
 }
 
+/// Whole seconds of a sample. NaN and what no `i64` holds are the smallest, as for Go on amd64.
+pub(super) fn seconds(value: f64) -> i64 {
+    let fits = value >= i64::MIN as f64 && value < i64::MAX as f64;
+    if fits { value as i64 } else { i64::MIN }
+}
+
+/// Seconds from the start of the year -292277022399, the first that Go's calendar knows, to the
+/// epoch. What lies before comes again after the last that 64 bits count.
+const GO_FIRST_SECOND: i64 = -9_223_372_028_715_321_600;
+
 /// A part of the date that lies `seconds` after the epoch.
 pub(super) fn part(id: FunctionId, seconds: i64) -> f64 {
-    let days = seconds.div_euclid(86_400);
-    let second = seconds.rem_euclid(86_400);
+    let turn = if seconds < GO_FIRST_SECOND { 1i128 << 64 } else { 0 };
+    let seconds = i128::from(seconds) + turn;
+    let days = seconds.div_euclid(86_400) as i64;
+    let second = seconds.rem_euclid(86_400) as i64;
     let value = match id {
         FunctionId::Hour => second / 3600,
         FunctionId::Minute => second / 60 % 60,
@@ -71,7 +83,7 @@ const CYCLE_DAYS: i64 = 146_097;
 /// Year, month and day of the Gregorian calendar for a day since the epoch. Years begin in March
 /// here, so that the leap day is the last of a year.
 pub(crate) fn civil_from_days(days: i64) -> (i64, i64, i64) {
-    let shifted = days.saturating_add(719_468);
+    let shifted = days + 719_468;
     let (cycle, day) = (shifted.div_euclid(CYCLE_DAYS), shifted.rem_euclid(CYCLE_DAYS));
     let year_of_cycle = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day_of_year = day - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
@@ -122,6 +134,21 @@ mod tests {
             (FunctionId::Minute, 45.0),
         ] {
             assert_eq!(part(id, at), value, "{id:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_gives_what_go_makes_of_it() {
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -9.3e18, 1e300] {
+            for (id, expected) in [
+                (FunctionId::Year, 292_277_026_596.0),
+                (FunctionId::Month, 12.0),
+                (FunctionId::DayOfMonth, 4.0),
+                (FunctionId::Hour, 15.0),
+                (FunctionId::Minute, 30.0),
+            ] {
+                assert_eq!(part(id, seconds(value)), expected, "{id:?} of {value}");
+            }
         }
     }
 }

@@ -52,7 +52,9 @@ pub(crate) fn row_map(
         F::HistogramCount | F::HistogramSum | F::HistogramAvg | F::HistogramStddev | F::HistogramStdvar => {
             return Ok(Some((histograms(id), Strip::MetricName)));
         }
-        _ if date::is_date(id) && !args.is_empty() => floats(move |value| date::part(id, value as i64)),
+        _ if date::is_date(id) && !args.is_empty() => {
+            floats(move |value| date::part(id, date::seconds(value)))
+        }
         _ => match function(id) {
             Some(map) => map,
             None => return Ok(None),

@@ -12,6 +12,7 @@ use crate::context::QueryError;
 use crate::eval::Evaluator;
 use crate::frame::{Frame, Name};
 use crate::grid::Grid;
+use crate::instant::Pick;
 use crate::plan::{Kind, MatrixSource, Node, Selector, Shift};
 use crate::row::Cell;
 use crate::stream::Stream;
@@ -80,7 +81,7 @@ fn fetch(
     }
     let selector =
         Selector { matchers: Arc::from(matchers), shift: shift_of(arg), modifier: None, counts_only: false };
-    let values = Stream::of_selector(evaluator, &selector, arg, grid, false)?.collect(evaluator)?;
+    let values = Stream::of_selector(evaluator, &selector, arg, grid, Pick::Value)?.collect(evaluator)?;
     for (name, row) in values.rows() {
         if !row.histograms.is_empty() {
             return Err(QueryError::Execution(format!(
@@ -89,7 +90,7 @@ fn fetch(
             )));
         }
     }
-    Stream::of_selector(evaluator, &selector, arg, grid, true)?.collect(evaluator)
+    Stream::of_selector(evaluator, &selector, arg, grid, Pick::Time)?.collect(evaluator)
 }
 
 /// A text as a pattern that matches it alone.

@@ -26,6 +26,7 @@ use crate::context::QueryError;
 use crate::eval::{Evaluator, Output};
 use crate::frame::{Frame, Name};
 use crate::grid::Grid;
+use crate::instant::Pick;
 use crate::plan::{Kind, Node, Window};
 use crate::row::{Cell, Row};
 use crate::stream::Stream;
@@ -94,6 +95,7 @@ pub(crate) fn call(
         }
         F::Absent => absent::absent(evaluator, &args[0], grid).map(Output::Rows),
         F::Timestamp => timestamp(evaluator, &args[0], grid).map(Output::Rows),
+        F::StartTimestamp => start_timestamp(evaluator, &args[0], grid).map(Output::Rows),
         F::LabelReplace => labels::label_replace(evaluator, args, grid).map(Output::Rows),
         F::LabelJoin => labels::label_join(evaluator, args, grid).map(Output::Rows),
         F::Info => info::info(evaluator, args, grid).map(Output::Rows),
@@ -136,7 +138,7 @@ fn timestamp(evaluator: &mut Evaluator<'_>, arg: &Node, grid: Grid) -> Result<Fr
     let frame = match &inner.kind {
         // A smoothed value is one of the time of evaluation.
         Kind::Select(selector) if selector.modifier != Some(RangeModifier::Smoothed) => {
-            Stream::times_of(evaluator, inner, grid)?.collect(evaluator)?
+            Stream::picked(evaluator, selector, inner, grid, Pick::Time)?.collect(evaluator)?
         }
         _ => {
             let input = evaluator.rows(arg, grid)?;
@@ -150,6 +152,22 @@ fn timestamp(evaluator: &mut Evaluator<'_>, arg: &Node, grid: Grid) -> Result<Fr
             }
             frame
         }
+    };
+    evaluator.strip_frame(frame, crate::stream::Strip::Metadata)
+}
+
+/// `start_timestamp(v)`: of a selector the start timestamps of its samples, 0 where they have none.
+/// Nothing where start timestamps do not count, or of anything else.
+fn start_timestamp(evaluator: &mut Evaluator<'_>, arg: &Node, grid: Grid) -> Result<Frame, QueryError> {
+    let inner = match &arg.kind {
+        Kind::Invariant(inner) => inner,
+        _ => arg,
+    };
+    let frame = match &inner.kind {
+        Kind::Select(selector) if evaluator.options.start_timestamps && selector.modifier.is_none() => {
+            Stream::picked(evaluator, selector, inner, grid, Pick::Start)?.collect(evaluator)?
+        }
+        _ => Frame::new(grid.count),
     };
     evaluator.strip_frame(frame, crate::stream::Strip::Metadata)
 }

@@ -9,6 +9,8 @@ use tidewatch_model::histogram::{CounterResetHint, IncompatibleSchemas, Reconcil
 
 use super::rate::is_start_reset;
 use super::window::{Reduced, View};
+use crate::context::QueryError;
+use crate::guard::Checks;
 use crate::notes::{Notes, Operation};
 use crate::quantile::{nan_first, quantile};
 use crate::row::Row;
@@ -59,14 +61,16 @@ pub(super) fn by_sum(
     values: &[f64],
     bounds: &[Bound],
     row: &mut Row,
+    checks: &mut Checks<'_>,
     whole: impl Fn(f64, f64, f64) -> f64,
     other: impl Fn(&[f64]) -> f64,
-) {
+) -> Result<(), QueryError> {
     let window = |(low, high): &Bound| &values[*low as usize..*high as usize];
     let (quads, rest) = bounds.as_chunks::<LANES>();
     for (quad, bounds) in quads.iter().enumerate() {
         let windows = bounds.each_ref().map(window);
         let len = windows[0].len();
+        checks.worked(len * LANES)?;
         if len == 0 || windows.iter().any(|window| window.len() != len) {
             let ragged = windows.iter().enumerate().filter(|(_, window)| !window.is_empty());
             ragged.for_each(|(lane, window)| row.set(quad * LANES + lane, other(window)));
@@ -83,6 +87,7 @@ pub(super) fn by_sum(
     for (step, bound) in rest.iter().enumerate().filter(|(_, (low, high))| low < high) {
         row.set(quads.len() * LANES + step, other(window(bound)));
     }
+    Ok(())
 }
 
 /// Visits each window with its values in ascending order, NaN first. Windows that overlap share
@@ -91,8 +96,8 @@ pub(super) fn sorted_windows(
     values: &[f64],
     bounds: &[Bound],
     sorted: &mut Vec<f64>,
-    mut visit: impl FnMut(usize, &[f64]),
-) {
+    mut visit: impl FnMut(usize, &[f64]) -> Result<(), QueryError>,
+) -> Result<(), QueryError> {
     let (mut from, mut until) = (0, 0);
     sorted.clear();
     for (step, (low, high)) in bounds.iter().enumerate().filter(|(_, (low, high))| low < high) {
@@ -112,8 +117,9 @@ pub(super) fn sorted_windows(
             }
         }
         (from, until) = (low, high);
-        visit(step, sorted);
+        visit(step, sorted)?;
     }
+    Ok(())
 }
 
 /// How many sorted values come before `value`. Few are counted without a branch, which costs less
@@ -196,8 +202,11 @@ pub(super) fn variance(values: &[f64]) -> f64 {
     (aux + aux_c) / count
 }
 
-/// The median of the distances from the median.
+/// The median of the distances from the median; NaN where there is one among the values.
 pub(super) fn median_deviation(values: &[f64], scratch: &mut Vec<f64>) -> f64 {
+    if values.iter().any(|value| value.is_nan()) {
+        return f64::NAN;
+    }
     scratch.clear();
     scratch.extend_from_slice(values);
     let median = quantile(0.5, scratch);

@@ -11,6 +11,7 @@ use tidewatch_parser::{FunctionId, PosRange, RangeModifier};
 use super::over_time as over;
 use super::{extended, rate, regression};
 use crate::context::QueryError;
+use crate::guard::Checks;
 use crate::notes::Notes;
 use crate::plan::Window;
 use crate::row::Row;
@@ -72,15 +73,15 @@ pub(super) enum Reduced {
 pub(crate) fn apply_window(
     call: &WindowCall,
     series: &Series<'_>,
-    places: &mut Places,
-    histograms: &[Bound],
+    (places, histograms): (&mut Places, &[Bound]),
     row: &mut Row,
     notes: &mut Notes,
+    checks: &mut Checks<'_>,
 ) -> Result<(), QueryError> {
     let samples = series.samples;
     let started = series.starts && !samples.starts.is_empty();
     let plain = samples.histograms.is_empty() && call.modifier.is_none() && !started;
-    if plain && apply_floats(call, series, places, row, notes)? {
+    if plain && apply_floats(call, series, places, row, notes, checks)? {
         return Ok(());
     }
     let floats = &places.bounds;
@@ -90,6 +91,7 @@ pub(crate) fn apply_window(
             continue;
         }
         let (f, h) = (a as usize..b as usize, c as usize..d as usize);
+        checks.worked(f.len() + h.len())?;
         let starts: (&[i64], &[i64]) = if series.starts {
             (samples.starts.get(f.clone()).unwrap_or(&[]), &samples.histogram_starts[h.clone()])
         } else {
@@ -121,17 +123,20 @@ fn each(
     series: &Series<'_>,
     bounds: &[Bound],
     row: &mut Row,
+    checks: &mut Checks<'_>,
     kernel: impl Fn(&[i64], &[f64], usize) -> Option<f64>,
-) {
+) -> Result<(), QueryError> {
     let samples = series.samples;
     for (step, (low, high)) in bounds.iter().enumerate() {
         if low < high {
             let window = *low as usize..*high as usize;
+            checks.worked(window.len())?;
             if let Some(value) = kernel(&samples.times[window.clone()], &samples.values[window], step) {
                 row.set(step, value);
             }
         }
     }
+    Ok(())
 }
 
 /// The loops for floats alone. Returns `false` for a function that has none.
@@ -141,43 +146,50 @@ fn apply_floats(
     places: &mut Places,
     row: &mut Row,
     notes: &mut Notes,
+    checks: &mut Checks<'_>,
 ) -> Result<bool, QueryError> {
     use FunctionId as F;
     let bounds = &places.bounds;
     match call.id {
         F::Rate | F::Increase | F::Delta => rate::floats(call, series, places, row),
-        F::Irate => each(series, bounds, row, |t, v, _| rate::last_two(t, v, true)),
-        F::Idelta => each(series, bounds, row, |t, v, _| rate::last_two(t, v, false)),
+        F::Irate => each(series, bounds, row, checks, |t, v, _| rate::last_two(t, v, true))?,
+        F::Idelta => each(series, bounds, row, checks, |t, v, _| rate::last_two(t, v, false))?,
         F::Resets => resets(series, bounds, row),
         F::SumOverTime => {
-            over::by_sum(&series.samples.values, bounds, row, |sum, rest, _| sum + rest, over::sum);
+            over::by_sum(&series.samples.values, bounds, row, checks, |sum, rest, _| sum + rest, over::sum)?;
         }
         F::AvgOverTime => {
             let mean = |sum, rest, count| sum / count + rest / count;
-            over::by_sum(&series.samples.values, bounds, row, mean, over::avg);
+            over::by_sum(&series.samples.values, bounds, row, checks, mean, over::avg)?;
         }
         F::MinOverTime => over::sliding(&series.samples.values, bounds, row, |value, best| value <= best),
         F::MaxOverTime => over::sliding(&series.samples.values, bounds, row, |value, best| value >= best),
-        F::CountOverTime => loop_of(series, bounds, row, |values| values.len() as f64),
-        F::LastOverTime => loop_of(series, bounds, row, |values| values[values.len() - 1]),
-        F::FirstOverTime => loop_of(series, bounds, row, |values| values[0]),
-        F::PresentOverTime => loop_of(series, bounds, row, |_| 1.0),
-        F::StddevOverTime => loop_of(series, bounds, row, |values| over::variance(values).sqrt()),
-        F::StdvarOverTime => loop_of(series, bounds, row, over::variance),
-        F::Changes => loop_of(series, bounds, row, over::changes),
-        F::QuantileOverTime => quantiles(call, series, bounds, row, notes),
-        F::Deriv => each(series, bounds, row, |t, v, _| regression::deriv(t, v)),
-        F::PredictLinear => each(series, bounds, row, |t, v, step| {
+        F::CountOverTime => loop_of(series, bounds, row, checks, |values| values.len() as f64)?,
+        F::LastOverTime => loop_of(series, bounds, row, checks, |values| values[values.len() - 1])?,
+        F::FirstOverTime => loop_of(series, bounds, row, checks, |values| values[0])?,
+        F::PresentOverTime => loop_of(series, bounds, row, checks, |_| 1.0)?,
+        F::StddevOverTime => loop_of(series, bounds, row, checks, |values| over::variance(values).sqrt())?,
+        F::StdvarOverTime => loop_of(series, bounds, row, checks, over::variance)?,
+        F::Changes => loop_of(series, bounds, row, checks, over::changes)?,
+        F::QuantileOverTime => quantiles(call, series, bounds, row, notes, checks)?,
+        F::Deriv => each(series, bounds, row, checks, |t, v, _| regression::deriv(t, v))?,
+        F::PredictLinear => each(series, bounds, row, checks, |t, v, step| {
             regression::predict(t, v, series.windows.grid.time(step), call.scalars[0][step])
-        }),
-        _ => return apply_with_notes(call, series, bounds, row, notes).map(|()| true),
+        })?,
+        _ => return apply_with_notes(call, series, bounds, row, notes, checks).map(|()| true),
     }
     Ok(true)
 }
 
 /// As [`each`] for kernels of values alone, compiled for each of them.
-fn loop_of(series: &Series<'_>, bounds: &[Bound], row: &mut Row, kernel: impl Fn(&[f64]) -> f64) {
-    each(series, bounds, row, |_, values, _| Some(kernel(values)));
+fn loop_of(
+    series: &Series<'_>,
+    bounds: &[Bound],
+    row: &mut Row,
+    checks: &mut Checks<'_>,
+    kernel: impl Fn(&[f64]) -> f64,
+) -> Result<(), QueryError> {
+    each(series, bounds, row, checks, |_, values, _| Some(kernel(values)))
 }
 
 fn resets(series: &Series<'_>, bounds: &[Bound], row: &mut Row) {
@@ -188,7 +200,14 @@ fn resets(series: &Series<'_>, bounds: &[Bound], row: &mut Row) {
     }
 }
 
-fn quantiles(call: &WindowCall, series: &Series<'_>, bounds: &[Bound], row: &mut Row, notes: &mut Notes) {
+fn quantiles(
+    call: &WindowCall,
+    series: &Series<'_>,
+    bounds: &[Bound],
+    row: &mut Row,
+    notes: &mut Notes,
+    checks: &mut Checks<'_>,
+) -> Result<(), QueryError> {
     let mut sorted = Vec::new();
     over::sorted_windows(&series.samples.values, bounds, &mut sorted, |step, sorted| {
         let q = call.scalars[0][step];
@@ -196,7 +215,8 @@ fn quantiles(call: &WindowCall, series: &Series<'_>, bounds: &[Bound], row: &mut
             notes.invalid_quantile(q, series.pos);
         }
         row.set(step, crate::quantile::of_sorted(q, sorted));
-    });
+        checks.worked(sorted.len())
+    })
 }
 
 /// Functions of floats that may have something to say or refuse their arguments.
@@ -206,11 +226,13 @@ fn apply_with_notes(
     bounds: &[Bound],
     row: &mut Row,
     notes: &mut Notes,
+    checks: &mut Checks<'_>,
 ) -> Result<(), QueryError> {
     let samples = series.samples;
     let mut sorted = Vec::new();
     for (step, (low, high)) in bounds.iter().enumerate().filter(|(_, (low, high))| low < high) {
         let window = *low as usize..*high as usize;
+        checks.worked(window.len())?;
         let (times, values) = (&samples.times[window.clone()], &samples.values[window]);
         if let Some(value) = float_window(call, series.pos, step, times, values, &mut sorted, notes)? {
             row.set(step, value);

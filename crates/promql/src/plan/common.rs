@@ -1,8 +1,9 @@
 //! Parts of a query that stand in it more than once, as in `a / (a + b)`: evaluated once.
 //!
-//! Two parts are the same when their trees print the same; positions do not count. Only nodes whose
-//! rows are collected anyway are looked for: a stream is not kept, as keeping it would cost memory
-//! of series × steps, and its selector is resolved once all the same.
+//! Two parts are the same when their trees print the same; positions do not count. Looked for are nodes
+//! whose rows are collected anyway, and functions over ranges, whose rows are kept where they are few
+//! enough for it (`eval`). Other streams are not kept, as that costs memory of series × steps for
+//! little work; their selectors are resolved once all the same.
 
 use std::cell::RefCell;
 
@@ -25,6 +26,7 @@ impl CommonParts {
     pub(super) fn number(&self, expr: &Expr, context: [bool; 2]) -> Option<CommonId> {
         let collects = match expr {
             Expr::Aggregate(_) => true,
+            Expr::Call(call) => call.args.iter().any(|arg| arg.value_type() == ValueType::Matrix),
             Expr::Binary(binary) => {
                 let vector = |expr: &Expr| expr.value_type() == ValueType::Vector;
                 vector(&binary.lhs) && vector(&binary.rhs)

@@ -11,8 +11,10 @@ pub(super) struct QuerySpan {
     pub range: i64,
 }
 
-fn error(text: &str) -> QueryError {
-    QueryError::Execution(text.to_owned())
+/// Says where in the query it is, as a range of bytes.
+fn error(expr: &DurationExpr, text: &str) -> QueryError {
+    let pos = expr.pos();
+    QueryError::Invalid(format!("{}:{}: {text}", pos.start, pos.end))
 }
 
 /// A range or a step, which must be positive.
@@ -22,9 +24,9 @@ pub(super) fn positive(duration: &Duration, span: QuerySpan) -> Result<i64, Quer
         Duration::Computed(expr) => {
             let seconds = evaluate(expr, span)?;
             if seconds <= 0.0 || seconds.is_nan() {
-                return Err(error("duration must be greater than 0"));
+                return Err(error(expr, "duration must be greater than 0"));
             }
-            milliseconds(seconds)
+            milliseconds(expr, seconds)
         }
     }
 }
@@ -33,14 +35,14 @@ pub(super) fn positive(duration: &Duration, span: QuerySpan) -> Result<i64, Quer
 pub(super) fn signed(duration: &Duration, span: QuerySpan) -> Result<i64, QueryError> {
     match duration {
         Duration::Fixed(ms) => Ok(*ms),
-        Duration::Computed(expr) => milliseconds(evaluate(expr, span)?),
+        Duration::Computed(expr) => milliseconds(expr, evaluate(expr, span)?),
     }
 }
 
-fn milliseconds(seconds: f64) -> Result<i64, QueryError> {
+fn milliseconds(expr: &DurationExpr, seconds: f64) -> Result<i64, QueryError> {
     // The range of Go's durations, in nanoseconds of an i64.
     if seconds.is_nan() || seconds.abs() > i64::MAX as f64 / 1e9 {
-        return Err(error("duration is out of range"));
+        return Err(error(expr, "duration is out of range"));
     }
     Ok((seconds * 1000.0) as i64)
 }
@@ -61,9 +63,9 @@ fn evaluate(expr: &DurationExpr, span: QuerySpan) -> Result<f64, QueryError> {
                 DurationOp::Add => lhs + rhs,
                 DurationOp::Sub => lhs - rhs,
                 DurationOp::Mul => lhs * rhs,
-                DurationOp::Div if rhs == 0.0 => return Err(error("division by zero")),
+                DurationOp::Div if rhs == 0.0 => return Err(error(expr, "division by zero")),
                 DurationOp::Div => lhs / rhs,
-                DurationOp::Mod if rhs == 0.0 => return Err(error("modulo by zero")),
+                DurationOp::Mod if rhs == 0.0 => return Err(error(expr, "modulo by zero")),
                 DurationOp::Mod => lhs % rhs,
                 DurationOp::Pow => lhs.powf(rhs),
             }

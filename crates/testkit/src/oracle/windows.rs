@@ -123,6 +123,7 @@ fn of_floats(
             }
             numbers::quantile(numbers[0], &values)
         }
+        F::MadOverTime if values.iter().any(|value| value.is_nan()) => f64::NAN,
         F::MadOverTime => {
             let median = numbers::quantile(0.5, &values);
             let distances: Vec<f64> = values.iter().map(|value| (value - median).abs()).collect();
