@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tidewatch_promql::QueryStatistics;
 
 /// Counters of the server. Requests are counted under a lock that is held for a look-up; the
 /// rest are plain atomics.
@@ -16,6 +17,8 @@ pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
     pub(crate) queries: AtomicU64,
     pub(crate) queries_waiting: AtomicU64,
+    query_samples: AtomicU64,
+    query_samples_read: AtomicU64,
     pub(crate) samples_written: AtomicU64,
     pub(crate) samples_refused: AtomicU64,
 }
@@ -28,6 +31,11 @@ struct Requests {
 }
 
 impl Counters {
+    pub(crate) fn query_read(&self, statistics: &QueryStatistics) {
+        self.query_samples.fetch_add(statistics.samples_total, Ordering::Relaxed);
+        self.query_samples_read.fetch_add(statistics.samples_read, Ordering::Relaxed);
+    }
+
     pub(crate) fn request(&self, handler: &'static str, status: u16, seconds: f64) {
         let mut requests = self.requests.lock();
         // Handlers are few and their names are static, so that comparing addresses would do;
@@ -92,6 +100,12 @@ impl Counters {
         family(name, "gauge", "Open connections.", &plain(name, &self.connections));
         let name = "prometheus_engine_queries";
         family(name, "gauge", "The current number of queries being executed.", &plain(name, &self.queries));
+        let name = "prometheus_engine_query_samples_total";
+        let help = "The total number of samples loaded by all queries.";
+        family(name, "counter", help, &plain(name, &self.query_samples));
+        let name = "prometheus_engine_query_samples_read_total";
+        let help = "Samples that queries had the storage read.";
+        family(name, "counter", help, &plain(name, &self.query_samples_read));
         let name = "tidewatch_queries_waiting";
         family(name, "gauge", "Queries that wait for their turn.", &plain(name, &self.queries_waiting));
         let name = "tidewatch_remote_write_samples_total";

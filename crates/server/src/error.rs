@@ -67,6 +67,7 @@ impl ApiError {
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> ApiError {
         let kind = match &error {
+            QueryError::Invalid(cause) => return ApiError::parameter("query", cause),
             QueryError::Timeout(_) => ErrorKind::Timeout,
             QueryError::Canceled(_) => ErrorKind::Canceled,
             QueryError::Execution(_) | QueryError::TooManySamples(_) | QueryError::OutOfMemory { .. } => {

@@ -22,6 +22,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::server::TlsStream;
 
 use crate::counters::Going;
+use crate::first_line::FirstLine;
 use crate::patience::{PatientBody, Rest};
 use crate::request::Peer;
 use crate::service::Service;
@@ -192,7 +193,7 @@ async fn talk<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let watch = Watch::new();
-    let stream = TokioIo::new(WatchedStream { stream, watch: watch.clone() });
+    let stream = TokioIo::new(FirstLine::new(WatchedStream { stream, watch: watch.clone() }));
     let handle = {
         let (service, watch) = (service.clone(), watch.clone());
         service_fn(move |mut request: hyper::Request<Incoming>| {

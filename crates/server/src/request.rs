@@ -106,7 +106,9 @@ impl Params {
     pub(crate) fn duration(&self, name: &str) -> Result<Option<i64>, ApiError> {
         match self.get(name) {
             "" => Ok(None),
-            text => parse_duration(text).map(Some).map_err(|error| ApiError::parameter(name, error)),
+            text => parse_duration_ns(text)
+                .map(|ns| Some(ns / NS_PER_MS))
+                .map_err(|error| ApiError::parameter(name, error)),
         }
     }
 
@@ -197,8 +199,7 @@ fn hex_pair(text: &[u8]) -> Option<u8> {
 pub fn parse_time(text: &str) -> Result<i64, String> {
     let error = || format!("cannot parse {text:?} to a valid timestamp");
     if let Some(seconds) = parse_number(text) {
-        let ms = (seconds * 1000.0).round();
-        return (ms.is_finite() && ms.abs() < i64::MAX as f64).then_some(ms as i64).ok_or_else(error);
+        return milliseconds(seconds).ok_or_else(error);
     }
     match text {
         MIN_TIME_TEXT => Ok(MIN_TIME_MS),
@@ -207,16 +208,28 @@ pub fn parse_time(text: &str) -> Result<i64, String> {
     }
 }
 
-/// Seconds as a number, or a Prometheus duration; in milliseconds.
-pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
+/// Prometheus rounds the part below a second, then cuts to milliseconds: 1.0005 is 1000 ms here.
+fn milliseconds(seconds: f64) -> Option<i64> {
+    if !seconds.is_finite() || (seconds * 1000.0).abs() >= i64::MAX as f64 {
+        return None;
+    }
+    let ns = (seconds.fract() * 1000.0).round() / 1000.0 * 1e9;
+    let ns = seconds.trunc() as i128 * 1_000_000_000 + ns as i128;
+    i64::try_from(ns.div_euclid(i128::from(NS_PER_MS))).ok()
+}
+
+pub(crate) const NS_PER_MS: i64 = 1_000_000;
+
+/// Seconds as a number, or a Prometheus duration; in nanoseconds, as Go counts durations.
+pub(crate) fn parse_duration_ns(text: &str) -> Result<i64, String> {
     if let Some(seconds) = parse_number(text) {
-        // Go counts nanoseconds in an i64.
         if !(seconds * 1e9).is_finite() || (seconds * 1e9).abs() > i64::MAX as f64 {
             return Err(format!("cannot parse {text:?} to a valid duration. It overflows int64"));
         }
-        return Ok((seconds * 1000.0).round() as i64);
+        return Ok((seconds * 1e9) as i64);
     }
-    parse_duration_ms(text).map_err(|_| format!("cannot parse {text:?} to a valid duration"))
+    let ms = parse_duration_ms(text).map_err(|_| format!("cannot parse {text:?} to a valid duration"))?;
+    Ok(ms.saturating_mul(NS_PER_MS))
 }
 
 /// A float as Go reads it, infinities and NaN left out.
@@ -359,16 +372,17 @@ mod tests {
     #[test]
     fn durations_are_seconds_or_prometheus_durations() {
         let cases = [
-            ("1", Ok(1000)),
-            ("0.5", Ok(500)),
-            ("-3", Ok(-3000)),
-            ("5m", Ok(300_000)),
-            ("1h30m", Ok(5_400_000)),
+            ("1", Ok(1000 * NS_PER_MS)),
+            ("0.5", Ok(500 * NS_PER_MS)),
+            ("-3", Ok(-3000 * NS_PER_MS)),
+            ("1e-9", Ok(1)),
+            ("5m", Ok(300_000 * NS_PER_MS)),
+            ("1h30m", Ok(5_400_000 * NS_PER_MS)),
             ("foo", Err("cannot parse \"foo\" to a valid duration")),
             ("1e300", Err("cannot parse \"1e300\" to a valid duration. It overflows int64")),
         ];
         for (text, expected) in cases {
-            assert_eq!(parse_duration(text), expected.map_err(str::to_owned), "{text}");
+            assert_eq!(parse_duration_ns(text), expected.map_err(str::to_owned), "{text}");
         }
     }
 

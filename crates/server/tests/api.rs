@@ -335,12 +335,47 @@ fn queries_are_formatted_and_taken_apart() {
     );
     scene.check(
         "GET /api/v1/parse_query?query=rate(up%7Bjob!%3D%22x%22%7D%5B5m%5D%20offset%201m)%20%3E%20bool%202",
-        r#"200 {"status":"success","data":{"bool":true,"lhs":{"args":[{"anchored":false,"matchers":[{"name":"job","type":"!=","value":"x"},{"name":"__name__","type":"=","value":"up"}],"name":"up","offset":60000,"range":300000,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"matrixSelector"}],"func":{"argTypes":["matrix"],"name":"rate","returnType":"vector","variadic":0},"type":"call"},"matching":null,"op":"\u003e","rhs":{"type":"numberLiteral","val":"2"},"type":"binaryExpr"}}"#,
+        r#"200 {"status":"success","data":{"bool":true,"lhs":{"args":[{"anchored":false,"matchers":[{"name":"job","type":"!=","value":"x"},{"name":"__name__","type":"=","value":"up"}],"name":"up","offset":60000,"offsetExpr":null,"range":300000,"rangeExpr":null,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"matrixSelector"}],"func":{"argTypes":["matrix"],"name":"rate","returnType":"vector","variadic":0},"type":"call"},"matching":null,"op":"\u003e","rhs":{"type":"numberLiteral","val":"2"},"type":"binaryExpr"}}"#,
     );
     scene.check(
         "GET /api/v1/parse_query?query=-sum%20without(a)(x%20@%20start()%20%2B%20on(b)%20group_left(c)%20y)",
-        r#"200 {"status":"success","data":{"expr":{"expr":{"bool":false,"lhs":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"x"}],"name":"x","offset":0,"smoothed":false,"startOrEnd":"start","timestamp":null,"type":"vectorSelector"},"matching":{"card":"many-to-one","fillValues":{"lhs":null,"rhs":null},"include":["c"],"labels":["b"],"on":true},"op":"+","rhs":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"y"}],"name":"y","offset":0,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"type":"binaryExpr"},"grouping":["a"],"op":"sum","param":null,"type":"aggregation","without":true},"op":"-","type":"unaryExpr"}}"#,
+        r#"200 {"status":"success","data":{"expr":{"expr":{"bool":false,"lhs":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"x"}],"name":"x","offset":0,"offsetExpr":null,"smoothed":false,"startOrEnd":"start","timestamp":null,"type":"vectorSelector"},"matching":{"card":"many-to-one","fillValues":{"lhs":null,"rhs":null},"include":["c"],"labels":["b"],"on":true},"op":"+","rhs":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"y"}],"name":"y","offset":0,"offsetExpr":null,"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"vectorSelector"},"type":"binaryExpr"},"grouping":["a"],"op":"sum","param":null,"type":"aggregation","without":true},"op":"-","type":"unaryExpr"}}"#,
     );
+    scene.check(
+        "GET /api/v1/parse_query?query=x%5B(step()*2)%5D",
+        r#"200 {"status":"success","data":{"anchored":false,"matchers":[{"name":"__name__","type":"=","value":"x"}],"name":"x","offset":0,"offsetExpr":null,"range":0,"rangeExpr":{"lhs":{"lhs":null,"op":"step","rhs":null,"type":"durationExpr","wrapped":false},"op":"*","rhs":{"duration":false,"type":"numberLiteral","val":"2"},"type":"durationExpr","wrapped":true},"smoothed":false,"startOrEnd":null,"timestamp":null,"type":"matrixSelector"}}"#,
+    );
+}
+
+#[test]
+fn parameters_mean_what_they_mean_in_prometheus() {
+    let scene = Scene::new();
+    let check = |path: &str, answer: &str| scene.check(&format!("GET /api/v1/{path}"), answer);
+    // The part below a second is rounded by itself.
+    check(
+        "query?query=1&time=1.0005",
+        r#"200 {"status":"success","data":{"resultType":"scalar","result":[1,"1"]}}"#,
+    );
+    check(
+        "query?query=1e30&time=1",
+        r#"200 {"status":"success","data":{"resultType":"scalar","result":[1,"1000000000000000000000000000000"]}}"#,
+    );
+    check(
+        "query_range?query=1&start=1&end=3&step=1e-9",
+        r#"400 {"status":"error","errorType":"bad_data","error":"exceeded maximum resolution of 11,000 points per timeseries. Try decreasing the query resolution (?step=XX)"}"#,
+    );
+    check(
+        "query_range?query=up%5B5m%5D&start=1&end=3&step=1",
+        r#"400 {"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": invalid expression type \"range vector\" for range query, must be Scalar or instant Vector"}"#,
+    );
+    check(
+        "query?query=foo%5B1m-2m%5D&time=1",
+        r#"400 {"status":"error","errorType":"bad_data","error":"invalid parameter \"query\": 4:9: duration must be greater than 0"}"#,
+    );
+    let with = |lookback: &str| scene.ask(&format!("GET /api/v1/query?query=up&time=1435781451{lookback}"));
+    assert_eq!(with("&lookback_delta=-5"), with(""));
+    let answer = scene.ask("GET /api/v1/query?query=1&stats=yes");
+    assert!(answer.contains(r#"value \"yes\" for parameter \"stats\" is deprecated"#), "{answer}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tidewatch_model::{
     Annotations, Batch, BatchHistogram, NativeHistogram, RawLabels, Sample, SampleValue, Value,
 };
 use tidewatch_parser::{Expr, ParserOptions};
-use tidewatch_promql::{Engine, EngineOptions, MemoryPool, QueryContext};
+use tidewatch_promql::{Answer, Engine, EngineOptions, MemoryPool, QueryContext, QueryError};
 use tidewatch_rules::{EvalError, Evaluator, RuleSample};
 use tidewatch_storage::{Append, Select, Ticket};
 
@@ -22,8 +22,9 @@ pub struct LocalEvaluator {
     pub memory: Arc<MemoryPool>,
 }
 
-impl Evaluator for LocalEvaluator {
-    fn instant(&self, expr: &Expr, at_ms: i64) -> Result<(Value, Annotations), EvalError> {
+impl LocalEvaluator {
+    /// The value of `expr` at one time, within the time and memory of rules.
+    pub fn answer(&self, expr: &Expr, at_ms: i64) -> Result<Answer, QueryError> {
         let deadline = self.env.clock.monotonic_ns() + self.timeout_ms.unsigned_abs() * 1_000_000;
         let context = QueryContext {
             deadline_ns: Some(deadline),
@@ -32,10 +33,18 @@ impl Evaluator for LocalEvaluator {
             pool: Some(self.memory.clone()),
             ..QueryContext::unbounded()
         };
-        let answer = self.engine.instant(&*self.store, expr, at_ms, &context);
-        answer
-            .map(|answer| (answer.value, answer.annotations))
-            .map_err(|error| EvalError::new(error.to_string()))
+        self.engine.instant(&*self.store, expr, at_ms, &context)
+    }
+}
+
+/// What a rule takes of an answer.
+pub fn for_rule(answer: Result<Answer, QueryError>) -> Result<(Value, Annotations), EvalError> {
+    answer.map(|answer| (answer.value, answer.annotations)).map_err(|error| EvalError::new(error.to_string()))
+}
+
+impl Evaluator for LocalEvaluator {
+    fn instant(&self, expr: &Expr, at_ms: i64) -> Result<(Value, Annotations), EvalError> {
+        for_rule(self.answer(expr, at_ms))
     }
 
     fn monotonic_ns(&self) -> u64 {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tidewatch_model::{Matcher, format_float};
 use tidewatch_parser::{
-    AggregateExpr, At, BinaryExpr, Call, Duration, Expr, RangeModifier, SubqueryExpr, UnaryOp,
+    AggregateExpr, At, BinaryExpr, Call, Duration, DurationExpr, Expr, RangeModifier, SubqueryExpr, UnaryOp,
     VectorMatching, VectorSelector, parse_expr, pretty,
 };
 
@@ -79,8 +79,10 @@ fn write_selector(json: &mut Json<'_>, selector: &VectorSelector, range: Option<
     json.key("matchers").array(selector.matchers.iter(), write_matcher);
     json.key("name").string(selector.name.as_deref().unwrap_or(""));
     json.key("offset").integer(milliseconds(&selector.offset));
+    write_computed(json.key("offsetExpr"), Some(&selector.offset));
     if let Some(range) = range {
         json.key("range").integer(milliseconds(range));
+        write_computed(json.key("rangeExpr"), Some(range));
     }
     json.key("smoothed").bool(selector.modifier == Some(RangeModifier::Smoothed));
     write_at(json, selector.at, |_| {});
@@ -98,9 +100,14 @@ fn write_matcher(json: &mut Json<'_>, matcher: &Matcher) {
 fn write_subquery(json: &mut Json<'_>, subquery: &SubqueryExpr) {
     write(json.key("expr"), &subquery.expr);
     json.key("offset").integer(milliseconds(&subquery.offset));
+    write_computed(json.key("offsetExpr"), Some(&subquery.offset));
     json.key("range").integer(milliseconds(&subquery.range));
-    let step = subquery.step.as_ref().map_or(0, milliseconds);
-    write_at(json, subquery.at, |json| json.key("step").integer(step));
+    write_computed(json.key("rangeExpr"), Some(&subquery.range));
+    let step = subquery.step.as_ref();
+    write_at(json, subquery.at, |json| {
+        json.key("step").integer(step.map_or(0, milliseconds));
+        write_computed(json.key("stepExpr"), step);
+    });
     json.key("type").string("subquery");
 }
 
@@ -118,6 +125,47 @@ fn write_at(json: &mut Json<'_>, at: Option<At>, between: impl FnOnce(&mut Json<
         Some(At::Timestamp(timestamp)) => key.integer(timestamp),
         _ => key.null(),
     }
+}
+
+/// A duration that is to be computed, or null.
+fn write_computed(json: &mut Json<'_>, duration: Option<&Duration>) {
+    match duration {
+        Some(Duration::Computed(expr)) => write_duration(json, expr, false),
+        _ => json.null(),
+    }
+}
+
+/// Recursion is bounded by the parser's limit on depth.
+fn write_duration(json: &mut Json<'_>, expr: &DurationExpr, wrapped: bool) {
+    let (op, lhs, rhs) = match expr {
+        DurationExpr::Number(number) => {
+            return json.object(|json| {
+                json.key("duration").bool(number.duration);
+                json.key("type").string("numberLiteral");
+                json.key("val").string(&format_float(number.value));
+            });
+        }
+        DurationExpr::Paren { inner, .. } => return write_duration(json, inner, true),
+        DurationExpr::Negate { operand, .. } => ("-", None, Some(operand)),
+        DurationExpr::Binary { op, lhs, rhs, .. } => (op.as_str(), Some(lhs), Some(rhs)),
+        DurationExpr::Step { .. } => ("step", None, None),
+        DurationExpr::Range { .. } => ("range", None, None),
+        DurationExpr::MinOf { lhs, rhs, .. } => ("min_of", Some(lhs), Some(rhs)),
+        DurationExpr::MaxOf { lhs, rhs, .. } => ("max_of", Some(lhs), Some(rhs)),
+    };
+    json.object(|json| {
+        for (name, side) in [("lhs", lhs), ("rhs", rhs)] {
+            match side {
+                Some(side) => write_duration(json.key(name), side, false),
+                None => json.key(name).null(),
+            }
+            if name == "lhs" {
+                json.key("op").string(op);
+            }
+        }
+        json.key("type").string("durationExpr");
+        json.key("wrapped").bool(wrapped);
+    });
 }
 
 /// What is to be computed when the query runs has no number here.

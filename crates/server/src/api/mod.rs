@@ -6,7 +6,6 @@ pub(crate) mod expression;
 pub(crate) mod families;
 pub(crate) mod federate;
 pub(crate) mod query;
-mod query_log;
 pub(crate) mod rules;
 pub(crate) mod series;
 pub(crate) mod status;

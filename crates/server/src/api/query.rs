@@ -13,12 +13,13 @@ use tidewatch_parser::{Expr, parse_expr};
 use tidewatch_promql::{Answer, MemoryPool, QueryContext, QueryError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::blocking;
 use super::value::{self, Stats};
-use super::{blocking, query_log};
 use crate::counters::Going;
 use crate::error::{ApiError, ErrorKind};
+use crate::query_log::{Asker, LoggedQuery};
 use crate::reply::Reply;
-use crate::request::Params;
+use crate::request::{NS_PER_MS, Origin, Params};
 use crate::service::Service;
 
 /// What an answer says when `limit` cut it.
@@ -90,21 +91,28 @@ fn steps(service: &Service, params: &Params) -> Result<When, ApiError> {
     if end < start {
         return Err(ApiError::parameter("end", "end timestamp must not be before start time"));
     }
-    let step = crate::request::parse_duration(params.get("step"))
+    let step_ns = crate::request::parse_duration_ns(params.get("step"))
         .map_err(|error| ApiError::parameter("step", error))?;
-    if step <= 0 {
+    let refused = || {
         let cause = "zero or negative query resolution step widths are not accepted. Try a positive integer";
-        return Err(ApiError::parameter("step", cause));
+        ApiError::parameter("step", cause)
+    };
+    if step_ns <= 0 {
+        return Err(refused());
     }
     let points_max = service.app.limits.query_points as i64;
-    if (i128::from(end) - i128::from(start)) / i128::from(step) > i128::from(points_max) {
+    let range_ns = (i128::from(end) - i128::from(start)) * i128::from(NS_PER_MS);
+    if range_ns / i128::from(step_ns) > i128::from(points_max) {
         service.counters.refuse("query_points");
         return Err(ApiError::bad_data(format!(
             "exceeded maximum resolution of {} points per timeseries. Try decreasing the query resolution (?step=XX)",
             with_thousands(points_max)
         )));
     }
-    Ok(When::Range { start, end, step })
+    match step_ns / NS_PER_MS {
+        0 => Err(refused()),
+        step => Ok(When::Range { start, end, step }),
+    }
 }
 
 async fn run(service: &Arc<Service>, params: &Params, when: When, wanted: Wanted) -> Result<Reply, ApiError> {
@@ -112,12 +120,14 @@ async fn run(service: &Arc<Service>, params: &Params, when: When, wanted: Wanted
     let timeout_ms = timeout_ms(service, params)?;
     check_length(service, params)?;
     let deadline_ns = began_ns + timeout_ms * 1_000_000;
-    let lookback_ms = match params.get("lookback_delta") {
+    let lookback_ns = match params.get("lookback_delta") {
         "" => None,
-        text => Some(crate::request::parse_duration(text).map_err(|error| {
+        text => Some(crate::request::parse_duration_ns(text).map_err(|error| {
             ApiError::bad_data(format!("error parsing lookback delta duration: {error}"))
         })?),
     };
+    // Nothing, and what is negative, mean the default.
+    let lookback_ms = lookback_ns.filter(|ns| *ns > 0).map(|ns| ns / NS_PER_MS);
     let place = place(service, timeout_ms).await?;
     let queued_ns = service.app.env.clock.monotonic_ns() - began_ns;
 
@@ -136,6 +146,7 @@ async fn run(service: &Arc<Service>, params: &Params, when: When, wanted: Wanted
     let guard = CancelOnDrop(cancel);
     let origin = params.origin.clone();
     let with_stats = !params.get("stats").is_empty();
+    let deprecated = deprecated_stats(params.get("stats"));
     let reply = blocking(service, move |service| {
         // Held until the work is done, even where nobody waits for it any more.
         let _place = place;
@@ -146,20 +157,49 @@ async fn run(service: &Arc<Service>, params: &Params, when: When, wanted: Wanted
         let result = evaluate(service, &expr, when, &context);
         let total_ns = service.app.env.clock.monotonic_ns() - began_ns;
         let timings = Timings { queued_ns, total_ns };
-        if service.app.backend.logs_queries() {
-            let now_ms = service.app.env.clock.wall_ms();
-            let line = query_log::line(&origin, &query, when, timings, &result, now_ms);
-            service.app.backend.log_query(&line);
+        let invalid = matches!(result, Err(QueryError::Invalid(_)));
+        if service.app.backend.logs_queries() && !invalid {
+            log(service, &origin, &query, when, timings, &result);
         }
         let answer = result.map_err(|error| refused(service, error))?;
+        service.counters.query_read(&answer.statistics);
         match wanted {
-            Wanted::Value { limit } => reply(service, answer, limit, with_stats.then_some(timings)),
+            Wanted::Value { limit } => reply(service, answer, limit, with_stats.then_some(timings))
+                .map(|reply| reply.warn(deprecated.as_deref())),
             Wanted::Plan => Ok(plan(answer, timings)),
         }
     })
     .await?;
     drop(guard);
     reply
+}
+
+fn log(
+    service: &Service,
+    origin: &Origin,
+    query: &str,
+    when: When,
+    Timings { queued_ns, total_ns }: Timings,
+    result: &Result<Answer, QueryError>,
+) {
+    let (start_ms, end_ms, step_ms) = match when {
+        When::At(at) => (at, at, 0),
+        When::Range { start, end, step } => (start, end, step),
+    };
+    let asker = Asker::Http { client: origin.client, method: &origin.method, path: &origin.path };
+    let result = result.as_ref().map(|answer| answer.statistics.clone());
+    let logged = LoggedQuery { query, asker, start_ms, end_ms, step_ms, queued_ns, total_ns, result };
+    service.app.backend.log_query(&logged.line(service.app.env.clock.wall_ms()));
+}
+
+/// What is said of other values of `stats` than those that will stay.
+fn deprecated_stats(value: &str) -> Option<String> {
+    (!matches!(value, "" | "true" | "all")).then(|| {
+        format!(
+            "value {value:?} for parameter \"stats\" is deprecated and will be rejected in the next major \
+             release, use \"true\" or \"all\""
+        )
+    })
 }
 
 /// Counts a query that met a limit.
@@ -169,7 +209,10 @@ fn refused(service: &Service, error: QueryError) -> ApiError {
         QueryError::Overloaded { .. } => service.counters.refuse("queries_memory_bytes"),
         QueryError::TooManySamples(_) => service.counters.refuse("query_samples"),
         QueryError::Timeout(_) => service.counters.refuse("query_timeout"),
-        QueryError::Canceled(_) | QueryError::Execution(_) | QueryError::Storage(_) => {}
+        QueryError::Canceled(_)
+        | QueryError::Invalid(_)
+        | QueryError::Execution(_)
+        | QueryError::Storage(_) => {}
     }
     error.into()
 }

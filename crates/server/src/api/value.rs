@@ -1,6 +1,6 @@
 //! Query values as JSON, written piece by piece.
 
-use tidewatch_model::{FloatHistogram, InstantSample, RangeSeries, SampleValue, Value};
+use tidewatch_model::{FloatHistogram, InstantSample, RangeSeries, SampleValue, Value, format_float};
 use tidewatch_promql::{Held, PlanNode, QueryStatistics};
 
 use crate::body::{More, Producer};
@@ -80,7 +80,8 @@ impl Writer {
             Value::Scalar { timestamp, value } => {
                 Json::new(out).list(|json| {
                     json.timestamp(*timestamp);
-                    json.float(*value);
+                    // Without an exponent, other than a vector's values.
+                    json.string(&format_float(*value));
                 });
                 More::Nothing
             }
@@ -245,7 +246,7 @@ pub(super) fn write_plan(json: &mut Json<'_>, node: &PlanNode) {
     });
 }
 
-pub(super) fn write_stats(json: &mut Json<'_>, stats: &Stats) {
+pub(crate) fn write_stats(json: &mut Json<'_>, stats: &Stats) {
     let seconds = |ns: u64| ns as f64 / 1e9;
     let evaluated = seconds(stats.total_ns.saturating_sub(stats.queued_ns));
     json.key("timings").object(|json| {
@@ -270,6 +271,7 @@ pub(super) fn write_stats(json: &mut Json<'_>, stats: &Stats) {
             );
         }
         json.key("totalQueryableSamples").integer(statistics.samples_total);
+        json.key("samplesRead").integer(statistics.samples_read);
         json.key("peakSamples").integer(statistics.samples_peak);
     });
 }

@@ -41,12 +41,16 @@ fn render(data: &Value) -> String {
         text.push('\n');
     }
     let stats = &data["stats"];
+    let counted = |name: &str| match count(&stats["samples"][name]) {
+        none if none.is_empty() => "0".to_owned(),
+        some => some,
+    };
     text.push_str(&format!(
         "\n{} in all, of them {} in the queue; {} samples looked at, at most {} held\n",
         span(stats["timings"]["execTotalTime"].as_f64().unwrap_or(0.0)),
         span(stats["timings"]["execQueueTime"].as_f64().unwrap_or(0.0)),
-        count(&stats["samples"]["totalQueryableSamples"]),
-        count(&stats["samples"]["peakSamples"]),
+        counted("totalQueryableSamples"),
+        counted("peakSamples"),
     ));
     text
 }

@@ -150,7 +150,7 @@ pub struct Lint {
     #[arg(long = "ignore-unknown-fields")]
     pub ignore_unknown_fields: bool,
     /// Features to switch on, as of `serve`.
-    #[arg(long = "enable-feature")]
+    #[arg(long = "enable-feature", value_delimiter = ',')]
     pub enable_feature: Vec<String>,
 }
 
@@ -165,6 +165,9 @@ pub enum Query {
         /// When to evaluate: RFC 3339 or Unix seconds; now where absent.
         #[arg(long)]
         time: Option<String>,
+        /// Headers to send, NAME=VALUE.
+        #[arg(long)]
+        header: Vec<String>,
         /// The server: http://host:port
         server: String,
         expr: String,
@@ -250,7 +253,7 @@ pub struct TestRules {
     #[arg(long = "ignore-unknown-fields")]
     pub ignore_unknown_fields: bool,
     /// Features to switch on, as of `serve`.
-    #[arg(long = "enable-feature")]
+    #[arg(long = "enable-feature", value_delimiter = ',')]
     pub enable_feature: Vec<String>,
     /// Test files; the rule files that they name are found from their folder.
     #[arg(required = true)]

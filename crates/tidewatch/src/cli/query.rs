@@ -19,9 +19,9 @@ const ANSWER_BYTES_MAX: usize = 256 << 20;
 pub fn run(query: &Query, out: &mut dyn Write) -> Result<u8> {
     match query {
         Query::Explain(arguments) => explain::run(arguments, out),
-        Query::Instant { output, time, server, expr } => {
+        Query::Instant { output, time, header, server, expr } => {
             let form = [("query", expr.clone()), at_form(time)?];
-            print(&ask(&client(output)?, server, "/api/v1/query", &form, &[])?, &output.format, out)
+            print(&ask(&client(output)?, server, "/api/v1/query", &form, header)?, &output.format, out)
         }
         Query::Range { output, start, end, step, header, server, expr } => {
             let [start, end, step] = span_form(start, end, step)?;

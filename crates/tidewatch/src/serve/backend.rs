@@ -49,7 +49,7 @@ pub struct Running {
     pub notices: Vec<String>,
     /// Rule files that the configuration in force names and that do not exist, one sentence each.
     pub missing_files: ArcSwap<Vec<String>>,
-    pub query_log: QueryLog,
+    pub query_log: Arc<QueryLog>,
     /// Where replicas are deduplicated.
     pub replicas: Option<Replicas>,
     /// How the storage's jobs go.

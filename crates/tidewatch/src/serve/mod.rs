@@ -91,6 +91,7 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
     let alerting = Arc::new(Alerting::new(env.clone(), db.clone(), journal, &journal_state));
     let engine = Arc::new(Engine::new(env.clone(), engine_options));
     let (complete, completed) = watch::channel(false);
+    let query_log = Arc::new(QueryLog::default());
     let rules = Arc::new(Rules::new(RuleContext {
         env: env.clone(),
         evaluator: LocalEvaluator {
@@ -100,6 +101,7 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
             timeout_ms: arguments.query_timeout_ms,
             memory: MemoryPool::new(limits.rules_memory_bytes as u64),
         },
+        query_log: query_log.clone(),
         append: committer.clone(),
         alerting: alerting.clone(),
         complete: completed,
@@ -134,7 +136,7 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
         phase: AtomicPhase::default(),
         notices,
         missing_files: ArcSwap::default(),
-        query_log: QueryLog::default(),
+        query_log,
         replicas,
         job_health: JobHealth::default(),
         default_jobs: OnceLock::new(),

@@ -1,4 +1,5 @@
 //! The file that `global.query_log_file` names: opened anew at each reload, so that it can be rotated.
+//! Queries of clients come from the server, those of rules by [`Logged`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,6 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
 use tidewatch_env::{Disk, File, Open};
+use tidewatch_model::{Annotations, Value};
+use tidewatch_parser::Expr;
+use tidewatch_rules::{EvalError, Evaluator};
+use tidewatch_server::{Asker, LoggedQuery};
+
+use crate::evaluate::{LocalEvaluator, for_rule};
 
 #[derive(Default)]
 pub struct QueryLog {
@@ -55,5 +62,39 @@ impl QueryLog {
             }
             Err(_) => {}
         }
+    }
+}
+
+/// Evaluates the rules of a group and logs their queries.
+pub struct Logged<'a> {
+    pub evaluator: &'a LocalEvaluator,
+    pub log: &'a QueryLog,
+    pub file: &'a str,
+    pub group: &'a str,
+}
+
+impl Evaluator for Logged<'_> {
+    fn instant(&self, expr: &Expr, at_ms: i64) -> Result<(Value, Annotations), EvalError> {
+        if !self.log.is_on() {
+            return self.evaluator.instant(expr, at_ms);
+        }
+        let began_ns = self.monotonic_ns();
+        let answer = self.evaluator.answer(expr, at_ms);
+        let logged = LoggedQuery {
+            query: &expr.to_string(),
+            asker: Asker::RuleGroup { file: self.file, name: self.group },
+            start_ms: at_ms,
+            end_ms: at_ms,
+            step_ms: 0,
+            queued_ns: 0,
+            total_ns: self.monotonic_ns().saturating_sub(began_ns),
+            result: answer.as_ref().map(|answer| answer.statistics.clone()),
+        };
+        self.log.write(&logged.line(self.evaluator.env.clock.wall_ms()));
+        for_rule(answer)
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        self.evaluator.monotonic_ns()
     }
 }

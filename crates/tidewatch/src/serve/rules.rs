@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::alerting::Alerting;
+use super::query_log::{Logged, QueryLog};
 use crate::evaluate::{LocalEvaluator, append_rule_samples};
 
 /// A sleeping task looks at the clock at least this often, since the clock may be set.
@@ -29,6 +30,7 @@ const SLEEP_MAX: Duration = Duration::from_secs(5);
 pub struct RuleContext {
     pub env: Env,
     pub evaluator: LocalEvaluator,
+    pub query_log: Arc<QueryLog>,
     pub append: Arc<dyn Append>,
     pub alerting: Arc<Alerting>,
     /// Turns true when the store is complete.
@@ -126,7 +128,10 @@ fn step(context: &RuleContext, running: &Running) {
     let Some(group) = guard.as_mut() else { return };
     let mut append = |samples: &[RuleSample]| append_rule_samples(&*context.append, samples).map(drop);
     let now_ms = context.env.clock.wall_ms();
-    let Some(effects) = group.step(now_ms, &context.evaluator, &mut append) else { return };
+    let (file, name) = (group.file().to_owned(), group.name().to_owned());
+    let evaluator =
+        Logged { evaluator: &context.evaluator, log: &context.query_log, file: &file, group: &name };
+    let Some(effects) = group.step(now_ms, &evaluator, &mut append) else { return };
     for failure in &effects.failures {
         tracing::warn!(
             file = group.file(),
