@@ -1,17 +1,19 @@
 //! Whole servers under one load, side by side: `compare [WORK…] [SERVER…]` with the works `known`,
-//! `new` and `queries` and the servers `tidewatch`, `prometheus` and `victoria-metrics`; all where
+//! `new`, `memory`, `latency` and `queries` and the servers `tidewatch`, `prometheus` and `victoria-metrics`; all where
 //! none is named. Prints each figure and its ratio to the peers'.
 //!
 //! The sender shares the machine, so only the servers' own CPU time counts, read from the
 //! operating system.
 
+use std::ops::Range;
 use std::path::Path;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tidewatch_benches::load::{Load, STEP_S};
 use tidewatch_benches::recording::Recording;
-use tidewatch_benches::servers::{Kind, Server};
+use tidewatch_benches::servers::{Kind, Sender, Server};
 use tidewatch_tests::{http, root};
 
 const CONNECTIONS: usize = 4;
@@ -28,7 +30,7 @@ fn main() -> Result<()> {
     let chosen_of = |all: &[&str], one: &str| {
         !wanted.iter().any(|w| all.contains(&w.as_str())) || wanted.iter().any(|w| w == one)
     };
-    let chosen = |work: &str| chosen_of(&["known", "new", "queries"], work);
+    let chosen = |work: &str| chosen_of(&["known", "new", "memory", "latency", "queries"], work);
     let recording = Recording::read(&root().join("benches/data/recording.gz"))?;
     let kinds: Vec<Kind> = [Kind::Tidewatch, Kind::Prometheus, Kind::VictoriaMetrics]
         .into_iter()
@@ -57,6 +59,14 @@ fn main() -> Result<()> {
         if chosen("new") {
             let load = Load::new(&recording, 1_000, 1_000)?;
             figures.extend(new(*kind, &folder.join(format!("{}-new", kind.name())), &load)?);
+        }
+        if chosen("memory") {
+            let load = Load::new(&recording, 214, 1_000)?;
+            figures.extend(memory(*kind, &folder.join(format!("{}-memory", kind.name())), &load)?);
+        }
+        if chosen("latency") {
+            let load = Load::new(&recording, 50, 1_000)?;
+            figures.extend(latency(*kind, &folder.join(format!("{}-latency", kind.name())), &load)?);
         }
         for (name, value, _) in &figures {
             eprintln!("{}: {name}: {value:?}", kind.name());
@@ -103,12 +113,16 @@ fn known(kind: Kind, folder: &Path, load: &Load, queries: bool) -> Result<Vec<Me
     let kept = scalar(&server, "sum(count_over_time(node_load1[7h]))")?;
     let lost = 50.0 * steps as f64 - kept;
     figures.push(("known: of 72,000 samples lost by the kill".to_owned(), Some(lost), false));
-    std::thread::sleep(std::time::Duration::from_secs(20));
+    if kind == Kind::VictoriaMetrics {
+        http::get(server.port, "/internal/force_merge")?;
+    }
+    // For merges to end.
+    std::thread::sleep(Duration::from_secs(30));
     let total = series * steps as f64;
     let wal =
         |path: &Path| path.components().any(|c| c.as_os_str() == "wal" || c.as_os_str() == "chunks_head");
     figures.push((
-        "known: bytes on disk per sample, log excluded".to_owned(),
+        "known: bytes on disk per sample, log excluded, merged".to_owned(),
         Some(server.disk_bytes(|path| !wal(path)) as f64 / total),
         false,
     ));
@@ -144,6 +158,76 @@ fn new(kind: Kind, folder: &Path, load: &Load) -> Result<Vec<Measured>> {
     ])
 }
 
+/// Two hours of 214 hosts: what a series holds when its samples have come in.
+fn memory(kind: Kind, folder: &Path, load: &Load) -> Result<Vec<Measured>> {
+    let server = Server::start(kind, folder)?;
+    let idle_bytes = server.resident_bytes()?;
+    let start_ms = now_ms()? - 480 * STEP_S as i64 * 1000 - 60_000;
+    send(&server, load, 0..480, start_ms)?;
+    let series = load.series_count() as f64;
+    if kind == Kind::Tidewatch {
+        print_parts(&server, series)?;
+    }
+    let resident = server.resident_bytes()?.saturating_sub(idle_bytes) as f64;
+    Ok(vec![(
+        format!("memory: bytes per series, {} series after 480 samples each", load.series_count()),
+        Some(resident / series),
+        false,
+    )])
+}
+
+/// What the parts of our head hold, as its metrics say.
+fn print_parts(server: &Server, series: f64) -> Result<()> {
+    let metrics = http::get(server.port, "/metrics")?.text();
+    for line in
+        metrics.lines().filter_map(|line| line.strip_prefix("tidewatch_store_head_memory_bytes{part="))
+    {
+        let (part, bytes) = line.split_once("} ").context("a metric has a value")?;
+        eprintln!("memory: {:>6.1} bytes per series: {part}", bytes.parse::<f64>()? / series);
+    }
+    Ok(())
+}
+
+/// How long writes take while others query: all connections send as fast as they can.
+fn latency(kind: Kind, folder: &Path, load: &Load) -> Result<Vec<Measured>> {
+    let server = Server::start(kind, folder)?;
+    let steps = 800;
+    let start_ms = now_ms()? - (steps * STEP_S * 1000) as i64 - 60_000;
+    send(&server, load, 0..80, start_ms)?;
+    let done = AtomicBool::new(false);
+    let (times, queries) = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| ask(&server, start_ms, &done));
+        let times = send_timed(&server, load, 80..steps, start_ms);
+        done.store(true, Ordering::Relaxed);
+        (times, asking.join().expect("no client panics"))
+    });
+    let (mut times, queries) = (times?, queries?);
+    times.sort_unstable();
+    let ms = |share: f64| times[(times.len() as f64 * share) as usize].as_secs_f64() * 1000.0;
+    eprintln!("{}: {} writes, {queries} queries beside them", kind.name(), times.len());
+    Ok(vec![
+        ("latency: of writes beside queries, median, ms".to_owned(), Some(ms(0.5)), false),
+        ("latency: of writes beside queries, p99, ms".to_owned(), Some(ms(0.99)), false),
+    ])
+}
+
+/// Asks for dashboards of the first twenty minutes until it is done; gives the number of answers.
+fn ask(server: &Server, start_ms: i64, done: &AtomicBool) -> Result<usize> {
+    let (start, end) = (start_ms / 1000, start_ms / 1000 + 80 * STEP_S as i64);
+    let mut client = server.connect()?;
+    let mut count = 0;
+    while !done.load(Ordering::Relaxed) {
+        let (name, expression, _) = QUERIES[count % QUERIES.len()];
+        let expression = http::encode(expression);
+        let path =
+            format!("/api/v1/query_range?query={expression}&start={start}&end={end}&step=60&nocache=1");
+        let answer = client.get(&path)?;
+        anyhow::ensure!(answer.status == 200, "{name}: {}", answer.text());
+        count += 1;
+    }
+    Ok(count)
+}
+
 /// The one number that an instant query gives; 0 where it gives nothing.
 fn scalar(server: &Server, expression: &str) -> Result<f64> {
     let result = http::query(server.port, expression)?;
@@ -151,27 +235,52 @@ fn scalar(server: &Server, expression: &str) -> Result<f64> {
 }
 
 /// Sends the steps over several connections; gives the number of samples.
-fn send(server: &Server, load: &Load, steps: std::ops::Range<usize>, start_ms: i64) -> Result<usize> {
-    let sums: Vec<Result<usize>> = std::thread::scope(|scope| {
+fn send(server: &Server, load: &Load, steps: Range<usize>, start_ms: i64) -> Result<usize> {
+    let counts = over_connections(server, load, steps, start_ms, |sender, body, count| {
+        sender.write(body)?;
+        Ok(count)
+    })?;
+    Ok(counts.iter().sum())
+}
+
+/// As [`send`]; gives the time that each request took.
+fn send_timed(server: &Server, load: &Load, steps: Range<usize>, start_ms: i64) -> Result<Vec<Duration>> {
+    over_connections(server, load, steps, start_ms, |sender, body, _| {
+        let began = Instant::now();
+        sender.write(body)?;
+        Ok(began.elapsed())
+    })
+}
+
+/// Hands each request, with its number of samples, to `write`; gives what it gave for all.
+fn over_connections<T: Send>(
+    server: &Server,
+    load: &Load,
+    steps: Range<usize>,
+    start_ms: i64,
+    write: impl Fn(&mut Sender, &[u8], usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let write = &write;
+    let lists: Vec<Result<Vec<T>>> = std::thread::scope(|scope| {
         let senders: Vec<_> = (0..CONNECTIONS)
             .map(|worker| {
                 let steps = steps.clone();
                 scope.spawn(move || {
                     let mut sender = server.connect()?;
-                    let mut sum = 0;
+                    let mut list = Vec::new();
                     for step in steps {
                         for (body, count) in load.requests(step, start_ms, worker, CONNECTIONS) {
-                            sender.write(&body)?;
-                            sum += count;
+                            list.push(write(&mut sender, &body, count)?);
                         }
                     }
-                    Ok(sum)
+                    Ok(list)
                 })
             })
             .collect();
         senders.into_iter().map(|sender| sender.join().expect("no sender panics")).collect()
     });
-    sums.into_iter().sum()
+    let lists = lists.into_iter().collect::<Result<Vec<_>>>()?;
+    Ok(lists.into_iter().flatten().collect())
 }
 
 /// Dashboard shapes; `R` stands for a window.
