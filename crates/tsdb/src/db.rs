@@ -87,7 +87,7 @@ const RESERVE_BYTES_MAX: u64 = 256 << 20;
 /// How often the room is looked at while samples come.
 const WATCH_MS: u64 = 1000;
 
-fn reserve_bytes(space: Space) -> u64 {
+pub(crate) fn reserve_bytes(space: Space) -> u64 {
     (space.total_bytes / 20).min(RESERVE_BYTES_MAX)
 }
 

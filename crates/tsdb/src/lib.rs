@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod backfill;
 pub mod block;
 mod blocks;
 pub mod compact;
@@ -51,6 +52,7 @@ pub use head::image::walk as walk_image;
 #[doc(hidden)]
 pub use log::walk as walk_frame;
 
+pub use backfill::{Backfill, BackfillCounts, BackfillError};
 pub use db::Db;
 pub use jobs::{Job, JobError};
 pub use metadata::FamilyMetadata;

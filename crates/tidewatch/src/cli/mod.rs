@@ -5,6 +5,7 @@ mod arguments;
 mod check;
 mod explain;
 mod junit;
+mod migrate;
 mod query;
 pub mod serve;
 mod targets;
@@ -37,6 +38,8 @@ pub fn main() -> ExitCode {
         Some(Command::Check(Check::Rules(arguments))) => check::rules(&arguments, &mut console),
         Some(Command::Check(Check::Alertmanager(arguments))) => check::alertmanager(&arguments, &mut out),
         Some(Command::Query(arguments)) => query::run(&arguments, &mut out),
+        Some(Command::Import(arguments)) => migrate::import(&arguments, &mut console),
+        Some(Command::Export(arguments)) => migrate::export(&arguments, &mut console),
         Some(Command::Test(Test::Rules(arguments))) => test::rules(&arguments, &mut console),
         Some(Command::Test(Test::Promql { files })) => test::promql(&files, &mut out),
         Some(Command::Tsdb(command)) => tsdb::run(&command, &mut out),
@@ -95,6 +98,10 @@ pub enum Command {
     /// Look at a data directory, and repair it.
     #[command(subcommand)]
     Tsdb(tsdb::Tsdb),
+    /// Write what others stored into a data directory that no server has.
+    Import(migrate::Import),
+    /// Write what a data directory holds in forms that others read; no server may have it.
+    Export(migrate::Export),
 }
 
 #[derive(Debug, Subcommand)]

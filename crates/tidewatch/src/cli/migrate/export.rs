@@ -1,0 +1,264 @@
+//! `tidewatch export`: what a data directory holds, in forms that others read.
+
+use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use tidewatch_env::Env;
+use tidewatch_migrate::prometheus::BlockWriter;
+use tidewatch_migrate::{jsonl, openmetrics};
+use tidewatch_model::{Labels, Matcher};
+use tidewatch_storage::{RunValues, Scratch, Select, Selection, TimeRange};
+use tidewatch_tsdb::{BLOCK_MS, Db, DbOptions};
+
+use super::progress::Progress;
+use super::{DataFormat, Export};
+use crate::cli::Console;
+use crate::cli::check::OK;
+use crate::time;
+
+/// What was written, and what there was no place for.
+#[derive(Default)]
+struct Counts {
+    series: u64,
+    samples: u64,
+    blocks: u64,
+    markers: u64,
+    nameless: u64,
+    histograms: u64,
+}
+
+pub fn run(arguments: &Export, console: &mut Console<'_>) -> Result<u8> {
+    let range = range(arguments)?;
+    let selectors = selectors(arguments)?;
+    let env = Env::real()?;
+    let db = open(&env, &arguments.storage_path)?;
+    let counts = match (arguments.format, &arguments.output) {
+        (DataFormat::Prometheus, None) => bail!("--output: name a directory for the blocks"),
+        (DataFormat::Prometheus, Some(output)) => {
+            write_blocks(&env, &db, &selectors, range, output, console.err)?
+        }
+        (format, None) => {
+            write_text(&db, &selectors, range, format, &mut BufWriter::new(&mut *console.out), console.err)?
+        }
+        (format, Some(output)) => {
+            let shown = || output.display().to_string();
+            let file = std::fs::File::create_new(output).with_context(shown)?;
+            let mut writer = BufWriter::new(file);
+            let counts = write_text(&db, &selectors, range, format, &mut writer, console.err)?;
+            writer
+                .into_inner()
+                .map_err(|error| error.into_error())
+                .and_then(|file| file.sync_all())
+                .with_context(shown)?;
+            counts
+        }
+    };
+    say(&counts, arguments.format, console.err)?;
+    for damage in db.status().damage {
+        writeln!(console.err, "  DAMAGED: {} at offset {}: {}", damage.path, damage.offset, damage.reason)?;
+    }
+    Ok(OK)
+}
+
+fn say(counts: &Counts, format: DataFormat, err: &mut dyn Write) -> Result<()> {
+    writeln!(err, "{} samples of {} series written", counts.samples, counts.series)?;
+    if format == DataFormat::Prometheus {
+        writeln!(err, "{} blocks written", counts.blocks)?;
+    }
+    for (count, what) in [
+        (counts.markers, "staleness markers left out: OpenMetrics has no word for them"),
+        (counts.nameless, "series left out: OpenMetrics has none without a metric name"),
+        (counts.histograms, "native histograms left out: they are not exported yet"),
+    ] {
+        if count > 0 {
+            writeln!(err, "{count} {what}")?;
+        }
+    }
+    Ok(())
+}
+
+fn range(arguments: &Export) -> Result<TimeRange> {
+    let parse = |name: &str, text: &Option<String>, otherwise: i64| match text {
+        None => Ok(otherwise),
+        Some(text) => time::parse(text)
+            .with_context(|| format!("--{name}: {text:?} is no time: write RFC 3339 or Unix seconds")),
+    };
+    let range = TimeRange {
+        start: parse("from", &arguments.from, i64::MIN)?,
+        end: parse("to", &arguments.to, i64::MAX)?,
+    };
+    if range.start > range.end {
+        bail!("--from is after --to");
+    }
+    Ok(range)
+}
+
+/// The matchers of each selector; one without matchers where none is given.
+fn selectors(arguments: &Export) -> Result<Vec<Vec<Matcher>>> {
+    if arguments.matches.is_empty() {
+        return Ok(vec![Vec::new()]);
+    }
+    let parse = |text: &String| {
+        tidewatch_parser::parse_metric_selector(text)
+            .map_err(|error| anyhow::anyhow!("--match={text}: {error}"))
+    };
+    arguments.matches.iter().map(parse).collect()
+}
+
+/// Opens a database that is there, without removing what a server's retention would.
+fn open(env: &Env, dir: &Path) -> Result<Db> {
+    if !env.disk.exists(&dir.join("FORMAT"))? {
+        bail!("{}: this is no data directory of Tidewatch", dir.display());
+    }
+    let options = DbOptions { retention_ms: None, ..DbOptions::new(dir) };
+    let db = Db::open(env.clone(), options)?;
+    db.recover()?;
+    Ok(db)
+}
+
+/// The series of several selectors, each once, in the order of their labels.
+struct Union {
+    selections: Vec<Box<dyn Selection>>,
+    /// Selection and series.
+    series: Vec<(usize, usize)>,
+}
+
+impl Union {
+    fn select(db: &Db, selectors: &[Vec<Matcher>], range: TimeRange) -> Result<Union> {
+        let selections: Vec<Box<dyn Selection>> =
+            selectors.iter().map(|matchers| db.select(matchers, range)).collect::<Result<_, _>>()?;
+        let mut series: Vec<(usize, usize)> = (0..selections.len())
+            .flat_map(|at| (0..selections[at].len()).map(move |series| (at, series)))
+            .collect();
+        if selections.len() > 1 {
+            let labels = |place: &(usize, usize)| selections[place.0].labels(place.1);
+            series.sort_by(|a, b| labels(a).cmp(labels(b)));
+            series.dedup_by(|a, b| labels(a) == labels(b));
+        }
+        Ok(Union { selections, series })
+    }
+
+    /// Visits the runs of floats of each series in order.
+    fn visit(
+        &self,
+        range: TimeRange,
+        counts: &mut Counts,
+        progress: &mut dyn FnMut(u64),
+        visit: &mut dyn FnMut(&Labels, &[i64], &[f64], &mut Counts) -> Result<()>,
+    ) -> Result<()> {
+        let mut scratch = Scratch::default();
+        for (done, (at, series)) in (0..).zip(&self.series) {
+            let selection = &self.selections[*at];
+            let labels = selection.labels(*series);
+            let mut written = Ok(());
+            let before = counts.samples;
+            selection.scan(*series..series + 1, range, &mut scratch, &mut |_, run| {
+                match run.values {
+                    RunValues::Floats(values) => {
+                        counts.samples += values.len() as u64;
+                        written = visit(labels, run.timestamps, values, counts);
+                    }
+                    RunValues::Histograms(values) => counts.histograms += values.len() as u64,
+                }
+                if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            written?;
+            counts.series += u64::from(counts.samples > before);
+            progress(done);
+        }
+        Ok(())
+    }
+}
+
+fn write_text(
+    db: &Db,
+    selectors: &[Vec<Matcher>],
+    range: TimeRange,
+    format: DataFormat,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<Counts> {
+    let union = Union::select(db, selectors, range)?;
+    let mut counts = Counts::default();
+    let mut progress = Progress::start("export", union.series.len() as u64);
+    let mut text = String::new();
+    let mut series: Option<(Labels, Option<String>)> = None;
+    let mut shown = |done| progress.set(done, err, || format!("{done} series"));
+    union.visit(range, &mut counts, &mut shown, &mut |labels, times, values, counts| {
+        text.clear();
+        if format == DataFormat::Jsonl {
+            jsonl::write(&mut text, labels, times, values);
+            return Ok(out.write_all(text.as_bytes())?);
+        }
+        if series.as_ref().is_none_or(|(known, _)| known != labels) {
+            series = Some((labels.clone(), openmetrics::series_text(labels)));
+            counts.nameless += u64::from(labels.metric_name().is_none());
+        }
+        let Some((_, Some(prefix))) = &series else {
+            counts.samples -= values.len() as u64;
+            return Ok(());
+        };
+        for (time, value) in times.iter().zip(values) {
+            if !openmetrics::write_line(&mut text, prefix, *time, *value) {
+                counts.markers += 1;
+                counts.samples -= 1;
+            }
+        }
+        Ok(out.write_all(text.as_bytes())?)
+    })?;
+    if format == DataFormat::Openmetrics {
+        out.write_all(openmetrics::EOF.as_bytes())?;
+    }
+    out.flush()?;
+    Ok(counts)
+}
+
+/// Writes a block for each stretch of two hours that has samples, as Prometheus cuts its own.
+fn write_blocks(
+    env: &Env,
+    db: &Db,
+    selectors: &[Vec<Matcher>],
+    range: TimeRange,
+    output: &Path,
+    err: &mut dyn Write,
+) -> Result<Counts> {
+    let mut counts = Counts::default();
+    let Some((oldest, newest)) = held(db) else { return Ok(counts) };
+    let (start, end) = (range.start.max(oldest), range.end.min(newest));
+    let mut progress = Progress::start("export", end.saturating_sub(start).unsigned_abs());
+    let mut from = start;
+    while from <= end {
+        let until = from.div_euclid(BLOCK_MS).saturating_add(1).saturating_mul(BLOCK_MS);
+        let window = TimeRange { start: from, end: end.min(until - 1) };
+        let union = Union::select(db, selectors, window)?;
+        let mut writer = BlockWriter::create(env, output).with_context(|| output.display().to_string())?;
+        union.visit(window, &mut counts, &mut |_| {}, &mut |labels, times, values, _| {
+            Ok(writer.push(labels, times, values)?)
+        })?;
+        counts.blocks += u64::from(writer.finish()?.is_some());
+        let samples = counts.samples;
+        progress.set(until.saturating_sub(start).unsigned_abs(), err, || format!("{samples} samples"));
+        from = until;
+        // Nothing may be stored for years: such stretches are not worth a look each.
+        from = next_held(db, from).unwrap_or(i64::MAX);
+    }
+    Ok(counts)
+}
+
+/// From when to when there are samples.
+fn held(db: &Db) -> Option<(i64, i64)> {
+    let status = db.status();
+    let head = status.head.min_time.zip(status.head.max_time);
+    let blocks = status.blocks.iter().map(|block| (block.min_time, block.max_time));
+    blocks.chain(head).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+}
+
+/// The first time from `from` on at which there may be a sample.
+fn next_held(db: &Db, from: i64) -> Option<i64> {
+    let status = db.status();
+    let head = status.head.min_time.zip(status.head.max_time);
+    let blocks = status.blocks.iter().map(|block| (block.min_time, block.max_time));
+    blocks.chain(head).filter(|(_, newest)| *newest >= from).map(|(oldest, _)| oldest.max(from)).min()
+}

@@ -1,0 +1,182 @@
+//! `tidewatch import`: what others stored, into a data directory.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tidewatch_env::{Env, Open};
+use tidewatch_migrate::{Lines, Piece, Place, jsonl, openmetrics};
+use tidewatch_model::Labels;
+use tidewatch_tsdb::Backfill;
+
+use super::progress::Progress;
+use super::state::{Reached, State, key_of};
+use super::{DataFormat, Import, prometheus};
+use crate::cli::Console;
+use crate::cli::check::{FAILED, OK};
+
+/// Problems that are named one by one; the rest is counted.
+const NAMED_MAX: u64 = 20;
+
+/// An import under way.
+pub struct Importer<'a, 'c> {
+    pub env: Env,
+    pub backfill: Backfill,
+    pub state: State,
+    pub console: &'a mut Console<'c>,
+    /// Lines, records, series or samples that were left out.
+    pub problems: u64,
+}
+
+pub fn run(arguments: &Import, console: &mut Console<'_>) -> Result<u8> {
+    let env = Env::real()?;
+    for source in &arguments.sources {
+        // Before anything is created.
+        env.disk
+            .exists(source)?
+            .then_some(())
+            .with_context(|| format!("{}: no such source", source.display()))?;
+    }
+    let backfill = Backfill::open(&env, &arguments.storage_path)?;
+    let state = State::load(&env, &arguments.storage_path)?;
+    let mut importer = Importer { env, backfill, state, console, problems: 0 };
+    for source in &arguments.sources {
+        match arguments.format {
+            DataFormat::Prometheus => prometheus::import(&mut importer, source)?,
+            format => importer.text(source, format)?,
+        }
+    }
+    importer.finish()
+}
+
+impl Importer<'_, '_> {
+    /// Names something that is left out.
+    pub fn problem(&mut self, place: impl Display, reason: impl Display) {
+        self.problems += 1;
+        if self.problems <= NAMED_MAX {
+            // Nobody may be left to read this.
+            let _ = writeln!(self.console.err, "  LEFT OUT: {place}: {reason}");
+        } else if self.problems == NAMED_MAX + 1 {
+            let _ = writeln!(self.console.err, "  LEFT OUT: more; from here on they are only counted");
+        }
+    }
+
+    fn text(&mut self, source: &Path, format: DataFormat) -> Result<()> {
+        let shown = source.display().to_string();
+        let file = self.env.disk.open(source, Open::Read).with_context(|| shown.clone())?;
+        let name = if format == DataFormat::Jsonl { "jsonl" } else { "openmetrics" };
+        let key = key_of(name, &*file).with_context(|| shown.clone())?;
+        let mut from = (Place::default(), String::new());
+        match self.state.reached(&key) {
+            Some(Reached::Done) => {
+                writeln!(self.console.out, "{shown}: was imported before")?;
+                return Ok(());
+            }
+            Some(Reached::At { place, type_line }) => {
+                from = (*place, type_line.clone());
+                writeln!(self.console.out, "{shown}: goes on at line {}", place.lines + 1)?;
+            }
+            None => {}
+        }
+        let mut progress = Progress::start(&shown, file.len()?);
+        let mut reader = openmetrics::Reader::resume(&from.1);
+        let mut lines = Lines::new(file, from.0);
+        while let Some(piece) = lines.next_piece().with_context(|| shown.clone())? {
+            match piece {
+                Piece::TooLong { line } => self.problem(format!("{shown}:{line}"), "the line is too long"),
+                Piece::Lines { bytes, first } => {
+                    for (number, line) in (first..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
+                        let taken = match format {
+                            DataFormat::Jsonl => self.jsonl_line(line),
+                            _ => self.openmetrics_line(&mut reader, line),
+                        };
+                        taken.unwrap_or_else(|reason| self.problem(format!("{shown}:{number}"), reason));
+                    }
+                }
+            }
+            let place = lines.place();
+            if self.backfill.is_full() {
+                self.backfill.flush()?;
+                self.state.set(&key, Reached::At { place, type_line: reader.type_line() })?;
+            }
+            let written = self.backfill.counts().samples;
+            progress.set(place.offset, self.console.err, || format!("{written} samples written"));
+        }
+        self.backfill.flush()?;
+        if format == DataFormat::Openmetrics && !reader.is_complete() {
+            let reason = "the text does not end with \"# EOF\", so it may have been cut short";
+            self.problem(&shown, reason);
+        }
+        self.state.set(&key, Reached::Done)
+    }
+
+    fn openmetrics_line(&mut self, reader: &mut openmetrics::Reader, line: &[u8]) -> Result<(), String> {
+        match reader.read(line)? {
+            Some(line) => self.take(&line.labels, &[line.timestamp], &[line.value]),
+            None => Ok(()),
+        }
+    }
+
+    fn jsonl_line(&mut self, line: &[u8]) -> Result<(), String> {
+        match jsonl::read(line)? {
+            Some(line) => self.take(&line.labels, &line.times, &line.values),
+            None => Ok(()),
+        }
+    }
+
+    /// Collects samples; what can not be stored of them is the error.
+    pub fn take(&mut self, labels: &Labels, times: &[i64], values: &[f64]) -> Result<(), String> {
+        self.backfill.push(labels, times, values)?;
+        match times.iter().filter(|time| !Backfill::takes_time(**time)).count() {
+            0 => Ok(()),
+            count => Err(format!("{labels}: {count} samples have a time that can not be stored")),
+        }
+    }
+
+    /// Merges what overlaps, and says what came of all.
+    fn finish(mut self) -> Result<u8> {
+        {
+            let mut progress = Progress::start("merging blocks that overlap", 0);
+            let err = &mut *self.console.err;
+            self.backfill.merge(&mut |merged| progress.set(merged, err, || format!("{merged} merged")))?;
+        }
+        let counts = self.backfill.counts().clone();
+        let out = &mut *self.console.out;
+        writeln!(out, "{} samples in {} blocks written", counts.samples, counts.blocks)?;
+        if counts.duplicates > 0 {
+            writeln!(out, "{} samples came twice", counts.duplicates)?;
+        }
+        if let Some(first) = &counts.first_conflict {
+            writeln!(
+                out,
+                "{} samples had another value for their time; the first: {first}",
+                counts.conflicts
+            )?;
+        }
+        for reason in &counts.unmerged {
+            writeln!(out, "blocks that overlap were left so: {reason}")?;
+        }
+        if counts.samples > 0 {
+            writeln!(
+                out,
+                "what is older than the server's retention goes when the server starts: 15 days, or \
+                 --storage.tsdb.retention.time"
+            )?;
+        }
+        if self.problems > 0 {
+            writeln!(out, "{} lines, records or series were left out", self.problems)?;
+            return Ok(FAILED);
+        }
+        Ok(OK)
+    }
+}
+
+/// Names in a directory, with their paths; none where there is no such directory.
+pub fn entries(env: &Env, dir: &Path) -> Result<Vec<(String, PathBuf)>> {
+    if !env.disk.exists(dir)? {
+        return Ok(Vec::new());
+    }
+    let names = env.disk.list(dir).with_context(|| dir.display().to_string())?;
+    let text = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    Ok(names.iter().filter_map(|path| text(path).map(|name| (name.clone(), dir.join(name)))).collect())
+}

@@ -1,0 +1,301 @@
+//! Importing a Prometheus' data directory: block by block, then the write-ahead log.
+//!
+//! A block has its series in order, so it becomes a block of ours as it is read. The log's samples
+//! are in the order of time; those that a block has already are passed over, as Prometheus does at
+//! its start.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use tidewatch_migrate::prometheus::{
+    Block, Interval, Meta, Record, Run, Segments, decode_record, is_deleted, read_segment,
+};
+use tidewatch_model::Labels;
+use tidewatch_tsdb::Backfill;
+
+use super::import::{Importer, entries};
+use super::progress::Progress;
+use super::state::{Reached, Sum};
+
+pub fn import(importer: &mut Importer<'_, '_>, source: &Path) -> Result<()> {
+    let metas = metas(importer, source)?;
+    let in_blocks = metas.iter().filter(|(_, meta)| !meta.is_out_of_order()).map(|(_, meta)| meta.max_time);
+    let in_blocks = in_blocks.max().unwrap_or(i64::MIN);
+    let log = Segments::list(&importer.env, &source.join("wal"))?;
+    if metas.is_empty() && log.files.is_empty() {
+        bail!(
+            "{}: this is no data directory of Prometheus: it has neither blocks nor a log",
+            source.display()
+        );
+    }
+    for (name, meta) in metas {
+        block(importer, &source.join(name), meta)?;
+    }
+    let late = Segments::list(&importer.env, &source.join("wbl"))?;
+    Log::default().import(importer, source, &log, &late, in_blocks)
+}
+
+/// The blocks of a directory, those excepted that another replaces.
+fn metas(importer: &mut Importer<'_, '_>, source: &Path) -> Result<Vec<(String, Meta)>> {
+    let mut metas = Vec::new();
+    for (name, path) in entries(&importer.env, source)? {
+        if name.len() != 26 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            continue;
+        }
+        match Block::read_meta(&importer.env, &path) {
+            Ok(meta) => metas.push((name, meta)),
+            Err(reason) => importer.problem(path.join("meta.json").display(), reason),
+        }
+    }
+    let replaced: BTreeSet<String> =
+        metas.iter().flat_map(|(_, meta)| meta.parents().map(str::to_owned).collect::<Vec<_>>()).collect();
+    metas.retain(|(_, meta)| !replaced.contains(&meta.ulid));
+    metas.sort_by_key(|(_, meta)| meta.min_time);
+    Ok(metas)
+}
+
+fn block(importer: &mut Importer<'_, '_>, dir: &Path, meta: Meta) -> Result<()> {
+    let key = format!("prometheus-block-{}", meta.ulid);
+    let shown = dir.display().to_string();
+    if !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        importer.problem(shown, "the ulid in meta.json is none");
+        return Ok(());
+    }
+    if importer.state.reached(&key) == Some(&Reached::Done) {
+        writeln!(importer.console.out, "{shown}: was imported before")?;
+        return Ok(());
+    }
+    let all = meta.stats.num_samples;
+    let block = match Block::open(&importer.env, dir, meta) {
+        Ok(block) => block,
+        Err(reason) => {
+            importer.problem(shown, reason);
+            return Ok(());
+        }
+    };
+    let (start_ms, end_ms) = (block.meta.min_time, block.meta.max_time);
+    let mut progress = Progress::start(&shown, all);
+    let mut problems = Vec::new();
+    // What lies outside the block's own range, or out of order: no block of Prometheus has it
+    // unless it is damaged, or its meta.json.
+    let mut astray: Vec<(Labels, Vec<i64>, Vec<f64>)> = Vec::new();
+    let in_range = Backfill::takes_time(start_ms) && Backfill::takes_time(end_ms) && start_ms < end_ms;
+    let mut writer = match in_range {
+        true => Some(importer.backfill.writer(start_ms, end_ms)?),
+        false => None,
+    };
+    let mut last: Option<Labels> = None;
+    let mut done = 0;
+    let mut refused = Vec::new();
+    let mut visit = |run: Run<'_>| -> Result<()> {
+        done += run.times.len() as u64;
+        progress.set(done, importer.console.err, || format!("{done} samples"));
+        if run.times.is_empty() {
+            return Ok(());
+        }
+        if let Err(reason) = importer.backfill.check(run.labels) {
+            refused.push(reason);
+            return Ok(());
+        }
+        let inside = |time: &i64| (start_ms..end_ms).contains(time);
+        let fits = run.times.is_sorted_by(|a, b| a < b)
+            && inside(&run.times[0])
+            && inside(&run.times[run.times.len() - 1])
+            && last.as_ref().is_none_or(|last| last < run.labels);
+        match writer.as_mut().filter(|_| fits) {
+            Some(writer) => {
+                writer.series(run.labels)?;
+                writer.floats(run.times, run.values)?;
+                last = Some(run.labels.clone());
+            }
+            None => astray.push((run.labels.clone(), run.times.to_vec(), run.values.to_vec())),
+        }
+        Ok(())
+    };
+    block.visit(&mut |place, reason| problems.push((place, reason)), &mut visit)?;
+    if let Some(writer) = writer {
+        importer.backfill.keep(writer)?;
+    }
+    for (labels, times, values) in astray {
+        if let Err(reason) = importer.take(&labels, &times, &values) {
+            importer.problem(&shown, reason);
+        }
+        if importer.backfill.is_full() {
+            importer.backfill.flush()?;
+        }
+    }
+    importer.backfill.flush()?;
+    drop(progress);
+    for reason in refused {
+        importer.problem(&shown, reason);
+    }
+    for (place, reason) in problems {
+        importer.problem(place, reason);
+    }
+    importer.state.set(&key, Reached::Done)
+}
+
+/// What the log has said so far.
+#[derive(Default)]
+struct Log {
+    /// Series by reference; several references may name one series.
+    series: HashMap<u64, u32>,
+    numbers: HashMap<Labels, u32>,
+    labels: Vec<Labels>,
+    /// Deletions by series.
+    deleted: HashMap<u32, Vec<Interval>>,
+    /// Samples of references that nothing names, and records that are not imported yet, by name.
+    nameless: u64,
+    left_out: HashMap<(u8, &'static str), u64>,
+    refused: BTreeSet<String>,
+    unreadable: u64,
+}
+
+impl Log {
+    fn import(
+        mut self,
+        importer: &mut Importer<'_, '_>,
+        source: &Path,
+        log: &Segments,
+        late: &Segments,
+        in_blocks: i64,
+    ) -> Result<()> {
+        let mut sum = Sum::default();
+        let mut bytes = 0;
+        for file in log.files.iter().chain(&late.files) {
+            let map = importer.env.disk.map(file).with_context(|| file.display().to_string())?;
+            bytes += map.len() as u64;
+            sum.add(file.file_name().unwrap_or_default().as_encoded_bytes());
+            sum.add(&map.len().to_le_bytes());
+            sum.add(&map[map.len().saturating_sub(4096)..]);
+        }
+        let key = format!("prometheus-wal-{bytes}-{sum}");
+        let shown = source.join("wal").display().to_string();
+        if log.files.is_empty() {
+            return Ok(());
+        }
+        if importer.state.reached(&key) == Some(&Reached::Done) {
+            writeln!(importer.console.out, "{shown}: was imported before")?;
+            return Ok(());
+        }
+        let mut progress = Progress::start(&shown, bytes * 2);
+        let mut done = 0;
+        // Deletions come behind what they delete, so they are looked for first.
+        for file in &log.files {
+            done += self.read(importer, file, &mut Pass::Deletions)?;
+            progress.set(done, importer.console.err, || "looking for deletions".to_owned());
+        }
+        for (segments, from_ms) in [(log, in_blocks), (late, i64::MIN)] {
+            for file in &segments.files {
+                done += self.read(importer, file, &mut Pass::Samples { from_ms })?;
+                let written = importer.backfill.counts().samples;
+                progress.set(done, importer.console.err, || format!("{written} samples written"));
+            }
+        }
+        drop(progress);
+        importer.backfill.flush()?;
+        self.say(importer, &shown);
+        importer.state.set(&key, Reached::Done)
+    }
+
+    /// Reads a segment; gives its length.
+    fn read(&mut self, importer: &mut Importer<'_, '_>, file: &Path, pass: &mut Pass) -> Result<u64> {
+        let map = importer.env.disk.map(file).with_context(|| file.display().to_string())?;
+        let mut problems = Vec::new();
+        let mut outcome = Ok(());
+        let mut broken = Vec::new();
+        read_segment(&map, &mut |at, reason| problems.push((at, reason.to_owned())), &mut |at, record| {
+            let applied = match decode_record(record) {
+                Ok(record) => self.apply(importer, record, pass),
+                Err(reason) => {
+                    broken.push((at, reason.to_owned()));
+                    Ok(())
+                }
+            };
+            if outcome.is_ok() {
+                outcome = applied;
+            }
+        });
+        outcome?;
+        if let Pass::Samples { .. } = pass {
+            for (at, reason) in problems.into_iter().chain(broken) {
+                importer.problem(format!("{}:{at}", file.display()), reason);
+            }
+        }
+        Ok(map.len() as u64)
+    }
+
+    fn apply(&mut self, importer: &mut Importer<'_, '_>, record: Record, pass: &Pass) -> Result<()> {
+        match (record, pass) {
+            (Record::Series(series), _) => series.into_iter().for_each(|(reference, labels)| match labels {
+                Some(labels) => self.name(reference, labels),
+                None => self.unreadable += u64::from(matches!(pass, Pass::Samples { .. })),
+            }),
+            (Record::Tombstones(deletions), Pass::Deletions) => {
+                for (reference, first, last) in deletions {
+                    if let Some(series) = self.series.get(&reference) {
+                        self.deleted.entry(*series).or_default().push((first, last));
+                    }
+                }
+            }
+            (Record::Samples(samples), Pass::Samples { from_ms }) => {
+                for (reference, time, value) in samples.into_iter().filter(|(_, time, _)| time >= from_ms) {
+                    self.sample(importer, reference, time, value);
+                }
+                if importer.backfill.is_full() {
+                    importer.backfill.flush()?;
+                }
+            }
+            (Record::Unknown { kind, name }, Pass::Samples { .. }) => {
+                *self.left_out.entry((kind, name)).or_default() += 1;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn name(&mut self, reference: u64, labels: Labels) {
+        let next = self.labels.len() as u32;
+        let number = *self.numbers.entry(labels.clone()).or_insert(next);
+        if number == next {
+            self.labels.push(labels);
+        }
+        self.series.insert(reference, number);
+    }
+
+    fn sample(&mut self, importer: &mut Importer<'_, '_>, reference: u64, time: i64, value: f64) {
+        let Some(series) = self.series.get(&reference) else {
+            self.nameless += 1;
+            return;
+        };
+        if self.deleted.get(series).is_some_and(|intervals| is_deleted(intervals, time)) {
+            return;
+        }
+        if let Err(reason) = importer.take(&self.labels[*series as usize], &[time], &[value]) {
+            self.refused.insert(reason);
+        }
+    }
+
+    fn say(self, importer: &mut Importer<'_, '_>, shown: &str) {
+        for reason in self.refused {
+            importer.problem(shown, reason);
+        }
+        for ((kind, name), count) in self.left_out {
+            importer.problem(shown, format!("{count} records of type {kind}: {name}, not imported yet"));
+        }
+        if self.nameless > 0 {
+            importer
+                .problem(shown, format!("{} samples of series that the log does not name", self.nameless));
+        }
+        if self.unreadable > 0 {
+            importer.problem(shown, format!("{} series whose labels are no label set", self.unreadable));
+        }
+    }
+}
+
+/// What a pass over the log is for.
+enum Pass {
+    Deletions,
+    Samples { from_ms: i64 },
+}
