@@ -1,12 +1,12 @@
 //! What other stores write, read to plain values, and written from them.
 //!
 //! ```text
-//!  file ─ Lines ─┬─► openmetrics ─┐
-//!                └─► jsonl ───────┼─► labels, times, values ─► the store
+//!  file ─ Lines ─┬─► openmetrics ──────┐
+//!                └─► jsonl ────────────┼─► labels, times, values ─► the store
 //!  Prometheus' directory ─► prometheus ┘
 //!
-//!  the store ─► labels, times, values ─┬─► openmetrics, jsonl ─► text
-//!                                      └─► prometheus::Export ─► blocks
+//!  the store ─► labels, times, values ─┬─► openmetrics, jsonl ─────► text
+//!                                      └─► prometheus::BlockWriter ─► blocks
 //! ```
 //!
 //! Invariants: no input panics, recurses, or makes us allocate more than it justifies; what can not

@@ -2,8 +2,8 @@
 //! reads it.
 //!
 //! A line stands for itself, so a bad one costs nothing but itself; only the last `# TYPE` line is
-//! remembered, because the spelling of `le` and `quantile` depends on it. Exemplars and start times
-//! are read over: the store has no place for them yet.
+//! remembered, because the spelling of `le` and `quantile` depends on it. `_created` lines are series
+//! like others, as they are there; exemplars are read over.
 
 use tidewatch_ingest::{Entry, Format, Parser};
 use tidewatch_model::{Labels, LabelsBuilder, METRIC_NAME, is_stale, is_valid_legacy_name, push_float};

@@ -340,6 +340,27 @@ impl Db {
         if self.is_complete() { Ok(()) } else { Err(SelectError::Recovering) }
     }
 
+    /// See [`Select::select_within`].
+    pub(crate) fn resolve(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        room: &mut Room<'_>,
+    ) -> Result<DbSelection, SelectError> {
+        self.check_complete()?;
+        let mut debt = Debt::new(room);
+        loop {
+            let list = self.blocks.list();
+            let blocks = blocks_within(&list, range);
+            let resolution = self.resolutions.resolve(&self.head, &blocks, matchers, &mut debt)?;
+            let head = self.head.snapshot(&resolution, range, &mut debt)?;
+            // What a cut has taken from the head meanwhile is in a block that is not in the list.
+            if Arc::ptr_eq(&list, &self.blocks.list()) {
+                return Ok(DbSelection::new(resolution, head, blocks));
+            }
+        }
+    }
+
     /// What requests are held against at `now_ms`.
     ///
     /// Older than retention is what the retention job would take for it right now; a store that
@@ -459,18 +480,7 @@ impl Select for Db {
         range: TimeRange,
         room: &mut Room<'_>,
     ) -> Result<Box<dyn Selection>, SelectError> {
-        self.check_complete()?;
-        let mut debt = Debt::new(room);
-        loop {
-            let list = self.blocks.list();
-            let blocks = blocks_within(&list, range);
-            let resolution = self.resolutions.resolve(&self.head, &blocks, matchers, &mut debt)?;
-            let head = self.head.snapshot(&resolution, range, &mut debt)?;
-            // What a cut has taken from the head meanwhile is in a block that is not in the list.
-            if Arc::ptr_eq(&list, &self.blocks.list()) {
-                return Ok(Box::new(DbSelection::new(resolution, head, blocks)));
-            }
-        }
+        Ok(Box::new(self.resolve(matchers, range, room)?))
     }
 
     fn label_names(

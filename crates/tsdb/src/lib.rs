@@ -44,6 +44,7 @@ mod rows;
 mod select;
 mod snapshot;
 mod status;
+mod stored;
 mod texts;
 mod wire;
 
@@ -52,7 +53,7 @@ pub use head::image::walk as walk_image;
 #[doc(hidden)]
 pub use log::walk as walk_frame;
 
-pub use backfill::{Backfill, BackfillCounts, BackfillError};
+pub use backfill::{Backfill, BackfillCounts, BackfillError, SortedBlock};
 pub use db::Db;
 pub use jobs::{Job, JobError};
 pub use metadata::FamilyMetadata;
@@ -60,3 +61,4 @@ pub use options::{BLOCK_MS, DbOptions, OpenError, Retention};
 pub use status::{
     BlockStatus, Cardinality, Counters, Damage, DbStatus, DiskStatus, HeadStatus, Memory, TopEntry,
 };
+pub use stored::Stored;

@@ -343,6 +343,12 @@ impl DbSelection {
         gather.for_each(visit)
     }
 
+    /// Whether a series has neither histograms nor starts nor two kinds of samples anywhere.
+    pub(crate) fn has_floats_only(&self, series: usize) -> Result<bool, SelectError> {
+        let mut scratch = Scratch::default();
+        Ok(!self.is_special(&self.series[series], &mut self.worker(&mut scratch))?)
+    }
+
     /// Whether the head has more than floats of a series.
     pub(crate) fn is_special_in_head(&self, series: usize) -> bool {
         self.series[series].head().is_some_and(|head| self.head.is_special(head))

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde::Deserialize;
 use tidewatch_env::Env;
-use tidewatch_model::Labels;
+use tidewatch_model::{Labels, NativeHistogram};
 
-use super::index::Index;
+use super::index::{ChunkAt, Index};
 use super::reader::Reader;
 use super::tombstones::{self, Tombstones, is_deleted};
-use super::xor;
+use super::{histogram, xor, xor2};
 
 /// What `meta.json` says, as far as an import needs it.
 #[derive(Debug, Clone, Deserialize)]
@@ -58,8 +58,9 @@ impl Meta {
     }
 }
 
-/// Encodings of chunks, by number, that are known and not floats.
-const HISTOGRAMS: [(u8, &str); 2] = [(2, "native histograms"), (3, "native histograms of floats")];
+/// Encodings of chunks of floats; the other one has start timestamps, too.
+pub const XOR: u8 = 1;
+const XOR2: u8 = 4;
 
 const CHUNKS_MAGIC: u32 = 0x85bd_40dd;
 
@@ -73,11 +74,30 @@ pub struct Block {
     tombstones: Tombstones,
 }
 
-/// The samples of one series, ascending.
+/// Samples of one kind of one series, ascending unless the block is damaged.
+#[derive(Debug, Clone, Copy)]
 pub struct Run<'a> {
     pub labels: &'a Labels,
     pub times: &'a [i64],
-    pub values: &'a [f64],
+    pub values: Values<'a>,
+    /// When the counter of each sample started, 0 where that is not known; `None` where it is of none.
+    pub starts: Option<&'a [i64]>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub enum Values<'a> {
+    Floats(&'a [f64]),
+    Histograms(&'a [NativeHistogram]),
+}
+
+/// A chunk as it is read, kept from one to the next.
+#[derive(Default)]
+struct Columns {
+    times: Vec<i64>,
+    floats: Vec<f64>,
+    histograms: Vec<NativeHistogram>,
+    /// Empty, or one for each sample.
+    starts: Vec<i64>,
 }
 
 impl Block {
@@ -110,8 +130,8 @@ impl Block {
         Ok(Block { dir: dir.to_owned(), meta, index, chunks, tombstones })
     }
 
-    /// Visits each series with the samples that are not deleted, in the order of the index, which
-    /// is that of labels unless it is damaged. `problem` gets a place and what can not be read
+    /// Visits the samples that are not deleted, chunk by chunk, in the order of the index, which is
+    /// that of labels and times unless it is damaged. `problem` gets a place and what can not be read
     /// there; a visit that fails ends it.
     pub fn visit<E>(
         &self,
@@ -119,37 +139,25 @@ impl Block {
         visit: &mut dyn FnMut(Run<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let index = self.dir.join("index");
-        let (mut times, mut values) = (Vec::new(), Vec::new());
+        let mut columns = Columns::default();
         let mut damaged = Vec::new();
         let mut in_index = |at: usize, reason: &str| damaged.push((at, reason.to_owned()));
         self.index.visit(&mut in_index, &mut |series| {
-            times.clear();
-            values.clear();
+            let deleted = self.tombstones.get(&series.reference);
             for chunk in &series.chunks {
-                let before = times.len();
-                let read = self
-                    .chunk(chunk.reference)
-                    .and_then(|data| xor::decode(data, &mut times, &mut values).map_err(str::to_owned));
-                if let Err(reason) = read {
-                    times.truncate(before);
-                    values.truncate(before);
-                    let (file, offset) = ((chunk.reference >> 32) + 1, chunk.reference & 0xffff_ffff);
-                    let place =
-                        format!("{}:{offset}", self.dir.join("chunks").join(format!("{file:06}")).display());
-                    let (from, to) = (chunk.min_ms, chunk.max_ms);
-                    problem(
-                        place,
-                        format!("{} lacks its samples from {from} to {to} ms: {reason}", series.labels),
-                    );
+                if let Err(reason) = self.read(chunk.reference, &mut columns) {
+                    let (place, what) = self.lost(&series.labels, chunk, &reason);
+                    problem(place, what);
+                    continue;
+                }
+                if let Some(intervals) = deleted {
+                    columns.retain(|time| !is_deleted(intervals, time));
+                }
+                if !columns.times.is_empty() {
+                    visit(columns.run(&series.labels))?;
                 }
             }
-            if let Some(intervals) = self.tombstones.get(&series.reference) {
-                let kept = |time: &i64| !is_deleted(intervals, *time);
-                let rows: Vec<usize> = (0..times.len()).filter(|row| kept(&times[*row])).collect();
-                times = rows.iter().map(|row| times[*row]).collect();
-                values = rows.iter().map(|row| values[*row]).collect();
-            }
-            visit(Run { labels: &series.labels, times: &times, values: &values })
+            Ok(())
         })?;
         for (at, reason) in damaged {
             problem(format!("{}:{at}", index.display()), reason);
@@ -157,20 +165,65 @@ impl Block {
         Ok(())
     }
 
-    /// The data of a chunk of floats.
-    fn chunk(&self, reference: u64) -> Result<&[u8], String> {
+    /// Where a chunk is that can not be read, and what that costs.
+    fn lost(&self, labels: &Labels, chunk: &ChunkAt, reason: &str) -> (String, String) {
+        let (file, offset) = ((chunk.reference >> 32) + 1, chunk.reference & 0xffff_ffff);
+        let path = self.dir.join("chunks").join(format!("{file:06}"));
+        let (from, to) = (chunk.min_ms, chunk.max_ms);
+        let what = format!("{labels} lacks its samples from {from} to {to} ms: {reason}");
+        (format!("{}:{offset}", path.display()), what)
+    }
+
+    fn read(&self, reference: u64, columns: &mut Columns) -> Result<(), String> {
+        let Columns { times, floats, histograms, starts } = columns;
+        times.clear();
+        floats.clear();
+        histograms.clear();
+        starts.clear();
+        let (encoding, data) = self.chunk(reference)?;
+        match encoding {
+            XOR => xor::decode(data, times, floats)?,
+            XOR2 => xor2::decode(data, times, floats, starts)?,
+            histogram::INTEGER | histogram::FLOAT => histogram::decode(encoding, data, times, histograms)?,
+            _ => return Err(format!("the chunk has encoding {encoding}, which is not known")),
+        }
+        Ok(())
+    }
+
+    /// Encoding and data of a chunk, its checksum held.
+    fn chunk(&self, reference: u64) -> Result<(u8, &[u8]), String> {
         let file = self.chunks.get(&(reference >> 32)).ok_or("the file of the chunk is missing")?;
         if Reader::new(file).be32() != Ok(CHUNKS_MAGIC) {
             return Err("this is no file of chunks".to_owned());
         }
         let at = (reference & 0xffff_ffff) as usize;
-        let (encoding, data) = chunk_at(file.get(at..).unwrap_or_default())?;
-        match (encoding, HISTOGRAMS.iter().find(|(number, _)| *number == encoding)) {
-            (1, _) => Ok(data),
-            (_, Some((_, name))) => Err(format!("the chunk has {name}, which are not imported yet")),
-            _ => Err(format!("the chunk has encoding {encoding}, which is not known")),
-        }
+        chunk_at(file.get(at..).unwrap_or_default())
     }
+}
+
+impl Columns {
+    fn run<'a>(&'a self, labels: &'a Labels) -> Run<'a> {
+        let values = match self.histograms.is_empty() {
+            true => Values::Floats(&self.floats),
+            false => Values::Histograms(&self.histograms),
+        };
+        let starts = self.starts.iter().any(|start| *start != 0).then_some(&self.starts[..]);
+        Run { labels, times: &self.times, values, starts }
+    }
+
+    fn retain(&mut self, keep: impl Fn(i64) -> bool) {
+        let kept: Vec<bool> = self.times.iter().map(|time| keep(*time)).collect();
+        retain_rows(&mut self.times, &kept);
+        retain_rows(&mut self.floats, &kept);
+        retain_rows(&mut self.histograms, &kept);
+        retain_rows(&mut self.starts, &kept);
+    }
+}
+
+/// Keeps some rows of a column; one that is empty stays so.
+fn retain_rows<T>(column: &mut Vec<T>, kept: &[bool]) {
+    let mut kept = kept.iter();
+    column.retain(|_| *kept.next().expect("columns are equally long"));
 }
 
 fn chunk_at(bytes: &[u8]) -> Result<(u8, &[u8]), String> {

@@ -34,6 +34,10 @@ impl<'a> Reader<'a> {
         Ok(u64::from_be_bytes(self.take(8)?.try_into().expect("eight bytes")))
     }
 
+    pub fn float(&mut self) -> Result<f64, Short> {
+        self.be64().map(f64::from_bits)
+    }
+
     /// Seven bits a byte, the least significant first; at most 64 bits.
     pub fn uvarint(&mut self) -> Result<u64, Short> {
         let mut value = 0u64;

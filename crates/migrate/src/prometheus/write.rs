@@ -13,11 +13,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidewatch_env::{Env, File, Open, create_dir_durably};
-use tidewatch_model::Labels;
+use tidewatch_model::{Labels, NativeHistogram};
 
+use super::block::{Values, XOR};
 use super::index::{ChunkAt, SERIES_ALIGN};
 use super::reader::{push_uvarint, push_varint};
-use super::{tombstones, xor};
+use super::{histogram, tombstones, xor};
 
 /// Samples of a chunk, as Prometheus cuts them.
 const CHUNK_SAMPLES: usize = 120;
@@ -42,8 +43,10 @@ pub struct BlockWriter {
     chunk_files: u64,
     buffer: Vec<u8>,
     series: Vec<(Labels, Vec<ChunkAt>)>,
+    /// The next chunk: times, and values of one of the kinds.
     times: Vec<i64>,
-    values: Vec<f64>,
+    floats: Vec<f64>,
+    histograms: Vec<NativeHistogram>,
     samples: u64,
 }
 
@@ -64,7 +67,8 @@ impl BlockWriter {
             buffer: Vec::new(),
             series: Vec::new(),
             times: Vec::new(),
-            values: Vec::new(),
+            floats: Vec::new(),
+            histograms: Vec::new(),
             samples: 0,
         })
     }
@@ -73,8 +77,12 @@ impl BlockWriter {
     ///
     /// # Panics
     /// If series do not ascend by labels, or the samples of one not in time.
-    pub fn push(&mut self, labels: &Labels, times: &[i64], values: &[f64]) -> io::Result<()> {
-        assert_eq!(times.len(), values.len(), "columns of one run are equally long");
+    pub fn push(&mut self, labels: &Labels, times: &[i64], values: Values<'_>) -> io::Result<()> {
+        let count = match values {
+            Values::Floats(floats) => floats.len(),
+            Values::Histograms(histograms) => histograms.len(),
+        };
+        assert_eq!(times.len(), count, "columns of one run are equally long");
         if times.is_empty() {
             return Ok(());
         }
@@ -83,14 +91,34 @@ impl BlockWriter {
             assert!(self.series.last().is_none_or(|(last, _)| last < labels), "series ascend by labels");
             self.series.push((labels.clone(), Vec::new()));
         }
-        for (time, value) in times.iter().zip(values) {
+        for (row, time) in times.iter().enumerate() {
             assert!(self.newest().is_none_or(|newest| newest < *time), "the samples of a series ascend");
-            self.times.push(*time);
-            self.values.push(*value);
-            if self.times.len() == CHUNK_SAMPLES {
-                self.end_chunk()?;
+            match values {
+                Values::Floats(floats) => self.push_float(floats[row])?,
+                Values::Histograms(histograms) => self.push_histogram(&histograms[row])?,
             }
+            self.times.push(*time);
         }
+        Ok(())
+    }
+
+    fn push_float(&mut self, value: f64) -> io::Result<()> {
+        if self.times.len() == CHUNK_SAMPLES || !self.histograms.is_empty() {
+            self.end_chunk()?;
+        }
+        self.floats.push(value);
+        Ok(())
+    }
+
+    fn push_histogram(&mut self, next: &NativeHistogram) -> io::Result<()> {
+        let goes_on = match (self.histograms.first(), self.histograms.last()) {
+            (Some(first), Some(last)) => histogram::follows(first, last, next),
+            _ => self.times.is_empty(),
+        };
+        if self.times.len() == CHUNK_SAMPLES || !goes_on {
+            self.end_chunk()?;
+        }
+        self.histograms.push(next.clone());
         Ok(())
     }
 
@@ -101,8 +129,12 @@ impl BlockWriter {
 
     fn end_chunk(&mut self) -> io::Result<()> {
         let (Some(&min_ms), Some(&max_ms)) = (self.times.first(), self.times.last()) else { return Ok(()) };
-        let mut body = vec![1];
-        xor::encode(&self.times, &self.values, &mut body);
+        let mut body = vec![XOR];
+        if self.histograms.is_empty() {
+            xor::encode(&self.times, &self.floats, &mut body);
+        } else {
+            body[0] = histogram::encode(&self.times, &self.histograms, &mut body);
+        }
         if self.chunks.as_ref().is_none_or(|(_, len)| *len + body.len() as u64 + 16 > CHUNKS_BYTES_MAX) {
             self.next_chunks()?;
         }
@@ -117,7 +149,8 @@ impl BlockWriter {
         chunks.push(ChunkAt { min_ms, max_ms, reference });
         self.samples += self.times.len() as u64;
         self.times.clear();
-        self.values.clear();
+        self.floats.clear();
+        self.histograms.clear();
         if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
     }
 
@@ -302,6 +335,10 @@ fn ulid(env: &Env) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tidewatch_model::histogram::{CounterResetHint, FloatHistogram, Histogram, Span};
+
     use super::super::Block;
     use super::*;
 
@@ -311,22 +348,28 @@ mod tests {
             let labels = Labels::from_pairs([("__name__", "x"), ("instance", instance)]);
             let times: Vec<i64> = (0..500).map(|at| at * 15_000 - 70_000).collect();
             let values: Vec<f64> = times.iter().map(|time| *time as f64 / 7.0).collect();
-            writer.push(&labels, &times[..130], &values[..130]).expect("a good disk");
-            writer.push(&labels, &times[130..], &values[130..]).expect("a good disk");
+            writer.push(&labels, &times[..130], Values::Floats(&values[..130])).expect("a good disk");
+            writer.push(&labels, &times[130..], Values::Floats(&values[130..])).expect("a good disk");
         }
         let ulid = writer.finish().expect("a good disk").expect("a block");
         assert_eq!(ulid.len(), 26);
         Path::new("/out").join(ulid)
     }
 
+    /// How many samples each series has.
+    type Counted = Vec<(String, usize)>;
+
     /// Series and samples that can be read, and what can not.
-    fn read(env: &Env, dir: &Path) -> Result<(Vec<(String, usize)>, Vec<String>), String> {
+    fn read(env: &Env, dir: &Path) -> Result<(Counted, Vec<String>), String> {
         let block = Block::open(env, dir, Block::read_meta(env, dir)?)?;
-        let (mut found, mut problems) = (Vec::new(), Vec::new());
+        let (mut found, mut problems) = (Counted::new(), Vec::new());
         block
             .visit::<()>(&mut |place, reason| problems.push(format!("{place}: {reason}")), &mut |run| {
-                assert!(run.times.is_sorted() || run.times.len() > 500, "ascending unless damaged");
-                found.push((run.labels.to_string(), run.times.len()));
+                let (labels, count) = (run.labels.to_string(), run.times.len());
+                match found.last_mut() {
+                    Some((last, samples)) if *last == labels => *samples += count,
+                    _ => found.push((labels, count)),
+                }
                 Ok(())
             })
             .expect("no visit fails");
@@ -341,6 +384,77 @@ mod tests {
         let expected =
             ["a", "b", "ü"].map(|instance| (format!("{{__name__=\"x\", instance=\"{instance}\"}}"), 500));
         assert_eq!((found, problems), (expected.to_vec(), Vec::new()));
+    }
+
+    /// Histograms of one layout or another, gauges, resets, markers, and floats between them.
+    fn mixed() -> Vec<NativeHistogram> {
+        use CounterResetHint::{Gauge, NotReset, Reset, Unknown};
+        let integer = |hint, count: i64, offset| {
+            NativeHistogram::Integer(Histogram {
+                hint,
+                schema: 3,
+                count: count as u64,
+                sum: count as f64 / 3.0,
+                positive_spans: vec![Span { offset, length: 2 }],
+                positive_deltas: vec![count, -count],
+                ..Histogram::default()
+            })
+        };
+        let custom = |hint, count| {
+            NativeHistogram::Float(FloatHistogram {
+                hint,
+                schema: -53,
+                count,
+                sum: 1.5,
+                positive_spans: vec![Span { offset: 0, length: 1 }],
+                positive_buckets: vec![count],
+                custom_values: Some(Arc::from([0.25, 10.0])),
+                ..FloatHistogram::default()
+            })
+        };
+        let mut all = vec![integer(Unknown, 1, 0)];
+        all.extend((0..200).map(|count| integer(NotReset, count, 0)));
+        all.extend([integer(NotReset, 201, 5), integer(Reset, 3, 5), integer(Unknown, 3, 5)]);
+        all.extend([NativeHistogram::stale(), NativeHistogram::stale(), integer(Gauge, 7, 0)]);
+        all.extend([integer(Gauge, 5, 0), custom(Unknown, 0.5), custom(NotReset, 2.5)]);
+        all.extend([NativeHistogram::stale(), custom(Unknown, 0.25)]);
+        all
+    }
+
+    #[test]
+    fn histograms_read_back_and_no_chunk_hides_a_reset() {
+        let simulation = Env::simulated(1);
+        let mut writer = BlockWriter::create(&simulation.env, Path::new("/out")).expect("a good disk");
+        let labels = Labels::from_pairs([("__name__", "h")]);
+        let histograms = mixed();
+        let times: Vec<i64> = (0..histograms.len() as i64).map(|at| at * 15_000).collect();
+        writer.push(&labels, &times, Values::Histograms(&histograms)).expect("a good disk");
+        let after = [times[times.len() - 1] + 1, times[times.len() - 1] + 2];
+        writer.push(&labels, &after[..1], Values::Floats(&[0.5])).expect("a good disk");
+        writer.push(&labels, &after[1..], Values::Histograms(&histograms[..1])).expect("a good disk");
+        let ulid = writer.finish().expect("a good disk").expect("a block");
+        let dir = Path::new("/out").join(ulid);
+        let meta = Block::read_meta(&simulation.env, &dir).expect("readable");
+        let block = Block::open(&simulation.env, &dir, meta).expect("opens");
+        let (mut read, mut floats, mut chunks) = (Vec::new(), 0, 0);
+        let mut visit = |run: super::super::Run<'_>| {
+            chunks += 1;
+            match run.values {
+                Values::Floats(values) => floats += values.len(),
+                Values::Histograms(values) => read.extend(values.iter().cloned().zip(run.times.to_vec())),
+            }
+            Ok::<(), ()>(())
+        };
+        block.visit(&mut |place, reason| panic!("{place}: {reason}"), &mut visit).expect("no visit fails");
+        assert_eq!((floats, read.len()), (1, histograms.len() + 1));
+        // 120 and 81; the next layout; the reset; what nothing is known of, with two markers; gauges;
+        // bounds, with a marker; behind the marker; the float; the last.
+        assert_eq!(chunks, 10);
+        for ((read, at), (written, time)) in read.iter().zip(histograms.iter().zip(&times)) {
+            assert!(read.same_data(written) && at == time, "{written:?} became {read:?}");
+            let says_no_more = read.hint() == written.hint() || read.hint() == CounterResetHint::Unknown;
+            assert!(says_no_more, "{:?} became {:?}", written.hint(), read.hint());
+        }
     }
 
     /// Every bit of index and chunks flipped: refused, or all that is left out is named.

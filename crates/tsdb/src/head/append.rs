@@ -362,13 +362,17 @@ pub(crate) fn checked_histogram<'a>(
         // Whatever else a marker carries means nothing.
         return Ok(Cow::Owned(NativeHistogram::stale()));
     }
-    let invalid = |cause: String| (Refusal::InvalidHistogram, cause);
-    let size = value.bucket_count().max(value.layout().custom_values.map_or(0, <[f64]>::len));
-    if size >= BUCKETS_MAX {
-        return Err(invalid(format!("has {size} buckets: {BUCKETS_MAX} and more are not taken")));
-    }
-    value.validate().map_err(|error| invalid(format!("is invalid: {error}")))?;
+    check_histogram(value).map_err(|cause| (Refusal::InvalidHistogram, cause))?;
     Ok(Cow::Borrowed(value))
+}
+
+/// Why a histogram is not taken at any time, after "the histogram". A marker always is.
+pub(crate) fn check_histogram(histogram: &NativeHistogram) -> Result<(), String> {
+    let size = histogram.bucket_count().max(histogram.layout().custom_values.map_or(0, <[f64]>::len));
+    if size >= BUCKETS_MAX && !histogram.is_stale() {
+        return Err(format!("has {size} buckets: {BUCKETS_MAX} and more are not taken"));
+    }
+    histogram.validate().map_err(|error| format!("is invalid: {error}"))
 }
 
 #[cold]

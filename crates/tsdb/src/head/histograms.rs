@@ -326,7 +326,10 @@ fn contains(range: TimeRange, timestamp: i64) -> bool {
 
 /// The hint that a histogram is stored with: a gauge is one, a reset that its sender knows of is
 /// one; else it is known to continue the one before it, or nothing is known.
-fn stored_hint(histogram: &NativeHistogram, previous: Option<&NativeHistogram>) -> CounterResetHint {
+pub(crate) fn stored_hint(
+    histogram: &NativeHistogram,
+    previous: Option<&NativeHistogram>,
+) -> CounterResetHint {
     match histogram.hint() {
         known @ (CounterResetHint::Gauge | CounterResetHint::Reset) => known,
         CounterResetHint::Unknown | CounterResetHint::NotReset => match previous {

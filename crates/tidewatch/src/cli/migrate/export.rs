@@ -1,19 +1,21 @@
 //! `tidewatch export`: what a data directory holds, in forms that others read.
 
+use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use tidewatch_env::Env;
-use tidewatch_migrate::prometheus::BlockWriter;
+use tidewatch_migrate::prometheus::{BlockWriter, Values};
 use tidewatch_migrate::{jsonl, openmetrics};
 use tidewatch_model::{Labels, Matcher};
-use tidewatch_storage::{RunValues, Scratch, Select, Selection, TimeRange};
-use tidewatch_tsdb::{BLOCK_MS, Db, DbOptions};
+use tidewatch_storage::TimeRange;
+use tidewatch_tsdb::block::{StoredRun, StoredValues};
+use tidewatch_tsdb::{BLOCK_MS, Db, DbOptions, Stored};
 
+use super::parquet::{self, ParquetWriter};
 use super::progress::Progress;
-use super::{DataFormat, Export};
+use super::{Export, ExportFormat};
 use crate::cli::Console;
 use crate::cli::check::OK;
 use crate::time;
@@ -27,31 +29,37 @@ struct Counts {
     markers: u64,
     nameless: u64,
     histograms: u64,
+    starts: u64,
 }
 
 pub fn run(arguments: &Export, console: &mut Console<'_>) -> Result<u8> {
     let range = range(arguments)?;
     let selectors = selectors(arguments)?;
+    if arguments.format == ExportFormat::Parquet {
+        parquet::check()?;
+    }
     let env = Env::real()?;
     let db = open(&env, &arguments.storage_path)?;
+    let err = &mut *console.err;
     let counts = match (arguments.format, &arguments.output) {
-        (DataFormat::Prometheus, None) => bail!("--output: name a directory for the blocks"),
-        (DataFormat::Prometheus, Some(output)) => {
-            write_blocks(&env, &db, &selectors, range, output, console.err)?
-        }
+        (ExportFormat::Prometheus, None) => bail!("--output: name a directory for the blocks"),
+        (ExportFormat::Parquet, None) => bail!("--output: name a file for the rows"),
+        (ExportFormat::Prometheus, Some(output)) => write_blocks(&env, &db, &selectors, range, output, err)?,
         (format, None) => {
-            write_text(&db, &selectors, range, format, &mut BufWriter::new(&mut *console.out), console.err)?
+            write_text(&db, &selectors, range, format, &mut BufWriter::new(&mut *console.out), err)?
         }
         (format, Some(output)) => {
             let shown = || output.display().to_string();
-            let file = std::fs::File::create_new(output).with_context(shown)?;
-            let mut writer = BufWriter::new(file);
-            let counts = write_text(&db, &selectors, range, format, &mut writer, console.err)?;
-            writer
-                .into_inner()
-                .map_err(|error| error.into_error())
-                .and_then(|file| file.sync_all())
-                .with_context(shown)?;
+            let mut writer = BufWriter::new(File::create_new(output).with_context(shown)?);
+            let (writer, counts) = match format {
+                ExportFormat::Parquet => write_rows(&db, &selectors, range, writer, err)?,
+                format => {
+                    let counts = write_text(&db, &selectors, range, format, &mut writer, err)?;
+                    (writer, counts)
+                }
+            };
+            let file = writer.into_inner().map_err(|error| error.into_error());
+            file.and_then(|file| file.sync_all()).with_context(shown)?;
             counts
         }
     };
@@ -62,15 +70,18 @@ pub fn run(arguments: &Export, console: &mut Console<'_>) -> Result<u8> {
     Ok(OK)
 }
 
-fn say(counts: &Counts, format: DataFormat, err: &mut dyn Write) -> Result<()> {
-    writeln!(err, "{} samples of {} series written", counts.samples, counts.series)?;
-    if format == DataFormat::Prometheus {
-        writeln!(err, "{} blocks written", counts.blocks)?;
+fn say(counts: &Counts, format: ExportFormat, err: &mut dyn Write) -> Result<()> {
+    match format {
+        ExportFormat::Prometheus => {
+            writeln!(err, "{} samples in {} blocks written", counts.samples, counts.blocks)?;
+        }
+        _ => writeln!(err, "{} samples of {} series written", counts.samples, counts.series)?,
     }
     for (count, what) in [
         (counts.markers, "staleness markers left out: OpenMetrics has no word for them"),
         (counts.nameless, "series left out: OpenMetrics has none without a metric name"),
-        (counts.histograms, "native histograms left out: they are not exported yet"),
+        (counts.histograms, "native histograms left out: only blocks of Prometheus have a place for them"),
+        (counts.starts, "start timestamps left out: the format has no place for them"),
     ] {
         if count > 0 {
             writeln!(err, "{count} {what}")?;
@@ -120,15 +131,18 @@ fn open(env: &Env, dir: &Path) -> Result<Db> {
 
 /// The series of several selectors, each once, in the order of their labels.
 struct Union {
-    selections: Vec<Box<dyn Selection>>,
+    selections: Vec<Stored>,
     /// Selection and series.
     series: Vec<(usize, usize)>,
 }
 
+/// Takes samples of a series and says what became of them.
+type Visit<'a> = dyn FnMut(&Labels, &StoredRun<'_>, &mut Counts) -> Result<()> + 'a;
+
 impl Union {
     fn select(db: &Db, selectors: &[Vec<Matcher>], range: TimeRange) -> Result<Union> {
-        let selections: Vec<Box<dyn Selection>> =
-            selectors.iter().map(|matchers| db.select(matchers, range)).collect::<Result<_, _>>()?;
+        let selections: Vec<Stored> =
+            selectors.iter().map(|matchers| db.stored(matchers, range)).collect::<Result<_, _>>()?;
         let mut series: Vec<(usize, usize)> = (0..selections.len())
             .flat_map(|at| (0..selections[at].len()).map(move |series| (at, series)))
             .collect();
@@ -140,31 +154,25 @@ impl Union {
         Ok(Union { selections, series })
     }
 
-    /// Visits the runs of floats of each series in order.
+    /// Visits the samples of each series in order. What is visited counts as written until the visit
+    /// says otherwise.
     fn visit(
         &self,
         range: TimeRange,
         counts: &mut Counts,
         progress: &mut dyn FnMut(u64),
-        visit: &mut dyn FnMut(&Labels, &[i64], &[f64], &mut Counts) -> Result<()>,
+        visit: &mut Visit<'_>,
     ) -> Result<()> {
-        let mut scratch = Scratch::default();
         for (done, (at, series)) in (0..).zip(&self.series) {
-            let selection = &self.selections[*at];
-            let labels = selection.labels(*series);
-            let mut written = Ok(());
+            let stored = &self.selections[*at];
+            let labels = stored.labels(*series);
             let before = counts.samples;
-            selection.scan(*series..series + 1, range, &mut scratch, &mut |_, run| {
-                match run.values {
-                    RunValues::Floats(values) => {
-                        counts.samples += values.len() as u64;
-                        written = visit(labels, run.timestamps, values, counts);
-                    }
-                    RunValues::Histograms(values) => counts.histograms += values.len() as u64,
-                }
-                if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            stored.visit(*series, range, &mut |run| {
+                counts.samples += run.timestamps.len() as u64;
+                let starts = run.starts.unwrap_or(&[]).iter();
+                counts.starts += starts.filter(|start| **start != 0).count() as u64;
+                visit(labels, &run, counts)
             })?;
-            written?;
             counts.series += u64::from(counts.samples > before);
             progress(done);
         }
@@ -176,7 +184,7 @@ fn write_text(
     db: &Db,
     selectors: &[Vec<Matcher>],
     range: TimeRange,
-    format: DataFormat,
+    format: ExportFormat,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<Counts> {
@@ -186,10 +194,14 @@ fn write_text(
     let mut text = String::new();
     let mut series: Option<(Labels, Option<String>)> = None;
     let mut shown = |done| progress.set(done, err, || format!("{done} series"));
-    union.visit(range, &mut counts, &mut shown, &mut |labels, times, values, counts| {
+    union.visit(range, &mut counts, &mut shown, &mut |labels, run, counts| {
+        let StoredValues::Floats(values) = run.values else {
+            leave_histograms(run, counts);
+            return Ok(());
+        };
         text.clear();
-        if format == DataFormat::Jsonl {
-            jsonl::write(&mut text, labels, times, values);
+        if format == ExportFormat::Jsonl {
+            jsonl::write(&mut text, labels, run.timestamps, values);
             return Ok(out.write_all(text.as_bytes())?);
         }
         if series.as_ref().is_none_or(|(known, _)| known != labels) {
@@ -200,7 +212,7 @@ fn write_text(
             counts.samples -= values.len() as u64;
             return Ok(());
         };
-        for (time, value) in times.iter().zip(values) {
+        for (time, value) in run.timestamps.iter().zip(values) {
             if !openmetrics::write_line(&mut text, prefix, *time, *value) {
                 counts.markers += 1;
                 counts.samples -= 1;
@@ -208,11 +220,40 @@ fn write_text(
         }
         Ok(out.write_all(text.as_bytes())?)
     })?;
-    if format == DataFormat::Openmetrics {
+    if format == ExportFormat::Openmetrics {
         out.write_all(openmetrics::EOF.as_bytes())?;
     }
     out.flush()?;
     Ok(counts)
+}
+
+/// Writes a row of Parquet for each sample. Markers of staleness are NaNs there as here.
+fn write_rows(
+    db: &Db,
+    selectors: &[Vec<Matcher>],
+    range: TimeRange,
+    out: BufWriter<File>,
+    err: &mut dyn Write,
+) -> Result<(BufWriter<File>, Counts)> {
+    let union = Union::select(db, selectors, range)?;
+    let mut counts = Counts::default();
+    let mut progress = Progress::start("export", union.series.len() as u64);
+    let mut shown = |done| progress.set(done, err, || format!("{done} series"));
+    let mut writer = ParquetWriter::new(out)?;
+    union.visit(range, &mut counts, &mut shown, &mut |labels, run, counts| {
+        let StoredValues::Floats(values) = run.values else {
+            leave_histograms(run, counts);
+            return Ok(());
+        };
+        writer.push(labels, run.timestamps, values)?;
+        Ok(())
+    })?;
+    Ok((writer.finish()?, counts))
+}
+
+fn leave_histograms(run: &StoredRun<'_>, counts: &mut Counts) {
+    counts.samples -= run.timestamps.len() as u64;
+    counts.histograms += run.timestamps.len() as u64;
 }
 
 /// Writes a block for each stretch of two hours that has samples, as Prometheus cuts its own.
@@ -234,8 +275,12 @@ fn write_blocks(
         let window = TimeRange { start: from, end: end.min(until - 1) };
         let union = Union::select(db, selectors, window)?;
         let mut writer = BlockWriter::create(env, output).with_context(|| output.display().to_string())?;
-        union.visit(window, &mut counts, &mut |_| {}, &mut |labels, times, values, _| {
-            Ok(writer.push(labels, times, values)?)
+        union.visit(window, &mut counts, &mut |_| {}, &mut |labels, run, _| {
+            let values = match run.values {
+                StoredValues::Floats(values) => Values::Floats(values),
+                StoredValues::Histograms(values) => Values::Histograms(values),
+            };
+            Ok(writer.push(labels, run.timestamps, values)?)
         })?;
         counts.blocks += u64::from(writer.finish()?.is_some());
         let samples = counts.samples;

@@ -8,10 +8,12 @@ use tidewatch_env::{Env, Open};
 use tidewatch_migrate::{Lines, Piece, Place, jsonl, openmetrics};
 use tidewatch_model::Labels;
 use tidewatch_tsdb::Backfill;
+use tidewatch_tsdb::block::{StoredRun, StoredValues};
 
+use super::beside::Beside;
 use super::progress::Progress;
 use super::state::{Reached, State, key_of};
-use super::{DataFormat, Import, prometheus};
+use super::{Import, ImportFormat, prometheus};
 use crate::cli::Console;
 use crate::cli::check::{FAILED, OK};
 
@@ -26,6 +28,7 @@ pub struct Importer<'a, 'c> {
     pub console: &'a mut Console<'c>,
     /// Lines, records, series or samples that were left out.
     pub problems: u64,
+    pub beside: Beside,
 }
 
 pub fn run(arguments: &Import, console: &mut Console<'_>) -> Result<u8> {
@@ -39,14 +42,14 @@ pub fn run(arguments: &Import, console: &mut Console<'_>) -> Result<u8> {
     }
     let backfill = Backfill::open(&env, &arguments.storage_path)?;
     let state = State::load(&env, &arguments.storage_path)?;
-    let mut importer = Importer { env, backfill, state, console, problems: 0 };
+    let mut importer = Importer { env, backfill, state, console, problems: 0, beside: Beside::default() };
     for source in &arguments.sources {
         match arguments.format {
-            DataFormat::Prometheus => prometheus::import(&mut importer, source)?,
+            ImportFormat::Prometheus => prometheus::import(&mut importer, source)?,
             format => importer.text(source, format)?,
         }
     }
-    importer.finish()
+    importer.finish(&arguments.storage_path)
 }
 
 impl Importer<'_, '_> {
@@ -61,10 +64,10 @@ impl Importer<'_, '_> {
         }
     }
 
-    fn text(&mut self, source: &Path, format: DataFormat) -> Result<()> {
+    fn text(&mut self, source: &Path, format: ImportFormat) -> Result<()> {
         let shown = source.display().to_string();
         let file = self.env.disk.open(source, Open::Read).with_context(|| shown.clone())?;
-        let name = if format == DataFormat::Jsonl { "jsonl" } else { "openmetrics" };
+        let name = if format == ImportFormat::Jsonl { "jsonl" } else { "openmetrics" };
         let key = key_of(name, &*file).with_context(|| shown.clone())?;
         let mut from = (Place::default(), String::new());
         match self.state.reached(&key) {
@@ -87,7 +90,7 @@ impl Importer<'_, '_> {
                 Piece::Lines { bytes, first } => {
                     for (number, line) in (first..).zip(bytes.split_inclusive(|byte| *byte == b'\n')) {
                         let taken = match format {
-                            DataFormat::Jsonl => self.jsonl_line(line),
+                            ImportFormat::Jsonl => self.jsonl_line(line),
                             _ => self.openmetrics_line(&mut reader, line),
                         };
                         taken.unwrap_or_else(|reason| self.problem(format!("{shown}:{number}"), reason));
@@ -103,7 +106,7 @@ impl Importer<'_, '_> {
             progress.set(place.offset, self.console.err, || format!("{written} samples written"));
         }
         self.backfill.flush()?;
-        if format == DataFormat::Openmetrics && !reader.is_complete() {
+        if format == ImportFormat::Openmetrics && !reader.is_complete() {
             let reason = "the text does not end with \"# EOF\", so it may have been cut short";
             self.problem(&shown, reason);
         }
@@ -124,24 +127,25 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// Collects samples; what can not be stored of them is the error.
-    pub fn take(&mut self, labels: &Labels, times: &[i64], values: &[f64]) -> Result<(), String> {
-        self.backfill.push(labels, times, values)?;
-        match times.iter().filter(|time| !Backfill::takes_time(**time)).count() {
-            0 => Ok(()),
-            count => Err(format!("{labels}: {count} samples have a time that can not be stored")),
-        }
+    /// Collects floats; what can not be stored of them is the error.
+    fn take(&mut self, labels: &Labels, timestamps: &[i64], values: &[f64]) -> Result<(), String> {
+        let run = StoredRun { timestamps, values: StoredValues::Floats(values), starts: None };
+        self.backfill.push(labels, &run)
     }
 
     /// Merges what overlaps, and says what came of all.
-    fn finish(mut self) -> Result<u8> {
+    fn finish(mut self, dir: &Path) -> Result<u8> {
         {
             let mut progress = Progress::start("merging blocks that overlap", 0);
             let err = &mut *self.console.err;
             self.backfill.merge(&mut |merged| progress.set(merged, err, || format!("{merged} merged")))?;
         }
-        let counts = self.backfill.counts().clone();
-        let out = &mut *self.console.out;
+        let Importer { env, backfill, mut state, console, problems, beside } = self;
+        let counts = backfill.counts().clone();
+        // Gives the directory back.
+        drop(backfill);
+        let out = &mut *console.out;
+        beside.store(&env, dir, &mut state, out)?;
         writeln!(out, "{} samples in {} blocks written", counts.samples, counts.blocks)?;
         if counts.duplicates > 0 {
             writeln!(out, "{} samples came twice", counts.duplicates)?;
@@ -163,8 +167,8 @@ impl Importer<'_, '_> {
                  --storage.tsdb.retention.time"
             )?;
         }
-        if self.problems > 0 {
-            writeln!(out, "{} lines, records or series were left out", self.problems)?;
+        if problems > 0 {
+            writeln!(out, "{problems} lines, records or series were left out")?;
             return Ok(FAILED);
         }
         Ok(OK)

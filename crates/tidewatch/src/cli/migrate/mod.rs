@@ -3,13 +3,16 @@
 //! ```text
 //!  SOURCE ─ tidewatch_migrate ─► import ─► tsdb::Backfill ─► blocks
 //!              state: how far it has come, durable   ▲
-//!  data directory ─ tsdb::Db ─► export ─► tidewatch_migrate ─► text, blocks of Prometheus
+//!  data directory ─ tsdb::Stored ─► export ─► tidewatch_migrate ─► text, blocks of Prometheus
+//!                                       └─► tidewatch_parquet ─► rows
 //! ```
 //!
-//! Not here: the formats (`tidewatch_migrate`), how blocks are written (`tsdb`).
+//! Not here: the formats (`tidewatch_migrate`, `tidewatch_parquet`), how blocks are written (`tsdb`).
 
+mod beside;
 mod export;
 mod import;
+mod parquet;
 mod progress;
 mod prometheus;
 mod state;
@@ -21,14 +24,27 @@ use clap::{Args, ValueEnum};
 pub use export::run as export;
 pub use import::run as import;
 
-/// What others write and read.
+/// What others write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DataFormat {
+pub enum ImportFormat {
     /// OpenMetrics text with a time on every line.
     Openmetrics,
     /// A JSON object a line, as VictoriaMetrics exports them.
     Jsonl,
-    /// Prometheus' data directory: blocks and, for an import, the write-ahead log.
+    /// Prometheus' data directory: blocks and the write-ahead log.
+    Prometheus,
+}
+
+/// What others read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    /// OpenMetrics text with a time on every line.
+    Openmetrics,
+    /// A JSON object a line, as VictoriaMetrics imports them.
+    Jsonl,
+    /// A row for each sample; only in builds with the feature `parquet`.
+    Parquet,
+    /// Prometheus' blocks.
     Prometheus,
 }
 
@@ -36,7 +52,7 @@ pub enum DataFormat {
 pub struct Import {
     /// What the sources are.
     #[arg(long)]
-    pub format: DataFormat,
+    pub format: ImportFormat,
     /// Directory for data. The server must not run on it.
     #[arg(long = "storage.tsdb.path", value_name = "DIRECTORY", default_value = "./tidewatch-data")]
     pub storage_path: PathBuf,
@@ -49,7 +65,7 @@ pub struct Import {
 pub struct Export {
     /// What to write.
     #[arg(long)]
-    pub format: DataFormat,
+    pub format: ExportFormat,
     /// Directory of the data. The server must not run on it.
     #[arg(long = "storage.tsdb.path", value_name = "DIRECTORY", default_value = "./tidewatch-data")]
     pub storage_path: PathBuf,
@@ -62,7 +78,7 @@ pub struct Export {
     /// … to here.
     #[arg(long, value_name = "TIME")]
     pub to: Option<String>,
-    /// Where to: a new file, or a directory for blocks; standard output where absent.
+    /// Where to: a new file, or a directory for blocks; standard output where absent, for text.
     #[arg(long, value_name = "PATH")]
     pub output: Option<PathBuf>,
 }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Between two lines where there is no terminal.
+/// Between two lines where there is no terminal, and between two looks of a bar.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+const BAR_EVERY: Duration = Duration::from_millis(100);
 
 pub struct Progress {
     bar: Option<ProgressBar>,
@@ -28,11 +29,15 @@ impl Progress {
 
     /// So much is done; `detail` says what came of it.
     pub fn set(&mut self, done: u64, err: &mut dyn Write, detail: impl FnOnce() -> String) {
+        let every = if self.bar.is_some() { BAR_EVERY } else { LINE_EVERY };
+        if self.said.elapsed() < every {
+            return;
+        }
+        self.said = Instant::now();
         if let Some(bar) = &self.bar {
             bar.set_position(done.min(self.all));
             bar.set_message(detail());
-        } else if self.said.elapsed() >= LINE_EVERY {
-            self.said = Instant::now();
+        } else {
             let percent = done.min(self.all) * 100 / self.all.max(1);
             // Nobody may be left to read this.
             let _ = writeln!(err, "{}: {percent} %, {}", self.what, detail());

@@ -4,15 +4,17 @@
 //! are in the order of time; those that a block has already are passed over, as Prometheus does at
 //! its start.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use tidewatch_migrate::prometheus::{
-    Block, Interval, Meta, Record, Run, Segments, decode_record, is_deleted, read_segment,
+    At, Block, Interval, Meta, Metadata, Record, Run, Segments, Values, decode_record, is_deleted,
+    read_segment,
 };
-use tidewatch_model::Labels;
-use tidewatch_tsdb::Backfill;
+use tidewatch_model::{Exemplar, Labels};
+use tidewatch_tsdb::block::{StoredRun, StoredValues};
+use tidewatch_tsdb::{Backfill, FamilyMetadata};
 
 use super::import::{Importer, entries};
 use super::progress::Progress;
@@ -74,66 +76,56 @@ fn block(importer: &mut Importer<'_, '_>, dir: &Path, meta: Meta) -> Result<()> 
             return Ok(());
         }
     };
-    let (start_ms, end_ms) = (block.meta.min_time, block.meta.max_time);
     let mut progress = Progress::start(&shown, all);
     let mut problems = Vec::new();
-    // What lies outside the block's own range, or out of order: no block of Prometheus has it
-    // unless it is damaged, or its meta.json.
-    let mut astray: Vec<(Labels, Vec<i64>, Vec<f64>)> = Vec::new();
-    let in_range = Backfill::takes_time(start_ms) && Backfill::takes_time(end_ms) && start_ms < end_ms;
-    let mut writer = match in_range {
-        true => Some(importer.backfill.writer(start_ms, end_ms)?),
-        false => None,
-    };
-    let mut last: Option<Labels> = None;
+    let (start_ms, end_ms) = (block.meta.min_time, block.meta.max_time);
+    let has_range = Backfill::takes_time(start_ms) && Backfill::takes_time(end_ms) && start_ms < end_ms;
+    let mut sorted = if has_range { Some(importer.backfill.sorted(start_ms, end_ms)?) } else { None };
+    // The series at hand, and whether it can be stored.
+    let mut series: Option<(Labels, bool)> = None;
     let mut done = 0;
-    let mut refused = Vec::new();
     let mut visit = |run: Run<'_>| -> Result<()> {
         done += run.times.len() as u64;
         progress.set(done, importer.console.err, || format!("{done} samples"));
-        if run.times.is_empty() {
+        if series.as_ref().is_none_or(|(labels, _)| labels != run.labels) {
+            let checked = importer.backfill.check(run.labels);
+            series = Some((run.labels.clone(), checked.is_ok()));
+            checked.unwrap_or_else(|reason| importer.problem(&shown, reason));
+        }
+        if !series.as_ref().is_some_and(|(_, is_fine)| *is_fine) {
             return Ok(());
         }
-        if let Err(reason) = importer.backfill.check(run.labels) {
-            refused.push(reason);
-            return Ok(());
-        }
-        let inside = |time: &i64| (start_ms..end_ms).contains(time);
-        let fits = run.times.is_sorted_by(|a, b| a < b)
-            && inside(&run.times[0])
-            && inside(&run.times[run.times.len() - 1])
-            && last.as_ref().is_none_or(|last| last < run.labels);
-        match writer.as_mut().filter(|_| fits) {
-            Some(writer) => {
-                writer.series(run.labels)?;
-                writer.floats(run.times, run.values)?;
-                last = Some(run.labels.clone());
-            }
-            None => astray.push((run.labels.clone(), run.times.to_vec(), run.values.to_vec())),
+        let stored = stored(&run);
+        // What lies outside the block's own range, or out of order, goes another way: no block of
+        // Prometheus has it unless it is damaged, or its meta.json.
+        let left_out = match sorted.as_mut().filter(|block| block.takes(run.labels, run.times)) {
+            Some(block) => block.push(run.labels, &stored)?,
+            None => importer.backfill.push(run.labels, &stored).err(),
+        };
+        left_out.into_iter().for_each(|reason| importer.problem(&shown, reason));
+        if importer.backfill.is_full() {
+            importer.backfill.flush()?;
         }
         Ok(())
     };
     block.visit(&mut |place, reason| problems.push((place, reason)), &mut visit)?;
-    if let Some(writer) = writer {
-        importer.backfill.keep(writer)?;
-    }
-    for (labels, times, values) in astray {
-        if let Err(reason) = importer.take(&labels, &times, &values) {
-            importer.problem(&shown, reason);
-        }
-        if importer.backfill.is_full() {
-            importer.backfill.flush()?;
-        }
+    if let Some(sorted) = sorted {
+        importer.backfill.keep(sorted)?;
     }
     importer.backfill.flush()?;
     drop(progress);
-    for reason in refused {
-        importer.problem(&shown, reason);
-    }
     for (place, reason) in problems {
         importer.problem(place, reason);
     }
     importer.state.set(&key, Reached::Done)
+}
+
+fn stored<'a>(run: &Run<'a>) -> StoredRun<'a> {
+    let values = match run.values {
+        Values::Floats(values) => StoredValues::Floats(values),
+        Values::Histograms(values) => StoredValues::Histograms(values),
+    };
+    StoredRun { timestamps: run.times, values, starts: run.starts }
 }
 
 /// What the log has said so far.
@@ -145,12 +137,16 @@ struct Log {
     labels: Vec<Labels>,
     /// Deletions by series.
     deleted: HashMap<u32, Vec<Interval>>,
-    /// Samples of references that nothing names, and records that are not imported yet, by name.
+    /// Samples, exemplars and metadata of references that nothing names.
     nameless: u64,
-    left_out: HashMap<(u8, &'static str), u64>,
+    /// Records of kinds that are not known.
+    unknown: BTreeMap<u8, u64>,
     refused: BTreeSet<String>,
     unreadable: u64,
 }
+
+/// Reasons that are remembered one by one.
+const REFUSED_MAX: usize = 10_000;
 
 impl Log {
     fn import(
@@ -196,7 +192,11 @@ impl Log {
         drop(progress);
         importer.backfill.flush()?;
         self.say(importer, &shown);
-        importer.state.set(&key, Reached::Done)
+        if importer.beside.is_empty() {
+            return importer.state.set(&key, Reached::Done);
+        }
+        importer.beside.then_done(key);
+        Ok(())
     }
 
     /// Reads a segment; gives its length.
@@ -240,17 +240,39 @@ impl Log {
                 }
             }
             (Record::Samples(samples), Pass::Samples { from_ms }) => {
-                for (reference, time, value) in samples.into_iter().filter(|(_, time, _)| time >= from_ms) {
-                    self.sample(importer, reference, time, value);
-                }
-                if importer.backfill.is_full() {
-                    importer.backfill.flush()?;
+                for (at, value) in samples.iter().filter(|(at, _)| at.time >= *from_ms) {
+                    self.sample(importer, at, StoredValues::Floats(std::slice::from_ref(value)));
                 }
             }
-            (Record::Unknown { kind, name }, Pass::Samples { .. }) => {
-                *self.left_out.entry((kind, name)).or_default() += 1;
+            (Record::Histograms(samples), Pass::Samples { from_ms }) => {
+                for (at, value) in samples.iter().filter(|(at, _)| at.time >= *from_ms) {
+                    self.sample(importer, at, StoredValues::Histograms(std::slice::from_ref(value)));
+                }
             }
+            (Record::Exemplars(exemplars), Pass::Samples { .. }) => {
+                for (at, value, labels) in exemplars {
+                    match self.labels_of(at.reference).zip(labels) {
+                        Some((series, labels)) => {
+                            let exemplar = Exemplar { labels, value, timestamp: at.time };
+                            importer.beside.exemplar(series, exemplar);
+                        }
+                        None => self.nameless += 1,
+                    }
+                }
+            }
+            (Record::Metadata(metadata), Pass::Samples { .. }) => {
+                for Metadata { reference, kind, help, unit } in metadata {
+                    match self.labels_of(reference) {
+                        Some(series) => importer.beside.metadata(series, FamilyMetadata { kind, help, unit }),
+                        None => self.nameless += 1,
+                    }
+                }
+            }
+            (Record::Unknown(kind), Pass::Samples { .. }) => *self.unknown.entry(kind).or_default() += 1,
             _ => {}
+        }
+        if importer.backfill.is_full() {
+            importer.backfill.flush()?;
         }
         Ok(())
     }
@@ -264,15 +286,23 @@ impl Log {
         self.series.insert(reference, number);
     }
 
-    fn sample(&mut self, importer: &mut Importer<'_, '_>, reference: u64, time: i64, value: f64) {
-        let Some(series) = self.series.get(&reference) else {
+    fn labels_of(&self, reference: u64) -> Option<&Labels> {
+        self.series.get(&reference).map(|series| &self.labels[*series as usize])
+    }
+
+    fn sample(&mut self, importer: &mut Importer<'_, '_>, at: &At, values: StoredValues<'_>) {
+        let Some(series) = self.series.get(&at.reference) else {
             self.nameless += 1;
             return;
         };
-        if self.deleted.get(series).is_some_and(|intervals| is_deleted(intervals, time)) {
+        if self.deleted.get(series).is_some_and(|intervals| is_deleted(intervals, at.time)) {
             return;
         }
-        if let Err(reason) = importer.take(&self.labels[*series as usize], &[time], &[value]) {
+        let starts = [at.start];
+        let run = StoredRun { timestamps: &[at.time], values, starts: Some(&starts) };
+        if let Err(reason) = importer.backfill.push(&self.labels[*series as usize], &run)
+            && self.refused.len() < REFUSED_MAX
+        {
             self.refused.insert(reason);
         }
     }
@@ -281,12 +311,14 @@ impl Log {
         for reason in self.refused {
             importer.problem(shown, reason);
         }
-        for ((kind, name), count) in self.left_out {
-            importer.problem(shown, format!("{count} records of type {kind}: {name}, not imported yet"));
+        for (kind, count) in self.unknown {
+            importer.problem(shown, format!("{count} records of type {kind}, which is not known"));
         }
         if self.nameless > 0 {
-            importer
-                .problem(shown, format!("{} samples of series that the log does not name", self.nameless));
+            importer.problem(
+                shown,
+                format!("{} samples or notes of series that the log does not name", self.nameless),
+            );
         }
         if self.unreadable > 0 {
             importer.problem(shown, format!("{} series whose labels are no label set", self.unreadable));

@@ -1,6 +1,9 @@
 //! The migration doors with real peers: what a real Prometheus stored comes over sample by sample,
 //! and what we export is opened by it.
 
+mod histograms;
+mod interrupted;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -8,7 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tidewatch_model::{Labels, STALE_NAN_BITS};
+use tidewatch_ingest::{compress, encode_write_request};
+use tidewatch_model::{Batch, BatchExemplar, Labels, RawLabels, STALE_NAN_BITS, Sample};
 use tidewatch_tests::process::{Process, free_port, tidewatch, wait_for};
 use tidewatch_tests::{http, peers};
 
@@ -259,6 +263,49 @@ fn check_prometheus_serves(folder: &Path, blocks: &Path) -> Result<()> {
     .with_context(|| last)
 }
 
+/// VictoriaMetrics takes what we export, and we take what it exports.
+#[test]
+fn json_lines_go_to_victoria_metrics_and_come_back() -> Result<()> {
+    if !peers::present(&["victoria-metrics"]) {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+    let source = write(folder.path(), "in.txt", &text())?;
+    import(&first, "openmetrics", &source)?;
+    let selectors = ["--match=temperature_celsius", "--match=requests_total"];
+    let exported = export(&first, "jsonl", &selectors)?;
+    let port = free_port()?;
+    let arguments = [
+        format!("-storageDataPath={}", folder.path().join("theirs").display()),
+        format!("-httpListenAddr=127.0.0.1:{port}"),
+        "-retentionPeriod=100y".to_owned(),
+    ];
+    let program = peers::find("victoria-metrics").context("victoria-metrics")?;
+    let _server = Process::start(program, &arguments, &folder.path().join("log"))?;
+    wait_for("it answers", Duration::from_secs(30), || {
+        http::get(port, "/health").ok().filter(|answer| answer.status == 200)
+    })?;
+    let answer = http::request(port, "POST", "/api/v1/import", &[], exported.as_bytes())?;
+    ensure!(answer.status / 100 == 2, "{}: {}", answer.status, answer.text());
+    let mut lines = String::new();
+    wait_for("it has all", Duration::from_secs(60), || {
+        http::get(port, "/internal/force_flush").ok()?;
+        lines = http::get(port, "/api/v1/export?match[]={__name__!=\"\"}&start=0").ok()?.text();
+        lines.contains("requests_total").then_some(())
+    })?;
+    let source = write(folder.path(), "out.jsonl", &lines)?;
+    import(&second, "jsonl", &source)?;
+    let [sent, back] = [held(&first)?, held(&second)?];
+    ensure!(back.len() == 5 * 1700, "{} samples", back.len());
+    for (key, value) in back {
+        // Theirs keeps some twelve digits.
+        let (value, sent) = (f64::from_bits(value), f64::from_bits(sent[&key]));
+        ensure!((value - sent).abs() <= 1e-10 * sent.abs(), "{key:?}: {value} came back for {sent}");
+    }
+    Ok(())
+}
+
 /// A real Prometheus that scraped itself: its log, with a deletion in it.
 #[test]
 fn the_log_of_a_real_prometheus_comes_over() -> Result<()> {
@@ -281,6 +328,8 @@ fn the_log_of_a_real_prometheus_comes_over() -> Result<()> {
         format!("--storage.tsdb.path={}", theirs.display()),
         format!("--web.listen-address=127.0.0.1:{port}"),
         "--web.enable-admin-api".to_owned(),
+        "--web.enable-remote-write-receiver".to_owned(),
+        "--enable-feature=exemplar-storage".to_owned(),
     ];
     let program = peers::find("prometheus").context("prometheus")?;
     let mut server = Process::start(&program, &arguments, &folder.path().join("prometheus.log"))?;
@@ -291,9 +340,58 @@ fn the_log_of_a_real_prometheus_comes_over() -> Result<()> {
     let delete = "/api/v1/admin/tsdb/delete_series?match[]=go_goroutines";
     let answer = http::request(port, "POST", delete, &[], &[])?;
     ensure!(answer.status == 204, "{}", answer.text());
+    let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as i64;
+    send_exemplar(port, now_ms)?;
     server.terminate(Duration::from_secs(30))?;
     let expected = dumped(&theirs)?;
     ensure!(expected.len() > 1000, "{} samples", expected.len());
-    import(&data, "prometheus", &theirs)?;
-    check_equal(&held(&data)?, &expected)
+    let said = import(&data, "prometheus", &theirs)?;
+    ensure!(said.contains("1 exemplars"), "{said}");
+    check_equal(&held(&data)?, &expected)?;
+    let again = import(&data, "prometheus", &theirs)?;
+    ensure!(again.contains("was imported before") && !again.contains("exemplars"), "{again}");
+
+    let port = free_port()?;
+    let arguments = [
+        format!("--storage.tsdb.path={}", data.display()),
+        format!("--web.listen-address=127.0.0.1:{port}"),
+        "--enable-feature=exemplar-storage".to_owned(),
+        "--log.level=error".to_owned(),
+    ];
+    let _server = Process::start(tidewatch()?, &arguments, &folder.path().join("log"))?;
+    let (start, end) = (now_ms / 1000 - 60, now_ms / 1000 + 60);
+    let query = format!("/api/v1/query_exemplars?query=orders_total&start={start}&end={end}");
+    wait_for("the exemplar is served", Duration::from_secs(30), || {
+        http::get(port, &query).ok().filter(|answer| answer.text().contains("abc123"))
+    })
+    .map(drop)
+}
+
+/// Sends a sample and an exemplar of its series.
+fn send_exemplar(port: u16, timestamp: i64) -> Result<()> {
+    let series = Labels::from_pairs([("__name__", "orders_total"), ("shop", "a")]);
+    let labels = Labels::from_pairs([("trace_id", "abc123")]);
+    let mut batch = Batch::new();
+    batch.push(RawLabels::Canonical(series.as_bytes()), &[Sample { timestamp, value: 7.0 }]);
+    batch.exemplars.push(BatchExemplar {
+        series: RawLabels::Canonical(series.as_bytes()),
+        labels: RawLabels::Canonical(labels.as_bytes()),
+        value: 0.5,
+        timestamp,
+    });
+    remote_write(port, &batch)
+}
+
+fn remote_write(port: u16, batch: &Batch<'_>) -> Result<()> {
+    let (mut body, mut compressed) = (Vec::new(), Vec::new());
+    encode_write_request(batch, &mut body);
+    compress(&body, &mut compressed);
+    let headers = [
+        ("Content-Encoding", "snappy"),
+        ("Content-Type", "application/x-protobuf"),
+        ("X-Prometheus-Remote-Write-Version", "0.1.0"),
+    ];
+    let answer = http::request(port, "POST", "/api/v1/write", &headers, &compressed)?;
+    ensure!(answer.status / 100 == 2, "{}: {}", answer.status, answer.text());
+    Ok(())
 }
