@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use rustix::fs::FallocateFlags;
 use rustix::rand::GetRandomFlags;
 
+use crate::mapped;
 use crate::traits::{Clock, Disk, Entropy, Env, File, Job, Lock, Open, Parallel, Space};
 
 impl Env {
@@ -44,11 +45,7 @@ impl Disk for RealDisk {
         if file.metadata()?.len() == 0 {
             return Ok(Bytes::new());
         }
-        // SAFETY: The bytes stay valid and unchanged as long as nobody shortens or overwrites
-        // the file. The data directory is ours under an exclusive lock, and the contract of
-        // `Disk::map` forbids both to our own callers.
-        let map = unsafe { memmap2::Mmap::map(&file)? };
-        Ok(Bytes::from_owner(map))
+        mapped::map(&file, path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -30,7 +30,8 @@ pub enum Open {
 pub trait Disk: Send + Sync {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>>;
 
-    /// The whole file, mapped. The file must not be shortened while the map lives.
+    /// The whole file, mapped. The file must not be shortened while the map lives. Of a part that the
+    /// disk can not give, zeros are read; [`unreadable`](crate::unreadable) tells.
     fn map(&self, path: &Path) -> io::Result<Bytes>;
 
     /// Replaces `to` atomically if it exists. Durable after `sync_dir` of the parent.
@@ -85,6 +86,12 @@ pub trait File: Send + Sync {
 
     /// Reserves room without changing the length, where the file system can.
     fn reserve(&self, len: u64) -> io::Result<()>;
+}
+
+/// Whether an error says that the disk can not give what it has (`EIO`), rather than that something is
+/// missing or not allowed.
+pub fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EIO)
 }
 
 /// Held for as long as it lives.

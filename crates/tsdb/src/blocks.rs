@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use tidewatch_env::Env;
+use tidewatch_env::{Env, is_unreadable};
 
 use crate::block::{
-    Block, BlockError, BlockId, BlockMeta, Tombstones, TombstonesError, block_path, parse_block_name,
-    parse_tombstones_name, tombstones_path,
+    Block, BlockError, BlockId, BlockMeta, Tombstones, TombstonesError, UNREADABLE, block_path,
+    parse_block_name, parse_tombstones_name, tombstones_path,
 };
 use crate::compact;
 use crate::directory::Directory;
@@ -47,7 +47,7 @@ impl Blocks {
         for id in names.iter().filter_map(|name| parse_block_name(name)) {
             newest = newest.max(id.0);
             let path = block_path(&dir, id);
-            match Block::open(env, &path) {
+            match open(env, &path) {
                 Ok(block) => {
                     let block = read_tombstones(env, directory, block)?;
                     newest = block.meta().parents.iter().fold(newest, |newest, parent| newest.max(parent.0));
@@ -62,6 +62,10 @@ impl Blocks {
                 }
                 Err(BlockError::Damaged(damage)) => {
                     directory.set_aside(&path, damage.offset, damage.to_string());
+                    damaged.insert(id);
+                }
+                Err(BlockError::Unreadable { path }) => {
+                    directory.set_aside(&path, 0, UNREADABLE.to_owned());
                     damaged.insert(id);
                 }
                 Err(BlockError::Io { path, source }) => return Err(OpenError::Io { path, source }),
@@ -148,6 +152,14 @@ impl Blocks {
     }
 }
 
+/// Opens a block. A disk that fails to read it is asked once more, before it is taken for lost.
+fn open(env: &Env, path: &Path) -> Result<Block, BlockError> {
+    match Block::open(env, path) {
+        Err(BlockError::Unreadable { .. }) => Block::open(env, path),
+        opened => opened,
+    }
+}
+
 /// The block as it is read through its tombstones. Damaged ones are set aside, and then what they hid is
 /// read again, and said so.
 fn read_tombstones(env: &Env, directory: &Directory, block: Block) -> Result<Block, OpenError> {
@@ -156,18 +168,18 @@ fn read_tombstones(env: &Env, directory: &Directory, block: Block) -> Result<Blo
     if !env.disk.exists(&path).map_err(io)? {
         return Ok(block);
     }
-    let bytes = env.disk.map(&path).map_err(io)?;
-    match Tombstones::decode(&bytes, &block) {
-        Ok(tombstones) => Ok(block.with_tombstones(tombstones)),
-        Err(TombstonesError::Version(found)) => {
-            Err(OpenError::Version { path, found: found.into(), newest: 1 })
-        }
-        Err(error) => {
-            let block_file = block.path().display();
-            let cause =
-                format!("{error}: what was deleted from {block_file} is there again; delete it again");
-            directory.set_aside(&path, 0, cause);
-            Ok(block)
-        }
-    }
+    let cause = match env.disk.map(&path) {
+        Err(error) if is_unreadable(&error) => UNREADABLE.to_owned(),
+        mapped => match Tombstones::decode(&mapped.map_err(io)?, &block) {
+            Ok(tombstones) => return Ok(block.with_tombstones(tombstones)),
+            Err(TombstonesError::Version(found)) => {
+                return Err(OpenError::Version { path, found: found.into(), newest: 1 });
+            }
+            Err(error) => error.to_string(),
+        },
+    };
+    let block_file = block.path().display();
+    let cause = format!("{cause}: what was deleted from {block_file} is there again; delete it again");
+    directory.set_aside(&path, 0, cause);
+    Ok(block)
 }

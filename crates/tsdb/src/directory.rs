@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! LOCK                 held by the process that has the directory
-//! FORMAT               "tidewatch-data 1\n"
+//! FORMAT               "tidewatch-data 1\n"; from 2 on a second line, see `parse_format`
 //! wal/00000017.wal     see `wal`
 //! head/                images of the head, see `image`
 //! blocks/00000017.block, and 00000017.tombstones where something of it is deleted
@@ -15,8 +15,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use tidewatch_env::{Env, Lock, Open, create_dir_durably, parent_of, replace_durably};
+use tidewatch_env::{Env, Lock, Open, create_dir_durably, is_unreadable, parent_of, replace_durably};
 
+use crate::block::is_block;
+use crate::head::image::{ImageError, ImageHeader};
 use crate::options::OpenError;
 use crate::status::Damage;
 
@@ -71,8 +73,15 @@ impl Directory {
 
     fn check_format(&self) -> Result<(), OpenError> {
         let path = self.root.join("FORMAT");
-        if self.env.disk.exists(&path).map_err(io_error(&path))? {
-            return check_format(&self.env, &self.root);
+        let exists = self.env.disk.exists(&path).map_err(io_error(&path))?;
+        let checked = if exists { check_format(&self.env, &self.root).map(|()| true) } else { Ok(false) };
+        match checked {
+            Ok(true) => return Ok(()),
+            Err(OpenError::NoFormat { .. }) | Ok(false) if has_our_files(&self.env, &self.root) => {
+                self.report(&path, 0, "the file was missing or damaged, and is written anew".to_owned());
+            }
+            Ok(false) => {}
+            Err(error) => return Err(error),
         }
         write_format(&self.env, &self.root).map_err(io_error(&path))
     }
@@ -179,7 +188,8 @@ const NOBODYS: [&str; 3] = ["LOCK", "FORMAT.tmp", "lost+found"];
 /// durable before anything else is created but the lock, so without it there are no data of ours.
 fn refuse_foreign(env: &Env, root: &Path) -> Result<(), OpenError> {
     let mut paths = env.disk.list(root).map_err(io_error(root))?;
-    if paths.iter().any(|path| path.file_name().is_some_and(|name| name == "FORMAT")) {
+    let is_format = |path: &PathBuf| path.file_name().is_some_and(|name| name == "FORMAT");
+    if paths.iter().any(is_format) || has_our_files(env, root) {
         return Ok(());
     }
     paths.sort_unstable();
@@ -190,10 +200,25 @@ fn refuse_foreign(env: &Env, root: &Path) -> Result<(), OpenError> {
     }
 }
 
+/// Whether a directory has a file that only Tidewatch writes, with its header under its checksum: then
+/// it is ours even if `FORMAT` is gone.
+fn has_our_files(env: &Env, root: &Path) -> bool {
+    let has = |dir: &str, is_ours: fn(&[u8]) -> bool| {
+        let dir = root.join(dir);
+        let names = env.disk.list(&dir).unwrap_or_default();
+        names.iter().any(|name| read_small(env, &dir.join(name)).is_ok_and(|bytes| is_ours(&bytes)))
+    };
+    let is_image = |bytes: &[u8]| !matches!(ImageHeader::decode(bytes), Err(ImageError::Header));
+    has("wal", tidewatch_wal::is_segment) || has("head", is_image) || has("blocks", is_block)
+}
+
 /// Whether a directory is one of ours, of a format that this release reads.
 pub(crate) fn check_format(env: &Env, root: &Path) -> Result<(), OpenError> {
     let path = root.join("FORMAT");
-    let bytes = read_small(env, &path).map_err(io_error(&path))?;
+    let bytes = match read_small(env, &path) {
+        Err(error) if is_unreadable(&error) => Vec::new(),
+        read => read.map_err(io_error(&path))?,
+    };
     match parse_format(&bytes) {
         Some(found) if found > FORMAT => {
             Err(OpenError::Version { path: root.to_owned(), found, newest: FORMAT })
@@ -209,8 +234,13 @@ pub(crate) fn write_format(env: &Env, root: &Path) -> io::Result<()> {
     replace_durably(&*env.disk, &root.join("FORMAT"), text.as_bytes())
 }
 
+/// What `FORMAT` says. A newer format has a second line, `crc32` and the checksum of the first in eight
+/// hexadecimal digits: one changed bit must not make the directory one of a newer release.
 fn parse_format(bytes: &[u8]) -> Option<u32> {
-    std::str::from_utf8(bytes).ok()?.strip_prefix("tidewatch-data ")?.strip_suffix('\n')?.parse().ok()
+    let (line, rest) = std::str::from_utf8(bytes).ok()?.split_once('\n')?;
+    let format = line.strip_prefix("tidewatch-data ")?.parse().ok()?;
+    let is_newer = format > FORMAT && rest == format!("crc32 {:08x}\n", crc32fast::hash(line.as_bytes()));
+    (is_newer || format == FORMAT && rest.is_empty()).then_some(format)
 }
 
 /// All bytes of a file. Read and not mapped: a page that the disk can not give would end the process.

@@ -13,9 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tidewatch_env::{Env, Job, replace_durably};
+use tidewatch_env::{Env, Job, is_unreadable, replace_durably};
+use tidewatch_storage::SelectError;
 use tidewatch_wal::Position;
 
+use crate::block::UNREADABLE;
 use crate::db::{Db, Files};
 use crate::directory::Directory;
 use crate::head::image::{ImageError, ImageHeader, ImageKind, VERSION, sections};
@@ -67,7 +69,9 @@ impl Db {
             let (image, placed) = {
                 let shard = shard.lock();
                 let position = files.log.wal.end();
-                shard.to_image(at, (position.segment, position.offset))
+                let image = shard.to_image(at, (position.segment, position.offset));
+                shard.check_readable().map_err(SelectError::Damaged)?;
+                image
             };
             bytes += image.len();
             files.log.commit()?;
@@ -180,7 +184,13 @@ fn open_image(
     if !env.disk.exists(path).map_err(io)? {
         return Ok(None);
     }
-    let bytes = env.disk.map(path).map_err(io)?;
+    let bytes = match env.disk.map(path) {
+        Err(error) if is_unreadable(&error) => {
+            directory.set_aside(path, 0, UNREADABLE.to_owned());
+            return Ok(None);
+        }
+        mapped => mapped.map_err(io)?,
+    };
     match ImageHeader::decode(&bytes) {
         Ok(header) if header.kind == kind => Ok(Some((header, bytes))),
         Ok(_) => {

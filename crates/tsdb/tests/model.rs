@@ -1,5 +1,6 @@
 //! Random work on a database against a `BTreeMap` that knows what must come out.
 
+mod numbers;
 mod support;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use tidewatch_model::{
 use tidewatch_storage::{Append, Latest, Refusal, Scratch, Select, TimeRange};
 use tidewatch_tsdb::{Db, DbOptions};
 
+use numbers::{Numbers, variable};
 use support::{ALL, Contents, contents, contents_of, fingerprint};
 
 const STEP_MS: i64 = 15_000;
@@ -339,39 +341,27 @@ proptest! {
     }
 }
 
-/// Numbers that look random and are the same for one seed.
-struct Numbers(u64);
-
-impl Numbers {
-    fn upto(&mut self, max: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (bits ^ (bits >> 31)) % (max + 1)
-    }
-
-    fn op(&mut self) -> Op {
-        match self.upto(99) {
-            0..=1 => Op::Jobs,
-            2 => Op::Restart { fate: self.upto(4) },
-            3 => Op::Sleep { hours: 1 + self.upto(2) as i64 },
-            4 => {
-                let (kind, series) = (self.upto(3) as u8, self.upto(SERIES as u64 - 1) as usize);
-                Op::Delete { kind, series, back: self.upto(2000) as i64, steps: self.upto(2000) as i64 }
-            }
-            5 if self.upto(3) == 0 => Op::Clean,
-            5 if self.upto(9) == 0 => Op::Snapshot { skip_head: self.upto(1) == 0 },
-            6..=30 => Op::Late {
-                series: self.upto(SERIES as u64 - 1) as usize,
-                back: self.upto(299) as i64,
-                offset: self.upto(1) as i64,
-                value: self.upto(3) as u32,
-            },
-            _ => {
-                let (absent, value) = (self.upto(u32::MAX.into()) as u32, self.upto(39) as u32);
-                Op::Scrape { absent, quiet: self.upto(2) as i64, value }
-            }
+/// What a long life does next.
+fn random_op(numbers: &mut Numbers) -> Op {
+    match numbers.upto(99) {
+        0..=1 => Op::Jobs,
+        2 => Op::Restart { fate: numbers.upto(4) },
+        3 => Op::Sleep { hours: 1 + numbers.upto(2) as i64 },
+        4 => {
+            let (kind, series) = (numbers.upto(3) as u8, numbers.upto(SERIES as u64 - 1) as usize);
+            Op::Delete { kind, series, back: numbers.upto(2000) as i64, steps: numbers.upto(2000) as i64 }
+        }
+        5 if numbers.upto(3) == 0 => Op::Clean,
+        5 if numbers.upto(9) == 0 => Op::Snapshot { skip_head: numbers.upto(1) == 0 },
+        6..=30 => Op::Late {
+            series: numbers.upto(SERIES as u64 - 1) as usize,
+            back: numbers.upto(299) as i64,
+            offset: numbers.upto(1) as i64,
+            value: numbers.upto(3) as u32,
+        },
+        _ => {
+            let (absent, value) = (numbers.upto(u32::MAX.into()) as u32, numbers.upto(39) as u32);
+            Op::Scrape { absent, quiet: numbers.upto(2) as i64, value }
         }
     }
 }
@@ -379,13 +369,12 @@ impl Numbers {
 /// A long life of one database. `TIDEWATCH_MODEL_OPS` makes it longer, `TIDEWATCH_MODEL_SEED` another.
 #[test]
 fn a_long_life_answers_as_a_map_would() {
-    let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let ops = variable("TIDEWATCH_MODEL_OPS").unwrap_or(4_000);
     let seed = variable("TIDEWATCH_MODEL_SEED").unwrap_or(1);
     let mut numbers = Numbers(seed);
     let mut run = Run::new();
     for at in 0..ops {
-        let op = numbers.op();
+        let op = random_op(&mut numbers);
         let step = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             run.apply(&op);
             if at % 250 == 249 {
@@ -402,5 +391,5 @@ fn a_long_life_answers_as_a_map_would() {
     }
     run.check();
     let counters = run.db().status().counters;
-    eprintln!("{ops} operations of seed {seed}: {counters:?}");
+    eprintln!("== {ops} operations of seed {seed}: {counters:?}");
 }

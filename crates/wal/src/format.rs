@@ -97,6 +97,11 @@ impl SegmentHeader {
     }
 }
 
+/// Whether bytes begin a segment of a log, of this release or a newer one.
+pub fn is_segment(bytes: &[u8]) -> bool {
+    !matches!(SegmentHeader::check(bytes), HeaderCheck::Damaged)
+}
+
 /// Fixed header of a frame: 16 bytes, little-endian, followed by the body.
 ///
 /// ```text

@@ -78,7 +78,7 @@ impl Content {
 
     fn check_readable(&self, range: &Range<u64>) -> io::Result<()> {
         let bad = self.unreadable.iter().any(|bad| bad.start < range.end && range.start < bad.end);
-        if bad { Err(io::Error::other("simulated: this part of the disk cannot be read")) } else { Ok(()) }
+        if bad { Err(io::Error::from_raw_os_error(libc::EIO)) } else { Ok(()) }
     }
 
     pub(super) fn make_unreadable(&mut self, range: Range<u64>) {

@@ -129,7 +129,7 @@ impl Faults {
         if self.planned_read == Some(self.reads) {
             self.planned_read = None;
             self.fired = true;
-            return Err(io::Error::other("simulated: the disk failed to read"));
+            return Err(io::Error::from_raw_os_error(libc::EIO));
         }
         Ok(())
     }

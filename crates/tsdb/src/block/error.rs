@@ -9,6 +9,9 @@ pub enum BlockError {
     /// The disk failed; the block may be fine. Try again.
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    /// The disk can not give a part of what it has. Try again; then set the block aside.
+    #[error("{}: {UNREADABLE}", path.display())]
+    Unreadable { path: PathBuf },
     /// The bytes contradict the format or their checksum. Set the block aside.
     #[error("{} is damaged at offset {offset}: {reason}", path.display())]
     Corrupt { path: PathBuf, offset: u64, reason: &'static str },
@@ -19,6 +22,9 @@ pub enum BlockError {
     #[error("{0}")]
     Damaged(Box<Damage>),
 }
+
+/// Why bytes are taken for damaged whose disk can not give them.
+pub(crate) const UNREADABLE: &str = "the disk can not read it";
 
 /// A chunk that can not be read, named so that a person can tell what is missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

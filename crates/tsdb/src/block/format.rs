@@ -135,6 +135,11 @@ pub(super) enum Header {
     Bad(&'static str),
 }
 
+/// Whether bytes begin a block, of this release or a newer one.
+pub(crate) fn is_block(bytes: &[u8]) -> bool {
+    matches!(check_header(bytes), Header::Good | Header::Newer(_))
+}
+
 pub(super) fn check_header(bytes: &[u8]) -> Header {
     let Some(bytes) = bytes.first_chunk::<HEADER_LEN>() else { return Header::Bad("no header") };
     if bytes[..4] != MAGIC {

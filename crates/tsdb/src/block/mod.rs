@@ -41,7 +41,9 @@ mod tombstones;
 mod write;
 
 pub use crate::gather::{StoredRun, StoredValues};
+pub(crate) use error::UNREADABLE;
 pub use error::{BlockError, Damage};
+pub(crate) use format::is_block;
 pub use format::{BlockId, BlockMeta, FILE_SUFFIX, block_path, parse_block_name, reseal};
 pub use read::{Block, BlockIndex};
 pub use scan::Cursor;

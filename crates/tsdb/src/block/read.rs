@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use roaring::RoaringBitmap;
-use tidewatch_env::Env;
+use tidewatch_env::{Env, is_unreadable, unreadable};
 use tidewatch_model::{Labels, Matcher};
 
 use super::clocks::ClockTable;
-use super::error::BlockError;
+use super::error::{BlockError, UNREADABLE};
 use super::format::{self, BlockMeta, Header, SECTIONS, Section, SectionId};
 use super::scan::{ClockCache, Cursor};
-use super::series::SeriesTable;
+use super::series::{Record, SeriesTable};
 use super::tombstones::Tombstones;
 use crate::index::dictionary::Dictionary;
 use crate::index::lists::Lists;
@@ -30,6 +30,8 @@ pub struct Block {
     pub(super) series: SeriesTable,
     pub(super) clock_cache: Arc<ClockCache>,
     index: Arc<BlockIndex>,
+    /// Everything behind the data, which the index is made of.
+    index_bytes: Bytes,
     /// Checksum of the section table: tells this file from others of its name.
     table_crc: u32,
     pub(super) tombstones: Arc<Tombstones>,
@@ -38,8 +40,14 @@ pub struct Block {
 impl Block {
     /// Maps and checks the file at `path`.
     pub fn open(env: &Env, path: &Path) -> Result<Block, BlockError> {
-        let file = env.disk.map(path).map_err(|source| BlockError::Io { path: path.to_owned(), source })?;
-        Block::from_bytes(file, path)
+        let lost = || BlockError::Unreadable { path: path.to_owned() };
+        let file = env.disk.map(path).map_err(|source| match is_unreadable(&source) {
+            true => lost(),
+            false => BlockError::Io { path: path.to_owned(), source },
+        })?;
+        let opened = Block::from_bytes(file.clone(), path);
+        // Zeros that were read for what the disk could not give look like damage.
+        if unreadable(&file).is_some() { Err(lost()) } else { opened }
     }
 
     /// A block from the bytes of its file. `path` names it in errors, and must name its id where
@@ -81,6 +89,7 @@ impl Block {
         if format::parse_block_name(path).is_some_and(|id| id != meta.id) {
             return Err(corrupt(meta_at, "the file has the name of another block"));
         }
+        let index_bytes = file.slice(meta_at as usize..);
         Ok(Block {
             path: path.to_owned(),
             meta,
@@ -89,6 +98,7 @@ impl Block {
             series,
             clock_cache: Arc::new(ClockCache::new()),
             index: Arc::new(index),
+            index_bytes,
             table_crc: format::table_crc(&file),
             tombstones: Arc::default(),
         })
@@ -123,8 +133,7 @@ impl Block {
 
     /// The series that satisfy all matchers and of which something is left.
     pub fn select(&self, matchers: &[Matcher]) -> Result<RoaringBitmap, BlockError> {
-        let found =
-            postings_for_matchers(&*self.index, matchers).map_err(|error| self.inconsistent(error))?;
+        let found = self.from_index(postings_for_matchers(&*self.index, matchers))?;
         Ok(found - self.tombstones.gone())
     }
 
@@ -135,7 +144,7 @@ impl Block {
         visit: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(), BlockError> {
         let series = self.narrowed(matchers)?;
-        visit_names_of(&*self.index, series.as_ref(), visit).map_err(|error| self.inconsistent(error))
+        self.from_index(visit_names_of(&*self.index, series.as_ref(), visit))
     }
 
     /// Visits the values of `name` on series that satisfy the matchers, while `visit` gives true.
@@ -146,7 +155,7 @@ impl Block {
         visit: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(), BlockError> {
         let series = self.narrowed(matchers)?;
-        visit_values_of(&*self.index, name, series.as_ref(), visit).map_err(|error| self.inconsistent(error))
+        self.from_index(visit_values_of(&*self.index, name, series.as_ref(), visit))
     }
 
     /// The series that satisfy the matchers, or `None` for all of the block.
@@ -158,12 +167,22 @@ impl Block {
     /// The labels of a series. Ask in ascending order with one cursor: neighbours share the work.
     pub fn labels(&self, cursor: &mut Cursor, series: u32) -> Result<Labels, BlockError> {
         let Cursor { record, pairs } = cursor;
-        self.series.read(series, &self.clocks, record).map_err(|error| self.inconsistent(error))?;
-        self.index.labels(&record.pairs, pairs).map_err(|error| self.inconsistent(error))
+        self.read_series(series, record)?;
+        self.from_index(self.index.labels(&record.pairs, pairs))
     }
 
-    pub(super) fn inconsistent(&self, error: IndexError) -> BlockError {
-        BlockError::Corrupt { path: self.path.clone(), offset: 0, reason: error.0 }
+    /// Reads where the chunks of a series lie.
+    pub(super) fn read_series(&self, series: u32, record: &mut Record) -> Result<(), BlockError> {
+        self.from_index(self.series.read(series, &self.clocks, record))
+    }
+
+    /// What was read from the index, unless the disk has lost a part of it since it was checked.
+    fn from_index<T>(&self, read: Result<T, IndexError>) -> Result<T, BlockError> {
+        let corrupt = |reason| BlockError::Corrupt { path: self.path.clone(), offset: 0, reason };
+        match unreadable(&self.index_bytes) {
+            Some(_) => Err(corrupt(UNREADABLE)),
+            None => read.map_err(|error| corrupt(error.0)),
+        }
     }
 }
 

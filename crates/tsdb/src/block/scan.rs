@@ -4,11 +4,14 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tidewatch_chunk::{SampleKind, decode_float_histograms, decode_histograms, decode_times, decode_values};
+use tidewatch_chunk::{
+    ChunkError, SampleKind, decode_float_histograms, decode_histograms, decode_times, decode_values,
+};
+use tidewatch_env::unreadable;
 use tidewatch_storage::{ClockId, Latest, Run, RunValues, Scratch, TimeRange};
 
 use super::clocks::Clock;
-use super::error::{BlockError, Damage};
+use super::error::{BlockError, Damage, UNREADABLE};
 use super::read::{Block, PairTexts};
 use super::series::{Chunk, Record};
 use crate::gather::{StoredRun, StoredValues, alone};
@@ -72,15 +75,14 @@ impl Block {
             }
             let Scratch { values, histograms, starts, .. } = &mut *scratch;
             let (column, starts_column) = block.columns(chunk)?;
-            let broken = |error: tidewatch_chunk::ChunkError| block.broken(chunk, &error.to_string());
             values.clear();
             histograms.clear();
-            match chunk.kind {
+            let decoded = match chunk.kind {
                 SampleKind::Float => decode_values(column, times.len(), values),
                 kind => decode_float_histograms(kind, column, times.len(), histograms),
-            }
-            .map_err(broken)?;
-            let starts = starts_of(starts_column, times.len(), starts).map_err(broken)?;
+            };
+            block.whole(chunk, column, decoded)?;
+            let starts = block.whole(chunk, starts_column, starts_of(starts_column, times.len(), starts))?;
             for rows in kept(deleted, &times, within.clone()) {
                 // A part of a chunk has no clock: what others share is the whole.
                 let clock = (rows == within).then(|| block.clock_id(chunk.clock));
@@ -119,15 +121,15 @@ impl Block {
                 return Ok(ControlFlow::Continue(()));
             }
             let (column, starts_column) = block.columns(chunk)?;
-            let broken = |error: tidewatch_chunk::ChunkError| block.broken(chunk, &error.to_string());
             values.clear();
             histograms.clear();
-            match chunk.kind {
+            let decoded = match chunk.kind {
                 SampleKind::Float => decode_values(column, times.len(), &mut values),
                 kind => decode_histograms(kind, column, times.len(), &mut histograms),
-            }
-            .map_err(broken)?;
-            let starts = starts_of(starts_column, times.len(), &mut starts).map_err(broken)?;
+            };
+            block.whole(chunk, column, decoded)?;
+            let starts =
+                block.whole(chunk, starts_column, starts_of(starts_column, times.len(), &mut starts))?;
             for rows in kept(deleted, &times, within) {
                 let values = match chunk.kind {
                     SampleKind::Float => StoredValues::Floats(&values[rows.clone()]),
@@ -157,9 +159,7 @@ impl Block {
         range: TimeRange,
         mut visit: impl FnMut(&Block, &Chunk, &Clock, bool) -> Result<ControlFlow<()>, Broken>,
     ) -> Result<ControlFlow<()>, BlockError> {
-        self.series
-            .read(series, &self.clocks, &mut cursor.record)
-            .map_err(|error| self.inconsistent(error))?;
+        self.read_series(series, &mut cursor.record)?;
         for at in 0..cursor.record.chunks.len() {
             let chunk = cursor.record.chunks[at];
             let clock = self.clock(&chunk);
@@ -180,9 +180,7 @@ impl Block {
 
     /// Whether a series has more than floats: histograms or start timestamps.
     pub(crate) fn is_special(&self, cursor: &mut Cursor, series: u32) -> Result<bool, BlockError> {
-        self.series
-            .read(series, &self.clocks, &mut cursor.record)
-            .map_err(|error| self.inconsistent(error))?;
+        self.read_series(series, &mut cursor.record)?;
         Ok(cursor.record.chunks.iter().any(Chunk::is_special))
     }
 
@@ -195,9 +193,7 @@ impl Block {
         at: i64,
         scratch: &mut Scratch,
     ) -> Result<Option<Latest>, BlockError> {
-        self.series
-            .read(series, &self.clocks, &mut cursor.record)
-            .map_err(|error| self.inconsistent(error))?;
+        self.read_series(series, &mut cursor.record)?;
         for chunk in cursor.record.chunks.iter().rev() {
             let clock = self.clock(chunk);
             if clock.first_ms > at {
@@ -240,9 +236,7 @@ impl Block {
     pub fn verify(&self, series: Range<u32>) -> Result<Vec<Damage>, BlockError> {
         let (mut cursor, mut scratch, mut found) = (Cursor::default(), Scratch::default(), Vec::new());
         for series in series {
-            self.series
-                .read(series, &self.clocks, &mut cursor.record)
-                .map_err(|error| self.inconsistent(error))?;
+            self.read_series(series, &mut cursor.record)?;
             for at in 0..cursor.record.chunks.len() {
                 let chunk = cursor.record.chunks[at];
                 let clock = self.clock(&chunk);
@@ -272,15 +266,21 @@ impl Block {
         let Scratch { values, histograms, .. } = scratch;
         values.clear();
         histograms.clear();
-        match chunk.kind {
+        let decoded = match chunk.kind {
             SampleKind::Float => decode_values(column, times.len(), values),
             kind => decode_float_histograms(kind, column, times.len(), histograms),
-        }
-        .and_then(
-            |()| if starts.is_empty() { Ok(()) } else { decode_times(starts, times.len(), &mut Vec::new()) },
-        )
-        .map_err(|error| self.broken(chunk, &error.to_string()))?;
+        };
+        self.whole(chunk, column, decoded)?;
+        self.whole(chunk, starts, starts_of(starts, times.len(), &mut Vec::new()).map(drop))?;
         Ok(times)
+    }
+
+    /// What was decoded from a column, unless the disk has lost a part of it since it was checked.
+    fn whole<T>(&self, chunk: &Chunk, column: &[u8], decoded: Result<T, ChunkError>) -> Result<T, Broken> {
+        match unreadable(column) {
+            Some(_) => Err(self.broken(chunk, UNREADABLE)),
+            None => decoded.map_err(|error| self.broken(chunk, &error.to_string())),
+        }
     }
 
     fn broken(&self, chunk: &Chunk, reason: &str) -> Broken {
@@ -305,6 +305,9 @@ impl Block {
         let broken = |reason: String| Broken { offset: self.file_offset(clock.offset), reason };
         let mut times = Vec::new();
         decode_times(column, clock.count as usize, &mut times).map_err(|error| broken(error.to_string()))?;
+        if unreadable(column).is_some() {
+            return Err(broken(UNREADABLE.to_owned()));
+        }
         let ends = (times.first().copied(), times.last().copied());
         if ends != (Some(clock.first_ms), Some(clock.last_ms())) || !times.is_sorted_by(|a, b| a < b) {
             return Err(broken("the timestamps contradict the table of clocks".to_owned()));
@@ -322,6 +325,7 @@ impl Block {
         let column = self.data.get(start..end).ok_or_else(|| broken("a column lies outside the file"))?;
         match crc32fast::hash(column) == crc {
             true => Ok(column),
+            false if unreadable(column).is_some() => Err(broken(UNREADABLE)),
             false => Err(broken("a column's checksum does not hold")),
         }
     }
@@ -363,7 +367,7 @@ fn starts_of<'a>(
     column: &[u8],
     count: usize,
     starts: &'a mut Vec<i64>,
-) -> Result<Option<&'a [i64]>, tidewatch_chunk::ChunkError> {
+) -> Result<Option<&'a [i64]>, ChunkError> {
     if column.is_empty() {
         return Ok(None);
     }

@@ -248,7 +248,7 @@ impl Block {
     }
 
     fn extent(&self, series: u32, record: &mut Record) -> Result<Option<TimeRange>, BlockError> {
-        self.series.read(series, &self.clocks, record).map_err(|error| self.inconsistent(error))?;
+        self.read_series(series, record)?;
         let clock = |number: u32| self.clocks.get(number).expect("checked when the record was read");
         let (Some(first), Some(last)) = (record.chunks.first(), record.chunks.last()) else {
             return Ok(None);

@@ -22,6 +22,7 @@ use tidewatch_storage::{Refusal, TimeRange};
 
 use super::clock::ROWS_MAX;
 use super::registry::SeriesId;
+use super::sealed::check_readable;
 use super::shard::{Open, Shard, Verdict};
 use crate::intervals::Intervals;
 use crate::log::{FrameError, Reader};
@@ -153,6 +154,7 @@ impl SealedRun {
         self.times(&mut times).ok()?;
         let at = times.binary_search(&timestamp).ok()?;
         decode_histograms(self.kind, self.column(), self.count as usize, &mut histograms).ok()?;
+        check_readable(&self.bytes).ok()?;
         Some(histograms.swap_remove(at))
     }
 }

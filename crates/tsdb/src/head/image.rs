@@ -63,7 +63,7 @@ use super::cells::{NONE, RunState};
 use super::deleted::{DELETED_PAGE, write_deleted};
 use super::histograms::{HistogramSeries, OpenRun, SealedRun};
 use super::registry::{Registry, SeriesId};
-use super::sealed::{ChunkBytes, NewChunk};
+use super::sealed::{ChunkBytes, NewChunk, check_readable};
 use super::shard::{Open, Shard};
 use super::starts::Step;
 use super::{PAGE_SERIES, SHARDS};
@@ -297,6 +297,13 @@ impl Shard {
         if !places.chunks.is_empty() {
             self.sealed.relocate(file, &places.chunks);
         }
+    }
+
+    /// Whether all that an image would copy can be read. Ask after copying.
+    pub(crate) fn check_readable(&self) -> Result<(), String> {
+        self.sealed.check_readable()?;
+        let runs = self.histograms.values().flat_map(|series| &series.sealed);
+        runs.filter(|run| run.is_mapped).try_for_each(|run| check_readable(&run.bytes))
     }
 
     /// The image of the shard at a position in the log, and where its columns stand in it.

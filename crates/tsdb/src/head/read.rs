@@ -15,7 +15,7 @@ use tidewatch_storage::{SelectError, TimeRange};
 use super::cells::{NONE, decode_tokens};
 use super::histograms::{HistogramSeries, SealedRun, decode_rows};
 use super::registry::{Registry, SeriesId};
-use super::sealed::ChunkBytes;
+use super::sealed::{ChunkBytes, check_readable};
 use super::shard::{Open, Shard};
 use super::starts::Step;
 use super::{Directory, Head};
@@ -533,7 +533,11 @@ impl<'a> RunView<'a> {
                     return Err("an open run of the head is malformed".to_owned());
                 }
             }
-            RunSource::Shared(bytes) => column(bytes, out)?,
+            RunSource::Shared(bytes) => {
+                let decoded = column(bytes, out);
+                check_readable(bytes)?;
+                decoded?;
+            }
             RunSource::Copied(bytes) => {
                 column(&self.snapshot.bytes[bytes.start as usize..bytes.end as usize], out)?;
             }
@@ -585,9 +589,12 @@ impl HistogramRunView<'_> {
         let from = times.len();
         match &self.run.run {
             RowSource::Sealed(run) => {
-                run.times(times)?;
-                tidewatch_chunk::decode_histograms(run.kind, run.column(), run.count as usize, histograms)
-                    .map_err(|error| format!("a run of the head: {error}"))?;
+                let decoded = run.times(times).and_then(|()| {
+                    tidewatch_chunk::decode_histograms(run.kind, run.column(), run.count as usize, histograms)
+                        .map_err(|error| format!("a run of the head: {error}"))
+                });
+                check_readable(&run.bytes)?;
+                decoded?;
             }
             RowSource::Open { times: rows_at, layout, rows } => {
                 times.extend_from_slice(rows_at);

@@ -7,6 +7,7 @@
 //! Not here: the timestamps, which stay in the clock that the run refers to.
 
 use bytes::Bytes;
+use tidewatch_env::unreadable;
 
 use super::cells::NONE;
 use super::image::Placed;
@@ -215,6 +216,12 @@ impl Sealed {
         }
     }
 
+    /// Whether all that lies in files can be read.
+    pub(crate) fn check_readable(&self) -> Result<(), String> {
+        let mapped = self.pages.iter().filter(|page| page.mapped);
+        mapped.filter_map(|page| page.bytes.as_ref()).try_for_each(|bytes| check_readable(bytes))
+    }
+
     pub(crate) fn count(&self) -> u64 {
         u64::from(self.used)
     }
@@ -228,4 +235,15 @@ impl Sealed {
             + self.chunks.len() * size_of::<[Chunk; CHUNK_PAGE]>()
             + self.pages.capacity() * size_of::<Page>()
     }
+}
+
+/// Whether what was read of sealed runs is what their image has. A part that the disk could not give
+/// stays lost until a start reads the image anew, and sets that part aside.
+pub(crate) fn check_readable(bytes: &[u8]) -> Result<(), String> {
+    unreadable(bytes).map_or(Ok(()), |image| {
+        Err(format!(
+            "the disk can not read a part of {}, where samples of the head lie: the next start sets that part aside",
+            image.display()
+        ))
+    })
 }

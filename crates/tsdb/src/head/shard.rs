@@ -24,7 +24,7 @@ use super::clock::Clocks;
 use super::deleted::Deleted;
 use super::histograms::HistogramSeries;
 use super::registry::SeriesId;
-use super::sealed::{ChunkBytes, NewChunk, Sealed};
+use super::sealed::{ChunkBytes, NewChunk, Sealed, check_readable};
 use super::starts::{Starts, Step};
 use super::{PAGE_SERIES, SHARDS};
 use crate::log::FrameError;
@@ -328,7 +328,9 @@ impl Shard {
                 let count = usize::from(at.count);
                 let result = match self.sealed.bytes(&at) {
                     ChunkBytes::Shared(bytes) => {
-                        tidewatch_chunk::decode_values(&bytes, count, &mut self.values)
+                        let decoded = tidewatch_chunk::decode_values(&bytes, count, &mut self.values);
+                        check_readable(&bytes).ok()?;
+                        decoded
                     }
                     ChunkBytes::Filling(bytes) => {
                         tidewatch_chunk::decode_values(bytes, count, &mut self.values)

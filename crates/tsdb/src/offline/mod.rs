@@ -16,15 +16,15 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tidewatch_env::Env;
+use tidewatch_env::{Env, is_unreadable};
 
 pub use analyze::{Analysis, analyze};
 pub use repair::{Repaired, repair};
 pub use verify::{Verified, verify};
 
 use crate::block::{
-    Block, BlockError, BlockId, Damage, Tombstones, TombstonesError, block_path, parse_block_name,
-    tombstones_path,
+    Block, BlockError, BlockId, Damage, Tombstones, TombstonesError, UNREADABLE, block_path,
+    parse_block_name, tombstones_path,
 };
 use crate::directory::check_format;
 use crate::options::OpenError;
@@ -120,6 +120,10 @@ fn open_block(
         Err(BlockError::Version { path, found, newest }) => {
             return Err(OpenError::Version { path, found: found.into(), newest: newest.into() });
         }
+        Err(BlockError::Unreadable { .. }) => {
+            findings.push(Finding::new(&block_path(dir, id), 0, UNREADABLE));
+            return Ok(None);
+        }
         Err(BlockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(BlockError::Io { path, source }) => return Err(OpenError::Io { path, source }),
     };
@@ -127,6 +131,10 @@ fn open_block(
     let bytes = match env.disk.map(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(block)),
+        Err(error) if is_unreadable(&error) => {
+            findings.push(Finding::new(&path, 0, UNREADABLE));
+            return Ok(Some(block));
+        }
         Err(source) => return Err(OpenError::Io { path, source }),
     };
     match Tombstones::decode(&bytes, &block) {

@@ -3,11 +3,11 @@
 use std::io;
 use std::path::Path;
 
-use tidewatch_env::Env;
+use tidewatch_env::{Env, is_unreadable};
 use tidewatch_wal::{Item, Position, Reader};
 
 use super::{Finding, blocks};
-use crate::block::BlockError;
+use crate::block::{BlockError, UNREADABLE};
 use crate::directory::check_format;
 use crate::head::image::{ImageError, ImageHeader, ImageKind, VERSION, sections};
 use crate::head::shard::Shard;
@@ -72,6 +72,10 @@ fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
         let bytes = match env.disk.map(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) if is_unreadable(&error) => {
+                verified.findings.push(Finding::new(&path, 0, UNREADABLE));
+                continue;
+            }
             Err(source) => return Err(OpenError::Io { path, source }),
         };
         verified.images += 1;

@@ -103,6 +103,12 @@ impl Ledger {
         self.check_sent(read, context);
     }
 
+    /// Samples before this are past retention for long: they may be gone or not.
+    pub fn forget_before(&mut self, since_ms: i64) {
+        self.acknowledged.retain(|(_, timestamp), _| *timestamp >= since_ms);
+        self.deleted.retain(|(_, timestamp)| *timestamp >= since_ms);
+    }
+
     /// Something that is read though its deletion was acknowledged.
     pub fn back_again<'a>(&self, read: &'a Contents) -> Option<&'a (String, i64)> {
         read.keys().find(|key| self.deleted.contains(key))

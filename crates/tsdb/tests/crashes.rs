@@ -1,0 +1,333 @@
+//! Random work on the simulated disk that ends in a crash at a random moment, again and again:
+//! what was acknowledged is read, what is read was sent, and the database always opens again.
+//!
+//! ```text
+//! life: ┌─► work, with the disk failing somewhere ─► crash ─► start, perhaps crashed itself ─► check ─┐
+//!       └──────────────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Each turn is a crash state: of what was not synced, the disk has lost, torn and reordered what it
+//! likes. `TIDEWATCH_CRASH_STATES` makes it more of them, `TIDEWATCH_CRASH_SEED` others. A failure
+//! prints the seed of its life, which those two repeat.
+
+mod ledger;
+mod numbers;
+mod support;
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use tidewatch_env::sim::{Failure, Simulation};
+use tidewatch_env::{Clock, Env};
+use tidewatch_model::histogram::{Histogram, Span};
+use tidewatch_model::{BatchHistogram, FloatHistogram, Labels, NativeHistogram, Sample};
+use tidewatch_storage::TimeRange;
+use tidewatch_tsdb::{Db, DbOptions};
+
+use ledger::Ledger;
+use numbers::{Numbers, variable};
+use support::{ALL, contents};
+
+const LIFE_STATES: u64 = 25;
+const MINUTE_MS: i64 = 60_000;
+const RETENTION_MS: i64 = 8 * 60 * MINUTE_MS;
+
+#[test]
+fn no_crash_loses_what_was_acknowledged_or_invents_anything() {
+    let states = variable("TIDEWATCH_CRASH_STATES").unwrap_or(1_500);
+    let first = variable("TIDEWATCH_CRASH_SEED").unwrap_or(1);
+    let mut totals = Totals::default();
+    for at in (0..states).step_by(LIFE_STATES as usize) {
+        let seed = first + at / LIFE_STATES;
+        let lived = catch_unwind(AssertUnwindSafe(|| {
+            let mut life = Life::new(seed);
+            (0..LIFE_STATES.min(states - at)).for_each(|_| life.turn());
+            life.totals
+        }));
+        match lived {
+            Ok(life) => totals.add(&life),
+            Err(panic) => {
+                eprintln!(
+                    "a life went wrong: TIDEWATCH_CRASH_SEED={seed} TIDEWATCH_CRASH_STATES=25 repeats it"
+                );
+                resume_unwind(panic);
+            }
+        }
+    }
+    eprintln!("== {states} crash states from seed {first}: {totals:?}");
+    if states >= 1_000 {
+        totals.check();
+    }
+}
+
+/// What the lives were like, to see that they met what they are to meet.
+#[derive(Debug, Default)]
+struct Totals {
+    acknowledged: u64,
+    deleted: u64,
+    crashes_in_work: u64,
+    crashes_in_recovery: u64,
+    kills: u64,
+    failures: u64,
+    cuts: u64,
+    compactions: u64,
+    images: u64,
+}
+
+impl Totals {
+    fn add(&mut self, other: &Totals) {
+        self.acknowledged += other.acknowledged;
+        self.deleted += other.deleted;
+        self.crashes_in_work += other.crashes_in_work;
+        self.crashes_in_recovery += other.crashes_in_recovery;
+        self.kills += other.kills;
+        self.failures += other.failures;
+        self.cuts += other.cuts;
+        self.compactions += other.compactions;
+        self.images += other.images;
+    }
+
+    fn check(&self) {
+        let Totals { acknowledged, deleted, crashes_in_work, crashes_in_recovery, .. } = *self;
+        assert!(acknowledged > 10_000 && deleted > 100, "{self:?}");
+        assert!(crashes_in_work > 200 && crashes_in_recovery > 50 && self.kills > 50, "{self:?}");
+        assert!(self.failures > 50 && self.cuts > 20 && self.compactions > 5 && self.images > 50, "{self:?}");
+    }
+}
+
+/// One database, from crash to crash.
+struct Life {
+    simulation: Simulation,
+    ledger: Ledger,
+    numbers: Numbers,
+    /// `None` where the disk failed the last start.
+    db: Option<Db>,
+    /// Scrapes so far: later ones have more series.
+    scrapes: u64,
+    totals: Totals,
+}
+
+fn open(simulation: &Simulation) -> Result<Db, String> {
+    let options =
+        DbOptions { image_log_bytes: 1000, retention_ms: Some(RETENTION_MS), ..DbOptions::new("/data") };
+    let db = Db::open(simulation.env.clone(), options).map_err(|error| error.to_string())?;
+    db.recover().map_err(|error| error.to_string())?;
+    Ok(db)
+}
+
+fn series(name: &str, i: u64) -> Labels {
+    Labels::from_pairs([("__name__", name), ("i", &i.to_string())])
+}
+
+/// The value of a series at a time, and of no other series or time.
+fn value(i: u64, timestamp: i64) -> f64 {
+    let count = (timestamp / 1000) as f64;
+    match i % 5 {
+        0 => count,
+        1 => count * 0.1 + i as f64,
+        2 => (count + i as f64).sqrt(),
+        3 => (i as f64) - count,
+        _ => (timestamp % 7) as f64 + i as f64 * 1e-3,
+    }
+}
+
+fn histogram(i: u64, timestamp: i64) -> NativeHistogram {
+    let count = timestamp.unsigned_abs() / 1000 % 100_000 + i;
+    match (count + i) % 9 {
+        0 => NativeHistogram::stale(),
+        1..=2 => NativeHistogram::Float(FloatHistogram {
+            schema: -53,
+            count: count as f64 + 0.5,
+            sum: count as f64 * 0.1,
+            positive_spans: vec![Span { offset: 0, length: 3 }],
+            positive_buckets: vec![0.5, count as f64, 0.0],
+            custom_values: Some(vec![0.1, 1.0].into()),
+            ..FloatHistogram::default()
+        }),
+        _ => NativeHistogram::Integer(Histogram {
+            schema: 2,
+            zero_threshold: 0.001,
+            zero_count: 1,
+            count: 1 + 2 * count,
+            sum: count as f64 * 0.25,
+            positive_spans: vec![Span { offset: 1, length: 2 }],
+            positive_deltas: vec![count as i64, 0],
+            ..Histogram::default()
+        }),
+    }
+}
+
+impl Life {
+    fn new(seed: u64) -> Life {
+        let simulation = Env::simulated(seed);
+        let db = Some(open(&simulation).expect("a new directory"));
+        let (ledger, numbers) = (Ledger::default(), Numbers(seed));
+        Life { simulation, ledger, numbers, db, scrapes: 0, totals: Totals::default() }
+    }
+
+    fn now(&self) -> i64 {
+        self.simulation.clock.wall_ms()
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.numbers.upto(n - 1) == 0
+    }
+
+    /// Works, crashes, starts again and looks.
+    fn turn(&mut self) {
+        self.plan();
+        for _ in 0..=self.numbers.upto(24) {
+            self.act();
+            if self.is_dead() {
+                break;
+            }
+        }
+        self.totals.crashes_in_work += u64::from(self.is_dead());
+        if let Some(db) = self.db.take() {
+            let counters = db.status().counters;
+            self.totals.cuts += counters.cuts;
+            self.totals.compactions += counters.compactions;
+        }
+        self.crash();
+        while self.one_in(3) {
+            self.crash_in_recovery();
+        }
+        self.look();
+    }
+
+    /// Decides how the disk fails during the work, if it does.
+    fn plan(&mut self) {
+        let at = self.simulation.disk.changes() + 1 + self.numbers.upto(60);
+        let failure = match self.numbers.upto(9) {
+            0..=5 => Failure::Crash,
+            6 => Failure::Io,
+            7 => Failure::IoForGood,
+            8 => Failure::Full,
+            _ => return,
+        };
+        self.totals.failures += u64::from(failure != Failure::Crash);
+        self.simulation.disk.fail_at(at, failure);
+    }
+
+    fn is_dead(&self) -> bool {
+        self.simulation.env.disk.exists("/".as_ref()).is_err()
+    }
+
+    fn act(&mut self) {
+        match self.numbers.upto(99) {
+            0..=44 => self.scrape(),
+            45..=59 => self.late(),
+            60..=79 => drop(self.db.as_ref().map(|db| self.ledger.commit(db))),
+            80..=89 => self.run_jobs(),
+            90..=93 => self.delete(),
+            94 => drop(self.db.as_ref().map(Db::clean_tombstones)),
+            95 => drop(self.db.as_ref().map(|db| db.snapshot(false))),
+            96 => self.simulation.clock.advance_ms(self.numbers.upto(3) * 60 * MINUTE_MS as u64),
+            _ => self.restart(),
+        }
+    }
+
+    fn scrape(&mut self) {
+        self.simulation.clock.advance_ms((1 + self.numbers.upto(20)) * MINUTE_MS as u64);
+        self.scrapes += 1;
+        let (now, count) = (self.now(), 4 + self.scrapes / 6 % 8);
+        // Now and then a few, and some that come once.
+        let few = self.one_in(4);
+        let mut known: Vec<(Labels, u64)> = (0..count).map(|i| (series("known", i), i)).collect();
+        known.retain(|_| !few || self.numbers.upto(1) == 0);
+        known.push((series("once", self.scrapes), self.scrapes));
+        self.append(&known, &(0..3).map(|i| (series("latency", i), i)).collect::<Vec<_>>(), now);
+    }
+
+    fn late(&mut self) {
+        let timestamp = self.now() - self.numbers.upto(50 * MINUTE_MS as u64) as i64;
+        let i = self.numbers.upto(7);
+        if self.one_in(3) {
+            self.append(&[], &[(series("latency", i % 3), i % 3)], timestamp);
+        } else {
+            self.append(&[(series("known", i), i)], &[], timestamp);
+        }
+    }
+
+    fn append(&mut self, floats: &[(Labels, u64)], histograms: &[(Labels, u64)], timestamp: i64) {
+        let Some(db) = &self.db else { return };
+        let floats: Vec<_> = floats
+            .iter()
+            .map(|(labels, i)| (labels, Sample { timestamp, value: value(*i, timestamp) }))
+            .collect();
+        let start = timestamp - 5 * MINUTE_MS;
+        let histograms: Vec<_> = histograms
+            .iter()
+            .map(|(labels, i)| (labels, BatchHistogram { timestamp, start, value: histogram(*i, timestamp) }))
+            .collect();
+        self.ledger.append(db, &floats, &histograms);
+    }
+
+    fn run_jobs(&mut self) {
+        let Some(db) = &self.db else { return };
+        // One or all that are due.
+        for _ in 0..=self.numbers.upto(1) * 9 {
+            let Some(job) = db.next_job(self.simulation.clock.wall_ms()) else { return };
+            self.totals.images += u64::from(job.kind() == "image");
+            let _ = db.run(job);
+        }
+    }
+
+    fn delete(&mut self) {
+        let i = self.numbers.upto(7);
+        let labels = if self.one_in(3) { series("latency", i % 3) } else { series("known", i) };
+        let from = self.now() - self.numbers.upto(8 * 60) as i64 * MINUTE_MS;
+        let part = TimeRange { start: from, end: from + self.numbers.upto(180) as i64 * MINUTE_MS };
+        let range = if self.one_in(3) { ALL } else { part };
+        if let Some(db) = &self.db {
+            self.ledger.delete(db, &labels, range);
+        }
+    }
+
+    /// An orderly end and a new start.
+    fn restart(&mut self) {
+        if let Some(db) = self.db.take() {
+            self.ledger.commit(&db);
+        }
+        self.ledger.restart();
+        self.db = open(&self.simulation).ok();
+    }
+
+    /// The power goes; or the process alone, and then what is not synced can be lost later.
+    fn crash(&mut self) {
+        self.ledger.restart();
+        if self.one_in(6) && !self.is_dead() {
+            self.totals.kills += 1;
+            self.simulation.disk.kill();
+        } else {
+            let fate = match self.numbers.upto(5) {
+                0 => 0,
+                1 => 1,
+                _ => 2 + self.numbers.upto(u64::MAX / 4),
+            };
+            self.simulation.disk.crash(fate);
+        }
+        // Failures of the disk end with the machine.
+        self.simulation.disk.repair();
+        self.simulation.disk.free_space();
+    }
+
+    fn crash_in_recovery(&mut self) {
+        let at = self.simulation.disk.changes() + 1 + self.numbers.upto(12);
+        self.simulation.disk.fail_at(at, Failure::Crash);
+        drop(open(&self.simulation));
+        self.totals.crashes_in_recovery += u64::from(self.is_dead());
+        self.crash();
+    }
+
+    fn look(&mut self) {
+        let db = open(&self.simulation).unwrap_or_else(|error| panic!("refuses to start: {error}"));
+        self.ledger.check_since(self.now() - RETENTION_MS, &contents(&db), "after a crash");
+        // The log's end may be torn; everything else is whole or not there.
+        let damage = db.status().damage;
+        assert!(damage.iter().all(|damage| damage.path.ends_with(".wal")), "{damage:?}");
+        self.ledger.forget_before(self.now() - 2 * RETENTION_MS);
+        self.totals.acknowledged = self.totals.acknowledged.max(self.ledger.acknowledged() as u64);
+        self.totals.deleted = self.totals.deleted.max(self.ledger.deleted() as u64);
+        self.db = Some(db);
+    }
+}
