@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use tidewatch_ingest::{compress, encode_write_request};
 use tidewatch_model::{Batch, Labels, RawLabels, Sample};
 use tidewatch_tests::cage::{Cage, cpu_seconds, resident_peak_bytes};
 use tidewatch_tests::http::{self, Answer, encode};
 use tidewatch_tests::process::{Process, free_port, tidewatch, wait_for};
+use tidewatch_tests::remote::write;
 
 const MEMORY_BYTES: u64 = 1 << 30;
 /// The server's limit on a query. An answer comes within it, the wait for a place and some slack.
@@ -115,14 +115,6 @@ fn labels(series: usize) -> Labels {
         ("id", format!("{series:07}-0123456789abcdef")),
         ("job", "hostile".to_owned()),
     ])
-}
-
-fn write(port: u16, batch: &Batch<'_>) -> Result<Answer> {
-    let (mut body, mut compressed) = (Vec::new(), Vec::new());
-    encode_write_request(batch, &mut body);
-    compress(&body, &mut compressed);
-    let headers = [("Content-Encoding", "snappy"), ("Content-Type", "application/x-protobuf")];
-    http::request(port, "POST", "/api/v1/write", &headers, &compressed)
 }
 
 fn now_ms() -> i64 {

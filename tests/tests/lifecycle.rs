@@ -6,10 +6,9 @@ use std::process::{Command, Output};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use tidewatch_ingest::{compress, encode_write_request};
 use tidewatch_model::{Batch, Labels, RawLabels, Sample};
-use tidewatch_tests::http;
 use tidewatch_tests::process::{Process, free_port, tidewatch, wait_for};
+use tidewatch_tests::{http, remote};
 
 const ADMIN: &str = "/api/v1/admin/tsdb";
 
@@ -40,10 +39,7 @@ fn write(port: u16, labels: &[(&str, &str)], timestamp: i64) -> Result<u16> {
     let labels = Labels::from_pairs(labels.iter().copied());
     let mut batch = Batch::new();
     batch.push(RawLabels::Canonical(labels.as_bytes()), &[Sample { timestamp, value: 1.0 }]);
-    let (mut plain, mut body) = (Vec::new(), Vec::new());
-    encode_write_request(&batch, &mut plain);
-    compress(&plain, &mut body);
-    Ok(http::request(port, "POST", "/api/v1/write", &[], &body)?.status)
+    Ok(remote::write(port, &batch)?.status)
 }
 
 /// The values of a label on series with any sample, once the store is complete.
@@ -133,6 +129,47 @@ fn damage_is_named_and_repaired() -> Result<()> {
     ensure!(offline("verify", &data)?.status.success(), "all is whole");
     ensure!(data.join("damaged").join(block.file_name().context("has one")?).exists(), "the old one is kept");
     Ok(())
+}
+
+#[test]
+fn a_block_that_ends_under_the_server_costs_an_error_and_not_the_server() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    let (mut server, port) = start(&data, folder.path())?;
+    let (old, hour) = (now_ms() - 9 * 3_600_000, 3_600_000);
+    let labels: Vec<Labels> =
+        (0..20).map(|i| Labels::from_pairs([("__name__", "x"), ("i", &i.to_string())])).collect();
+    let mut batch = Batch::new();
+    for (i, labels) in (0..).zip(&labels) {
+        let sample =
+            |step: i64| Sample { timestamp: old + step * 15_000, value: ((i * 1000 + step) as f64).sqrt() };
+        batch.push(RawLabels::Canonical(labels.as_bytes()), &(0..400).map(sample).collect::<Vec<_>>());
+    }
+    ensure!(remote::write(port, &batch)?.status == 204, "it is taken");
+    ensure!(write(port, &[("__name__", "x"), ("i", "0")], now_ms())? == 204, "it is taken");
+    let block = wait_for("a block is cut", Duration::from_secs(20), || {
+        let files = std::fs::read_dir(data.join("blocks")).ok()?.flatten().map(|entry| entry.path());
+        let listed = http::get(port, "/metrics").ok()?.text();
+        let cut = !listed.contains("tidewatch_store_blocks 0\n");
+        files.filter(|path| cut && path.extension().is_some_and(|e| e == "block")).min()
+    })?;
+    let all = http::encode("count_over_time(x[12h])");
+    let ask = |query: &str| http::get(port, &format!("/api/v1/query?query={query}"));
+    ensure!(ask(&all)?.text().contains("\"400\""), "the block is read");
+    ensure!(std::fs::metadata(&block)?.len() > 3 * 4096, "it takes some pages");
+    std::fs::OpenOptions::new().write(true).open(&block)?.set_len(4096)?;
+    let answer = ask(&all)?;
+    let named =
+        answer.text().contains(&block.display().to_string()) && answer.text().contains("can not read");
+    ensure!(answer.status / 100 != 2 && named, "{} {}", answer.status, answer.text());
+    ensure!(server.ended()?.is_none(), "the server lives");
+    ensure!(ask("x")?.text().contains("\"i\":\"0\""), "what is elsewhere is answered");
+    ensure!(write(port, &[("__name__", "x"), ("i", "0")], now_ms() - hour / 60)? == 204, "and more is taken");
+    server.kill()?;
+    let (mut server, port) = start(&data, folder.path())?;
+    let metrics = http::get(port, "/metrics")?.text();
+    ensure!(metrics.contains("tidewatch_store_damage_total 1\n"), "the start names the damage");
+    server.kill()
 }
 
 #[test]

@@ -10,11 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use tidewatch_ingest::{compress, encode_write_request};
 use tidewatch_model::{Batch, Labels, RawLabels, Sample};
 use tidewatch_tests::backend::Backend;
 use tidewatch_tests::process::{Process, free_port, tidewatch, wait_for};
-use tidewatch_tests::{http, peers};
+use tidewatch_tests::{http, peers, remote};
 
 const API_UP: &str = "http_requests_total{code=\"200\"} 42\n";
 
@@ -142,10 +141,7 @@ impl Ledger {
                 let timestamp = now_ms();
                 count += 1.0;
                 let body = request(timestamp, count);
-                let headers = [("Content-Encoding", "snappy"), ("Content-Type", "application/x-protobuf")];
-                if http::request(port, "POST", "/api/v1/write", &headers, &body)
-                    .is_ok_and(|a| a.status / 100 == 2)
-                {
+                if remote::send(port, &body).is_ok_and(|answer| answer.status / 100 == 2) {
                     kept.lock().expect("no panic holds it").insert(timestamp, count);
                 }
                 std::thread::sleep(Duration::from_millis(5));
@@ -171,10 +167,7 @@ fn request(timestamp: i64, value: f64) -> Vec<u8> {
     for labels in &labels {
         batch.push(RawLabels::Canonical(labels.as_bytes()), &[Sample { timestamp, value }]);
     }
-    let (mut body, mut compressed) = (Vec::new(), Vec::new());
-    encode_write_request(&batch, &mut body);
-    compress(&body, &mut compressed);
-    compressed
+    remote::body_of(&batch)
 }
 
 /// The one alert that the server shows, where it shows one.

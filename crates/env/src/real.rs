@@ -41,6 +41,9 @@ impl Disk for RealDisk {
 
     fn map(&self, path: &Path) -> io::Result<Bytes> {
         let file = fs::File::open(path)?;
+        if file.metadata()?.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         // An empty range cannot be mapped.
         if file.metadata()?.len() == 0 {
             return Ok(Bytes::new());

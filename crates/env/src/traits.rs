@@ -88,10 +88,10 @@ pub trait File: Send + Sync {
     fn reserve(&self, len: u64) -> io::Result<()>;
 }
 
-/// Whether an error says that the disk can not give what it has (`EIO`), rather than that something is
-/// missing or not allowed.
+/// Whether an error says that what has the name of a file can not be read, as the disk fails (`EIO`) or
+/// as it is no file, rather than that it is missing or not allowed.
 pub fn is_unreadable(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EIO)
+    error.raw_os_error() == Some(libc::EIO) || error.kind() == io::ErrorKind::IsADirectory
 }
 
 /// Held for as long as it lives.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tidewatch_env::{Env, is_unreadable};
@@ -32,6 +32,9 @@ pub(crate) struct Blocks {
     /// Ids whose files may be there though the list does not name them: begun and not finished, or
     /// replaced and not removed yet.
     unlisted: Mutex<BTreeSet<BlockId>>,
+    /// Whether names that are gone may come back with the power: an earlier process removed them, and
+    /// may have ended before that was durable.
+    may_return: AtomicBool,
     next_id: AtomicU64,
 }
 
@@ -85,6 +88,7 @@ impl Blocks {
             }
         }
         self.unlisted.lock().extend(superseded);
+        self.may_return.store(true, Ordering::Relaxed);
         *self.list.write() = Arc::new(blocks);
         self.next_id.store(newest + 1, Ordering::Relaxed);
         // What can not be removed now is removed before the next job; nobody reads it.
@@ -92,13 +96,15 @@ impl Blocks {
         Ok(())
     }
 
-    /// Removes the files that the list does not name, for good. No job may be under way.
+    /// Makes sure that there are no files but those that the list names, now and after a crash. No job
+    /// may be under way.
     pub(crate) fn sweep(&self, env: &Env, directory: &Directory) -> Result<(), BlockError> {
         let mut unlisted = self.unlisted.lock();
         let ids: Vec<BlockId> = unlisted.iter().copied().collect();
-        if !ids.is_empty() {
+        if !ids.is_empty() || self.may_return.load(Ordering::Relaxed) {
             compact::remove(env, &directory.blocks(), &ids)?;
             unlisted.clear();
+            self.may_return.store(false, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -100,8 +100,15 @@ impl Directory {
         let Some(newest) = segments.last() else { return Ok(()) };
         let path = self.segment(*newest);
         let disk = &*self.env.disk;
-        // What can not be read is damage, which the reader of the log names and works around.
-        let Ok(bytes) = read_whole(&self.env, &path) else { return Ok(()) };
+        let bytes = match read_whole(&self.env, &path) {
+            Ok(bytes) => bytes,
+            // A directory of that name is no segment: the newest is an older one.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                return self.renew_segment(&segments[..segments.len() - 1]);
+            }
+            // What can not be read is damage, which the reader of the log names and works around.
+            Err(_) => return Ok(()),
+        };
         match replace_durably(disk, &path, &bytes) {
             // Without room the old file stays; it may well be whole, and it must be readable.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),

@@ -8,7 +8,7 @@
 //!
 //! Each turn is a crash state: of what was not synced, the disk has lost, torn and reordered what it
 //! likes. `TIDEWATCH_CRASH_STATES` makes it more of them, `TIDEWATCH_CRASH_SEED` others. A failure
-//! prints the seed of its life, which those two repeat.
+//! prints the seed of its life, which those two repeat; `TIDEWATCH_CRASH_TRACE=1` tells what is done.
 
 mod ledger;
 mod numbers;
@@ -104,6 +104,7 @@ struct Life {
     /// Scrapes so far: later ones have more series.
     scrapes: u64,
     totals: Totals,
+    traced: bool,
 }
 
 fn open(simulation: &Simulation) -> Result<Db, String> {
@@ -161,11 +162,25 @@ impl Life {
         let simulation = Env::simulated(seed);
         let db = Some(open(&simulation).expect("a new directory"));
         let (ledger, numbers) = (Ledger::default(), Numbers(seed));
-        Life { simulation, ledger, numbers, db, scrapes: 0, totals: Totals::default() }
+        Life {
+            simulation,
+            ledger,
+            numbers,
+            db,
+            scrapes: 0,
+            totals: Totals::default(),
+            traced: variable("TIDEWATCH_CRASH_TRACE").is_some(),
+        }
     }
 
     fn now(&self) -> i64 {
         self.simulation.clock.wall_ms()
+    }
+
+    fn note(&self, what: impl FnOnce() -> String) {
+        if self.traced {
+            eprintln!("change {}: {}", self.simulation.disk.changes(), what());
+        }
     }
 
     fn one_in(&mut self, n: u64) -> bool {
@@ -205,6 +220,7 @@ impl Life {
             _ => return,
         };
         self.totals.failures += u64::from(failure != Failure::Crash);
+        self.note(|| format!("{failure:?} is to come at {at}"));
         self.simulation.disk.fail_at(at, failure);
     }
 
@@ -216,11 +232,20 @@ impl Life {
         match self.numbers.upto(99) {
             0..=44 => self.scrape(),
             45..=59 => self.late(),
-            60..=79 => drop(self.db.as_ref().map(|db| self.ledger.commit(db))),
+            60..=79 => {
+                let done = self.db.as_ref().map(|db| self.ledger.commit(db));
+                self.note(|| format!("commit: {done:?}"));
+            }
             80..=89 => self.run_jobs(),
             90..=93 => self.delete(),
-            94 => drop(self.db.as_ref().map(Db::clean_tombstones)),
-            95 => drop(self.db.as_ref().map(|db| db.snapshot(false))),
+            94 => {
+                let done = self.db.as_ref().map(Db::clean_tombstones);
+                self.note(|| format!("clean: {done:?}"));
+            }
+            95 => {
+                let done = self.db.as_ref().map(|db| db.snapshot(false));
+                self.note(|| format!("snapshot: {done:?}"));
+            }
             96 => self.simulation.clock.advance_ms(self.numbers.upto(3) * 60 * MINUTE_MS as u64),
             _ => self.restart(),
         }
@@ -259,7 +284,13 @@ impl Life {
             .iter()
             .map(|(labels, i)| (labels, BatchHistogram { timestamp, start, value: histogram(*i, timestamp) }))
             .collect();
-        self.ledger.append(db, &floats, &histograms);
+        let taken = self.ledger.append(db, &floats, &histograms);
+        self.note(|| {
+            let names =
+                floats.iter().map(|(labels, _)| labels).chain(histograms.iter().map(|(labels, _)| labels));
+            let names: Vec<String> = names.map(|labels| labels.to_string()).collect();
+            format!("append at {timestamp}: {taken}: {}", names.join(" "))
+        });
     }
 
     fn run_jobs(&mut self) {
@@ -268,7 +299,9 @@ impl Life {
         for _ in 0..=self.numbers.upto(1) * 9 {
             let Some(job) = db.next_job(self.simulation.clock.wall_ms()) else { return };
             self.totals.images += u64::from(job.kind() == "image");
-            let _ = db.run(job);
+            let kind = job.kind();
+            let done = db.run(job);
+            self.note(|| format!("{kind}: {done:?}"));
         }
     }
 
@@ -279,7 +312,8 @@ impl Life {
         let part = TimeRange { start: from, end: from + self.numbers.upto(180) as i64 * MINUTE_MS };
         let range = if self.one_in(3) { ALL } else { part };
         if let Some(db) = &self.db {
-            self.ledger.delete(db, &labels, range);
+            let done = self.ledger.delete(db, &labels, range);
+            self.note(|| format!("delete {labels} in {range:?}: {done}"));
         }
     }
 
@@ -290,6 +324,7 @@ impl Life {
         }
         self.ledger.restart();
         self.db = open(&self.simulation).ok();
+        self.note(|| format!("restart: {}", self.db.is_some()));
     }
 
     /// The power goes; or the process alone, and then what is not synced can be lost later.
@@ -297,6 +332,7 @@ impl Life {
         self.ledger.restart();
         if self.one_in(6) && !self.is_dead() {
             self.totals.kills += 1;
+            self.note(|| "kill".to_owned());
             self.simulation.disk.kill();
         } else {
             let fate = match self.numbers.upto(5) {
@@ -304,6 +340,7 @@ impl Life {
                 1 => 1,
                 _ => 2 + self.numbers.upto(u64::MAX / 4),
             };
+            self.note(|| format!("power cut, fate {fate}"));
             self.simulation.disk.crash(fate);
         }
         // Failures of the disk end with the machine.
@@ -314,13 +351,15 @@ impl Life {
     fn crash_in_recovery(&mut self) {
         let at = self.simulation.disk.changes() + 1 + self.numbers.upto(12);
         self.simulation.disk.fail_at(at, Failure::Crash);
-        drop(open(&self.simulation));
+        let opened = open(&self.simulation).map(drop);
+        self.note(|| format!("start with a crash at {at}: {opened:?}"));
         self.totals.crashes_in_recovery += u64::from(self.is_dead());
         self.crash();
     }
 
     fn look(&mut self) {
         let db = open(&self.simulation).unwrap_or_else(|error| panic!("refuses to start: {error}"));
+        self.note(|| format!("start: {:?}", db.status().blocks));
         self.ledger.check_since(self.now() - RETENTION_MS, &contents(&db), "after a crash");
         // The log's end may be torn; everything else is whole or not there.
         let damage = db.status().damage;

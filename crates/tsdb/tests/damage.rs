@@ -1,132 +1,180 @@
-//! Damaged files: whatever byte is changed and wherever a file ends, the database opens, never
-//! answers with a sample that was not sent, and says so when it lacks one. The one exception is
-//! the file that says whose directory it is: without it the database refuses to open.
+//! Damaged files: whatever bit is changed, wherever a file ends, and whichever files are exchanged,
+//! doubled, gone or not ours, the database opens, never answers with a sample that was not sent, and
+//! says so when it lacks one.
+//!
+//! `TIDEWATCH_DAMAGE=all` changes every bit of every file and cuts each at every length; without it
+//! a part of these, which takes seconds.
 
 mod ledger;
+mod numbers;
 mod support;
 
 use std::path::{Path, PathBuf};
 
 use tidewatch_env::sim::Simulation;
-use tidewatch_env::{Clock, Env};
-use tidewatch_model::{Labels, Sample};
+use tidewatch_env::{Clock, Env, Open};
+use tidewatch_model::histogram::{Histogram, Span};
+use tidewatch_model::{BatchHistogram, Labels, NativeHistogram, Sample};
 use tidewatch_storage::{Select, TimeRange};
-use tidewatch_tsdb::{Db, DbOptions, OpenError};
+use tidewatch_tsdb::{Db, DbOptions};
 
 use ledger::Ledger;
+use numbers::Numbers;
 use support::{ALL, Contents, contents};
 
-fn open(simulation: &Simulation, image_log_bytes: u64) -> Db {
+/// What all files together may take, so that every bit can be tried.
+const DIRECTORY_BYTES_MAX: usize = 16 << 10;
+
+fn open(simulation: &Simulation, image_log_bytes: u64) -> Result<Db, String> {
     let options = DbOptions { image_log_bytes, ..DbOptions::new("/data") };
-    let db = Db::open(simulation.env.clone(), options).expect("opens, whatever is damaged");
-    db.recover().expect("recovers, whatever is damaged");
-    db
+    let db = Db::open(simulation.env.clone(), options).map_err(|error| error.to_string())?;
+    db.recover().map_err(|error| error.to_string())?;
+    Ok(db)
 }
 
-/// A directory with blocks, images and a log behind them, and what it holds.
-fn directory() -> (Simulation, Ledger, Contents) {
-    let simulation = Env::simulated(5);
-    let mut ledger = Ledger::default();
-    for round in 0..3 {
-        let db = open(&simulation, 300);
-        for step in 0..6 {
-            let timestamp = simulation.clock.wall_ms();
-            let series: Vec<Labels> = (0..4)
-                .map(|i| Labels::from_pairs([("__name__", "m"), ("i", &format!("{i}-{round}"))]))
-                .collect();
-            let value = |i: usize| i as f64 * 0.25 + f64::from(step);
-            let sample = |i: usize| Sample { timestamp, value: value(i) };
-            let samples: Vec<_> = series.iter().enumerate().map(|(i, labels)| (labels, sample(i))).collect();
-            assert!(ledger.append(&db, &samples, &[]));
-            assert!(ledger.commit(&db));
-            while round < 2
-                && let Some(job) = db.next_job(simulation.clock.wall_ms())
-            {
-                db.run(job).expect("a good disk");
-            }
-            if step == 3 {
-                // Images have it, but for the last round, where the log alone does.
-                let recent = TimeRange { start: timestamp - 3_600_000, end: timestamp };
-                ledger.delete(&db, &series[1], recent);
-            }
-            simulation.clock.advance_ms(40 * 60_000);
-        }
-        if round == 2 {
-            let old = Labels::from_pairs([("__name__", "m"), ("i", "2-0")]);
-            ledger.delete(&db, &old, TimeRange { start: 0, end: simulation.clock.wall_ms() });
-        }
-        ledger.restart();
-    }
-    simulation.disk.kill();
-    let db = open(&simulation, u64::MAX);
-    let whole = contents(&db);
-    assert!(ledger.acknowledged() > 50 && ledger.deleted() > 9, "{} deleted", ledger.deleted());
-    ledger.check(&whole, "before any damage");
-    drop(db);
-    simulation.disk.kill();
-    let files = simulation.disk.files();
-    let has = |part: &str| files.iter().any(|file| file.to_string_lossy().contains(part));
-    assert!(
-        has(".block") && has(".tombstones") && has("series.image") && has("shard-") && has(".wal"),
-        "{files:?}"
-    );
-    (simulation, ledger, whole)
+/// A directory with everything that there is: blocks, tombstones, images and a log behind them, with
+/// floats, histograms and deletions in all of these; and what it holds.
+struct Reference {
+    files: Vec<(PathBuf, Vec<u8>)>,
+    now: i64,
+    ledger: Ledger,
+    whole: Contents,
 }
 
-/// Puts `damaged` in the place of a file, opens, and puts everything back.
-fn check(
-    simulation: &Simulation,
-    ledger: &Ledger,
-    whole: &Contents,
-    path: &Path,
-    damaged: &[u8],
-    context: &str,
-) {
-    let before: Vec<(PathBuf, Vec<u8>)> = simulation
-        .disk
-        .files()
-        .into_iter()
-        .map(|file| (file.clone(), simulation.disk.peek(&file).expect("there")))
-        .collect();
-    simulation.disk.poke(path, damaged).expect("there");
-    if path.ends_with("FORMAT") {
-        // Nobody can tell whose directory this is.
-        let refused = Db::open(simulation.env.clone(), DbOptions::new("/data")).err().expect(context);
-        assert!(
-            matches!(refused, OpenError::NoFormat { .. } | OpenError::Version { .. }),
-            "{context}: {refused}"
-        );
+fn histogram(i: usize, step: usize) -> NativeHistogram {
+    let count = (step * 3 + i) as u64;
+    NativeHistogram::Integer(Histogram {
+        schema: 2,
+        count: 2 * count,
+        sum: count as f64 * 0.25,
+        positive_spans: vec![Span { offset: 1, length: 2 }],
+        positive_deltas: vec![count as i64, 0],
+        ..Histogram::default()
+    })
+}
+
+impl Reference {
+    fn new() -> Reference {
+        let simulation = Env::simulated(5);
+        let mut ledger = Ledger::default();
+        for round in 0..3 {
+            let db = open(&simulation, 300).expect("a good disk");
+            for step in 0..6 {
+                ingest(&db, &simulation, &mut ledger, round, step);
+                while round < 2
+                    && let Some(job) = db.next_job(simulation.clock.wall_ms())
+                {
+                    db.run(job).expect("a good disk");
+                }
+                if step == 3 {
+                    // Images have it, but for the last round, where the log alone does.
+                    let now = simulation.clock.wall_ms();
+                    let recent = TimeRange { start: now - 3_600_000, end: now };
+                    ledger.delete(&db, &series("m", 1, round), recent);
+                }
+                simulation.clock.advance_ms(40 * 60_000);
+            }
+            if round == 2 {
+                let all = TimeRange { start: 0, end: simulation.clock.wall_ms() };
+                ledger.delete(&db, &series("m", 2, 0), all);
+            }
+            ledger.restart();
+        }
         simulation.disk.kill();
+        let db = open(&simulation, u64::MAX).expect("a good disk");
+        let whole = contents(&db);
+        assert!(ledger.acknowledged() > 50 && ledger.deleted() > 9, "{} deleted", ledger.deleted());
+        ledger.check(&whole, "before any damage");
+        drop(db);
+        let disk = &simulation.disk;
+        let files: Vec<_> =
+            disk.files().into_iter().map(|path| (path.clone(), disk.peek(&path).expect("there"))).collect();
+        let bytes: usize = files.iter().map(|(_, bytes)| bytes.len()).sum();
+        assert!(bytes <= DIRECTORY_BYTES_MAX, "{bytes} bytes");
+        for part in [".block", ".tombstones", "series.image", "shard-", ".wal", "FORMAT"] {
+            assert!(
+                files.iter().any(|(path, _)| path.to_string_lossy().contains(part)),
+                "{part} in {files:?}"
+            );
+        }
+        Reference { files, now: simulation.clock.wall_ms(), ledger, whole }
+    }
+
+    /// The files on a disk of their own.
+    fn disk(&self) -> Simulation {
+        let simulation = Env::simulated(7);
+        simulation.clock.jump_to_ms(self.now);
+        self.files.iter().for_each(|(path, bytes)| put(&simulation, path, bytes));
         simulation
-            .disk
-            .poke(path, &before.iter().find(|(known, _)| known == path).expect("there").1)
-            .expect("there");
-        return;
     }
-    let db = open(simulation, u64::MAX);
-    // A query over damage may fail, but it must not be wrong.
-    let answers = db.select(&[], ALL).is_ok_and(|selection| readable(&*selection));
-    if answers {
-        let read = contents(&db);
-        ledger.check_sent(&read, context);
-        let lacks = whole.keys().any(|key| !read.contains_key(key));
+
+    /// Damages a copy, opens it, and looks at what it says. Gives whether it says that something is
+    /// damaged.
+    #[track_caller]
+    fn check(&self, context: &str, damage: impl FnOnce(&Simulation)) -> bool {
+        self.check_unless(context, false, damage)
+    }
+
+    /// The same where, if `silent`, something can be lost without a trace.
+    #[track_caller]
+    fn check_unless(&self, context: &str, silent: bool, damage: impl FnOnce(&Simulation)) -> bool {
+        let simulation = self.disk();
+        damage(&simulation);
+        let db = open(&simulation, u64::MAX).unwrap_or_else(|error| panic!("{context}: refuses: {error}"));
         let named = !db.status().damage.is_empty();
-        assert!(!lacks || named, "{context}: samples are missing and nothing is said");
-        let back = ledger.back_again(&read);
-        assert!(back.is_none() || named, "{context}: {back:?} was deleted, and nothing is said");
-    }
-    drop(db);
-    simulation.disk.kill();
-    for file in simulation.disk.files() {
-        if !before.iter().any(|(known, _)| *known == file) {
-            simulation.env.disk.remove(&file).expect("there");
+        // A query over damage may fail, but it must not be wrong.
+        if db.select(&[], ALL).is_ok_and(|selection| readable(&*selection)) {
+            let read = contents(&db);
+            self.ledger.check_sent(&read, context);
+            let lacks = self.whole.keys().find(|key| !read.contains_key(key));
+            assert!(
+                lacks.is_none() || named || silent,
+                "{context}: {lacks:?} is missing and nothing is said"
+            );
+            let back = self.ledger.back_again(&read);
+            assert!(back.is_none() || named, "{context}: {back:?} was deleted, and nothing is said");
         }
+        // And it goes on: what comes now is taken, and there after another start.
+        let mut ledger = Ledger::default();
+        let sample = Sample { timestamp: self.now, value: 0.5 };
+        assert!(ledger.append(&db, &[(&series("new", 0, 0), sample)], &[]), "{context}");
+        assert!(ledger.commit(&db), "{context}");
+        drop(db);
+        simulation.disk.crash(0);
+        let db =
+            open(&simulation, u64::MAX).unwrap_or_else(|error| panic!("{context}: refuses then: {error}"));
+        let new = [tidewatch_model::Matcher::equal("__name__", "new")];
+        ledger.check(&support::contents_of(&db, &new, TimeRange { start: self.now, end: self.now }), context);
+        named
     }
-    for (file, bytes) in before {
-        if simulation.disk.poke(&file, &bytes).is_err() {
-            let again = simulation.env.disk.open(&file, tidewatch_env::Open::Create).expect("a new file");
-            again.append(&bytes).expect("a good disk");
-        }
+}
+
+fn series(name: &str, i: usize, round: usize) -> Labels {
+    Labels::from_pairs([("__name__", name), ("i", &format!("{i}-{round}"))])
+}
+
+fn ingest(db: &Db, simulation: &Simulation, ledger: &mut Ledger, round: usize, step: usize) {
+    let timestamp = simulation.clock.wall_ms();
+    let floats: Vec<Labels> = (0..3).map(|i| series("m", i, round)).collect();
+    let sample = |i: usize| Sample { timestamp, value: i as f64 * 0.25 + step as f64 };
+    let samples: Vec<_> = floats.iter().enumerate().map(|(i, labels)| (labels, sample(i))).collect();
+    let latency = series("h", 0, round);
+    let of = BatchHistogram { timestamp, start: 0, value: histogram(0, step) };
+    assert!(ledger.append(db, &samples, &[(&latency, of)]));
+    assert!(ledger.commit(db));
+}
+
+fn put(simulation: &Simulation, path: &Path, bytes: &[u8]) {
+    let disk = &simulation.env.disk;
+    if simulation.disk.poke(path, bytes).is_err() {
+        disk.create_dir_all(path.parent().expect("files lie in directories")).expect("a good disk");
+        let file = disk.open(path, Open::Create).expect("new");
+        file.append(bytes).expect("a good disk");
+        file.sync().expect("a good disk");
+    }
+    // As it is when nobody has written for long.
+    for dir in path.ancestors().skip(1) {
+        disk.sync_dir(dir).expect("a good disk");
     }
 }
 
@@ -136,31 +184,167 @@ fn readable(selection: &dyn tidewatch_storage::Selection) -> bool {
     selection.scan(0..selection.len(), ALL, &mut scratch, visit).is_ok()
 }
 
+/// Whether every case is to be tried.
+fn all_of_them() -> bool {
+    std::env::var("TIDEWATCH_DAMAGE").is_ok_and(|text| text == "all")
+}
+
 #[test]
-fn no_changed_byte_gives_a_wrong_answer_or_a_silent_loss() {
-    let (simulation, ledger, whole) = directory();
-    for path in simulation.disk.files() {
-        let bytes = simulation.disk.peek(&path).expect("there");
-        // Another bit at each byte; bytes near the ends all, those within by turns.
-        for at in (0..bytes.len()).filter(|at| *at < 80 || at % 5 == 0 || bytes.len() - at < 40) {
+fn no_changed_bit_gives_a_wrong_answer_or_a_silent_loss() {
+    let reference = Reference::new();
+    let (all, mut tried) = (all_of_them(), 0);
+    for (path, bytes) in &reference.files {
+        for bit in 0..bytes.len() * 8 {
+            // Another bit at each byte; bytes near the ends all, those within by turns.
+            let at = bit / 8;
+            let chosen = (at < 80 || at % 7 == 0 || bytes.len() - at < 40) && bit % 8 == at % 8;
+            if !all && !chosen {
+                continue;
+            }
             let mut damaged = bytes.clone();
-            damaged[at] ^= 1 << (at % 8);
-            let context = format!("{} with byte {at} changed", path.display());
-            check(&simulation, &ledger, &whole, &path, &damaged, &context);
+            damaged[at] ^= 1 << (bit % 8);
+            let context = format!("{} with bit {} of byte {at} changed", path.display(), bit % 8);
+            reference.check(&context, |simulation| put(simulation, path, &damaged));
+            tried += 1;
+        }
+    }
+    eprintln!("== {tried} bits of {} files changed, {} of all bits", reference.files.len(), share(all));
+}
+
+#[test]
+fn no_shortened_file_gives_a_wrong_answer_or_a_silent_loss() {
+    let reference = Reference::new();
+    let (all, mut tried) = (all_of_them(), 0);
+    for (path, bytes) in &reference.files {
+        // The end of the newest segment of the log is where a crash tears: that is no damage.
+        let is_log = path.extension().is_some_and(|extension| extension == "wal");
+        for len in (0..bytes.len()).filter(|len| all || len % 11 == 0) {
+            let context = format!("{} cut to {len} bytes", path.display());
+            let damage = |simulation: &Simulation| put(simulation, path, &bytes[..len]);
+            reference.check_unless(&context, is_log, damage);
+            tried += 1;
+        }
+    }
+    eprintln!("== {tried} shortened files, {} of all lengths", share(all));
+}
+
+fn share(all: bool) -> &'static str {
+    if all { "all" } else { "a part" }
+}
+
+#[test]
+fn no_exchanged_doubled_or_replaced_file_gives_a_wrong_answer_or_a_silent_loss() {
+    let reference = Reference::new();
+    let files = &reference.files;
+    // An empty newest segment is what a crash leaves of one that was just begun.
+    let is_log = |path: &Path| path.extension().is_some_and(|extension| extension == "wal");
+    for (at, (path, bytes)) in files.iter().enumerate() {
+        for (other_path, other) in &files[at + 1..] {
+            let empties_log = is_log(path) && other.is_empty() || is_log(other_path) && bytes.is_empty();
+            let (names, into) = ((path.display(), other_path.display()), (path, other_path));
+            let check = |what: String, changes: &[(&PathBuf, &Vec<u8>)]| {
+                reference.check_unless(&what, empties_log, |simulation| {
+                    changes.iter().for_each(|(path, bytes)| put(simulation, path, bytes));
+                });
+            };
+            check(format!("{} and {} exchanged", names.0, names.1), &[(into.0, other), (into.1, bytes)]);
+            check(format!("{} over {}", names.0, names.1), &[(into.1, bytes)]);
+            check(format!("{} over {}", names.1, names.0), &[(into.0, other)]);
+        }
+    }
+    for (path, bytes) in files {
+        for name in
+            ["blocks/00000099.block", "wal/00000099.wal", "head/shard-09.image", "blocks/00000001.tombstones"]
+        {
+            let twin = Path::new("/data").join(name);
+            let context = format!("{} again as {name}", path.display());
+            reference.check(&context, |simulation| put(simulation, &twin, bytes));
         }
     }
 }
 
 #[test]
-fn no_shortened_file_gives_a_wrong_answer_or_a_silent_loss() {
-    let (simulation, ledger, whole) = directory();
-    for path in simulation.disk.files() {
-        let bytes = simulation.disk.peek(&path).expect("there");
-        // The end of the newest segment of the log is where a crash tears: that is no damage.
-        let is_log = path.extension().is_some_and(|extension| extension == "wal");
-        for len in (0..bytes.len()).filter(|len| len % 7 == 0 && !is_log) {
-            let context = format!("{} cut to {len} bytes", path.display());
-            check(&simulation, &ledger, &whole, &path, &bytes[..len], &context);
+fn a_missing_file_costs_what_was_in_it_and_no_more() {
+    let reference = Reference::new();
+    for (path, _) in &reference.files {
+        let context = format!("without {}", path.display());
+        // A whole block leaves no trace of having been there, nor do tombstones: nobody lists them
+        // elsewhere. And of the log, the newest segment.
+        let blocks = path.starts_with("/data/blocks");
+        let simulation = reference.disk();
+        simulation.env.disk.remove(path).expect("there");
+        if path.extension().is_some_and(|extension| extension == "tombstones") {
+            let db = open(&simulation, u64::MAX).expect("opens");
+            reference.ledger.check_sent(&contents(&db), &context);
+            continue;
         }
+        let last_of_log = path.extension().is_some_and(|extension| extension == "wal");
+        reference.check_unless(&context, blocks || last_of_log, |simulation| {
+            simulation.env.disk.remove(path).expect("there");
+        });
+    }
+}
+
+#[test]
+fn files_of_others_are_left_alone() {
+    let reference = Reference::new();
+    let mut numbers = Numbers(3);
+    let noise: Vec<u8> = (0..700).map(|_| numbers.upto(255) as u8).collect();
+    for dir in ["", "wal", "head", "blocks", "snapshots", "damaged"] {
+        for name in ["note.txt", "00000099", "core", ".nfs0001", "00000003.block.tmp", "00000003.wal.bak"] {
+            let path = Path::new("/data").join(dir).join(name);
+            let context = format!("with {}", path.display());
+            let named = reference.check(&context, |simulation| put(simulation, &path, &noise));
+            assert!(!named, "{context}: nothing of ours is damaged");
+        }
+        // A directory where a file would be.
+        for name in ["00000098.block", "00000098.wal", "shard-09.image", "00000077.tombstones"] {
+            let instead = Path::new("/data").join(dir).join(name);
+            if reference.files.iter().any(|(path, _)| *path == instead) {
+                continue;
+            }
+            let path = instead.join("file");
+            reference.check(&format!("with {}", path.display()), |simulation| put(simulation, &path, &noise));
+        }
+    }
+    for name in
+        ["blocks/00000098.block", "wal/00000098.wal", "head/shard-09.image", "blocks/00000001.tombstones"]
+    {
+        let path = Path::new("/data").join(name);
+        reference.check(&format!("noise as {name}"), |simulation| put(simulation, &path, &noise));
+        reference.check(&format!("nothing as {name}"), |simulation| put(simulation, &path, &[]));
+    }
+}
+
+#[test]
+fn a_file_that_the_disk_can_not_read_costs_what_was_in_it() {
+    let reference = Reference::new();
+    for (path, bytes) in &reference.files {
+        let len = bytes.len() as u64;
+        for part in [0..len, 0..1, len / 2..len / 2 + 1, len.saturating_sub(1)..len] {
+            let context = format!("bytes {part:?} of {} unreadable", path.display());
+            reference.check(&context, |simulation| {
+                simulation.disk.make_unreadable(path, part.clone()).expect("there");
+            });
+        }
+    }
+}
+
+/// A directory is ours by what is in it, even without the file that says so.
+#[test]
+fn a_damaged_or_missing_format_file_is_written_anew() {
+    let reference = Reference::new();
+    let format = Path::new("/data/FORMAT");
+    for text in ["", "tidewatch-data 3\n", "tidewatch-data x\n", "tidewatch-dat", "\0\0\0\0"] {
+        let simulation = reference.disk();
+        put(&simulation, format, text.as_bytes());
+        let db = open(&simulation, u64::MAX).expect("opens");
+        reference.ledger.check(&contents(&db), text);
+        let damage = db.status().damage;
+        assert!(damage[0].path == "/data/FORMAT" && damage[0].reason.contains("written anew"), "{damage:?}");
+        drop(db);
+        assert_eq!(simulation.disk.peek(format).expect("there"), b"tidewatch-data 1\n");
+        simulation.disk.kill();
+        assert_eq!(open(&simulation, u64::MAX).expect("opens").status().damage, []);
     }
 }

@@ -103,7 +103,7 @@ impl Wal {
             Some(number) => reader::find_end(env, dir, number)?,
             None => (0, None),
         };
-        let refusal = newest.and_then(|number| settle(env, dir, number).err());
+        let refusal = settle(env, dir, &listing.numbers).err();
         let first_segment = newest.map_or(1, |number| number + 1).max(options.segment_min);
         let salt = env.entropy.next_u64() as u32;
         let pending = Pending::new(first_segment, previous_end, salt, options.segment_bytes);
@@ -306,14 +306,21 @@ impl Wal {
 /// Makes the newest segment of an earlier process durable: a process that was killed may have
 /// left frames that only the operating system has, and whoever replays them takes them for
 /// safe. A failure closes the log for writing; it can still be read.
-fn settle(env: &Env, dir: &Path, number: u64) -> Result<(), WalError> {
-    let path = segments::path(dir, number);
-    let settled = env.disk.open(&path, Open::Write).and_then(|file| {
-        file.sync()?;
-        release_reserve(&*file);
-        env.disk.sync_dir(dir)
-    });
-    settled.map_err(|source| WalError::Latched { path, source: Arc::new(source) })
+fn settle(env: &Env, dir: &Path, numbers: &[u64]) -> Result<(), WalError> {
+    for number in numbers.iter().rev() {
+        let path = segments::path(dir, *number);
+        let settled = env.disk.open(&path, Open::Write).and_then(|file| {
+            file.sync()?;
+            release_reserve(&*file);
+            env.disk.sync_dir(dir)
+        });
+        match settled {
+            // A directory of that name is no segment: the newest is an older one.
+            Err(source) if source.kind() == io::ErrorKind::IsADirectory => {}
+            settled => return settled.map_err(|source| WalError::Latched { path, source: Arc::new(source) }),
+        }
+    }
+    Ok(())
 }
 
 /// Gives back room behind the end of a file that will not grow. Cutting a file at its own

@@ -1,5 +1,8 @@
 //! Numbers for tests that do random things, and how many such things they do.
 
+// Each test binary uses its part.
+#![allow(dead_code)]
+
 /// Numbers that look random and are the same for one seed (SplitMix64).
 pub struct Numbers(pub u64);
 

@@ -1,0 +1,186 @@
+//! Files on a real disk that lose a part while they are mapped: whoever needs that part is told so and
+//! which file it is, everything else goes on, and the next start sets the part aside.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use tidewatch_env::Env;
+use tidewatch_model::{Batch, Labels, Matcher, RawLabels, Sample};
+use tidewatch_storage::{Append, Scratch, Select, SelectError, TimeRange};
+use tidewatch_tsdb::{Db, DbOptions};
+
+const STEP_MS: i64 = 15_000;
+const SERIES: usize = 24;
+
+struct Stage {
+    folder: tempfile::TempDir,
+    env: Env,
+    db: Db,
+    start: i64,
+    end: i64,
+}
+
+fn series(i: usize) -> Labels {
+    Labels::from_pairs([("__name__", "m"), ("i", &i.to_string())])
+}
+
+/// The value of a series at a time: no codec makes it shorter, so files have many pages.
+fn value(i: usize, timestamp: i64) -> f64 {
+    let bits = (timestamp as u64 ^ (i as u64) << 50).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    // Between 1 and 2.
+    f64::from_bits(bits >> 12 | 0x3ff0_0000_0000_0000)
+}
+
+fn open(env: &Env, dir: &Path) -> Db {
+    let options = DbOptions { image_log_bytes: 1000, ..DbOptions::new(dir) };
+    let db = Db::open(env.clone(), options).expect("opens");
+    db.recover().expect("recovers");
+    db
+}
+
+/// Nine hours of samples, of which blocks have the most and images the rest.
+fn stage() -> Stage {
+    let folder = tempfile::tempdir().expect("a directory");
+    let env = Env::real().expect("threads");
+    let db = open(&env, folder.path());
+    let end = env.clock.wall_ms() / STEP_MS * STEP_MS;
+    let start = end - 9 * 3_600_000;
+    for timestamp in (start..=end).step_by(STEP_MS as usize) {
+        append(&db, timestamp);
+    }
+    db.commit().expect("a good disk");
+    while let Some(job) = db.next_job(env.clock.wall_ms()) {
+        db.run(job).expect("a good disk");
+    }
+    let stage = Stage { folder, env, db, start, end };
+    assert!(stage.files("blocks").len() > 1 && stage.files("head").len() > 2);
+    assert_eq!(stage.read(stage.start, stage.end), Ok(SERIES * (9 * 240 + 1)));
+    stage
+}
+
+fn append(db: &Db, timestamp: i64) {
+    let labels: Vec<Labels> = (0..SERIES).map(series).collect();
+    let mut batch = Batch::new();
+    for (i, labels) in labels.iter().enumerate() {
+        batch.push(
+            RawLabels::Canonical(labels.as_bytes()),
+            &[Sample { timestamp, value: value(i, timestamp) }],
+        );
+    }
+    assert_eq!(db.append(&batch).expect("takes writes").refused, []);
+}
+
+impl Stage {
+    fn files(&self, dir: &str) -> Vec<PathBuf> {
+        let found = std::fs::read_dir(self.folder.path().join(dir)).expect("there").flatten();
+        let mut files: Vec<PathBuf> = found.map(|entry| entry.path()).collect();
+        files.sort();
+        files
+    }
+
+    /// How many samples there are, all of them right; or what the query says.
+    fn read(&self, start: i64, end: i64) -> Result<usize, String> {
+        let range = TimeRange { start, end };
+        let said = |error: SelectError| error.to_string();
+        let selection = self.db.select(&[Matcher::equal("__name__", "m")], range).map_err(said)?;
+        let (mut count, mut wrong) = (0, 0);
+        let mut visit = |at: usize, run: tidewatch_storage::Run<'_>| {
+            let i = selection.labels(at).get("i").expect("all have it").parse().expect("a number");
+            let tidewatch_storage::RunValues::Floats(values) = run.values else {
+                panic!("floats were written")
+            };
+            count += values.len();
+            wrong += run.timestamps.iter().zip(values).filter(|(t, found)| value(i, **t) != **found).count();
+            ControlFlow::Continue(())
+        };
+        selection.scan(0..selection.len(), range, &mut Scratch::default(), &mut visit).map_err(said)?;
+        assert_eq!(wrong, 0, "values that nobody sent");
+        Ok(count)
+    }
+
+    #[track_caller]
+    fn check_refused(&self, start: i64, end: i64, file: &Path) {
+        let said = self.read(start, end).expect_err("a part of it is gone");
+        assert!(said.contains(&file.display().to_string()), "{said} names {}", file.display());
+        assert!(said.contains("the disk can not read"), "{said}");
+    }
+
+    /// What is new is taken and read, whatever else is lost.
+    fn check_goes_on(&mut self) {
+        self.end += STEP_MS;
+        append(&self.db, self.end);
+        self.db.commit().expect("the log is well");
+    }
+
+    fn restart(self) -> Stage {
+        let Stage { folder, env, db, start, end } = self;
+        drop(db);
+        let db = open(&env, folder.path());
+        Stage { folder, env, db, start, end }
+    }
+}
+
+fn cut_short(file: &Path, len: u64) {
+    std::fs::OpenOptions::new().write(true).open(file).and_then(|file| file.set_len(len)).expect("ours");
+}
+
+#[test]
+fn a_block_that_loses_its_end_costs_those_who_read_it() {
+    let mut stage = stage();
+    let block = stage.files("blocks")[0].clone();
+    // The index is gone, and a part of the columns.
+    cut_short(&block, std::fs::metadata(&block).expect("there").len() / 2);
+    stage.check_refused(stage.start, stage.end, &block);
+    let hour = 3_600_000;
+    assert_eq!(stage.read(stage.end - hour, stage.end), Ok(SERIES * 241), "others are not touched");
+    stage.check_goes_on();
+    assert_eq!(stage.read(stage.end - hour, stage.end), Ok(SERIES * 241));
+    while let Some(job) = stage.db.next_job(stage.env.clock.wall_ms()) {
+        // A merge with this block fails; nothing wrong is written elsewhere.
+        let _ = stage.db.run(job);
+    }
+    stage.check_refused(stage.start, stage.end, &block);
+    let stage = stage.restart();
+    let damage = stage.db.status().damage;
+    assert!(damage.iter().any(|damage| damage.path == block.display().to_string()), "{damage:?}");
+    let left = stage.read(stage.start, stage.end).expect("what is left is whole");
+    assert!(left > SERIES * 240 && left < SERIES * 9 * 240, "{left}");
+}
+
+#[test]
+fn a_block_that_loses_columns_alone_costs_their_series() {
+    let stage = stage();
+    let block = stage.files("blocks")[0].clone();
+    let bytes = std::fs::read(&block).expect("there");
+    // All pages are unread since the mapping was made; those behind the first come back, but for the
+    // reader who was there in between.
+    cut_short(&block, 8192);
+    stage.check_refused(stage.start, stage.end, &block);
+    std::fs::write(&block, &bytes).expect("ours");
+    // What was lost stays lost for this process: nobody can tell when it changed.
+    assert!(stage.read(stage.start, stage.end).is_err());
+    let stage = stage.restart();
+    assert_eq!(stage.read(stage.start, stage.end), Ok(SERIES * (9 * 240 + 1)), "the disk is well again");
+    assert_eq!(stage.db.status().damage, []);
+}
+
+#[test]
+fn an_image_that_is_lost_costs_its_samples_of_the_head() {
+    let mut stage = stage();
+    // Whose shard has sealed runs in its image: those take more than a page.
+    let len = |path: &PathBuf| std::fs::metadata(path).expect("there").len();
+    let images: Vec<PathBuf> = stage.files("head").into_iter().filter(|path| len(path) > 4096).collect();
+    let image = images.iter().max_by_key(|path| len(path)).expect("one").clone();
+    cut_short(&image, 0);
+    stage.check_refused(stage.end - 3_600_000, stage.end, &image);
+    stage.check_goes_on();
+    while let Some(job) = stage.db.next_job(stage.env.clock.wall_ms()) {
+        assert!(stage.db.run(job).is_err(), "nothing is made of what is lost");
+        break;
+    }
+    let stage = stage.restart();
+    let damage = stage.db.status().damage;
+    assert!(damage.iter().any(|damage| damage.path == image.display().to_string()), "{damage:?}");
+    let left = stage.read(stage.start, stage.end).expect("what is left is whole");
+    assert!(left > SERIES * 5 * 240, "{left}");
+}

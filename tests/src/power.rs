@@ -1,0 +1,96 @@
+//! A file system whose power a test can cut: ext4 in a file, mounted over a loop device. What had
+//! not reached the device when it goes is gone, as on a machine that loses its power.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::wait_for;
+
+pub struct PoweredDisk {
+    image: PathBuf,
+    mount: PathBuf,
+    options: String,
+    mounted: bool,
+}
+
+const SIZE_BYTES: u64 = 256 << 20;
+
+/// `EXT4_IOC_SHUTDOWN`.
+const SHUTDOWN: u32 = 0x8004_587d;
+/// `EXT4_GOING_FLAGS_NOLOGFLUSH`: not even the journal is written any more.
+const AT_ONCE: u32 = 2;
+
+impl PoweredDisk {
+    /// Makes a file system in `folder` and mounts it with `data=JOURNALING`. `None`, and a line that
+    /// says why, where this machine or user can not.
+    pub fn new(folder: &Path, journaling: &str) -> Result<Option<PoweredDisk>> {
+        let mut disk = PoweredDisk {
+            image: folder.join(format!("{journaling}.ext4")),
+            mount: folder.join(journaling),
+            options: format!("loop,data={journaling}"),
+            mounted: false,
+        };
+        std::fs::create_dir(&disk.mount)?;
+        std::fs::File::create(&disk.image)?.set_len(SIZE_BYTES)?;
+        let made = run("mkfs.ext4", &["-q", "-F", &disk.image.display().to_string()]);
+        match made.and_then(|()| disk.mount()) {
+            Ok(()) => Ok(Some(disk)),
+            Err(error) => {
+                eprintln!("not run: no power to cut, as only root with loop devices can: {error:#}");
+                Ok(None)
+            }
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.mount
+    }
+
+    /// The power goes. Whoever has files open sees errors from now on.
+    pub fn cut(&self) -> Result<()> {
+        let root = std::fs::File::open(&self.mount)?;
+        // SAFETY: the request takes a pointer to an unsigned integer of 32 bits, and only reads it.
+        let shutdown =
+            unsafe { rustix::ioctl::Setter::<{ SHUTDOWN as rustix::ioctl::Opcode }, u32>::new(AT_ONCE) };
+        // SAFETY: as above; the file is open.
+        unsafe { rustix::ioctl::ioctl(&root, shutdown) }.context("EXT4_IOC_SHUTDOWN")
+    }
+
+    /// The machine starts again, once nobody has files open.
+    pub fn restore(&mut self) -> Result<()> {
+        self.unmount()?;
+        self.mount()
+    }
+
+    fn mount(&mut self) -> Result<()> {
+        let (image, mount) = (self.image.display().to_string(), self.mount.display().to_string());
+        run("mount", &["-t", "ext4", "-o", &self.options, &image, &mount])?;
+        self.mounted = true;
+        Ok(())
+    }
+
+    fn unmount(&mut self) -> Result<()> {
+        let mount = self.mount.display().to_string();
+        wait_for("the file system is let go", Duration::from_secs(10), || run("umount", &[&mount]).ok())?;
+        self.mounted = false;
+        Ok(())
+    }
+}
+
+impl Drop for PoweredDisk {
+    fn drop(&mut self) {
+        if self.mounted {
+            let _ = self.unmount();
+        }
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    let output = Command::new(program).args(arguments).output().with_context(|| program.to_owned())?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program}: {}", said.trim());
+    Ok(())
+}
