@@ -79,7 +79,7 @@ fn crates_use_what_the_layer_table_allows_and_nothing_else() {
 /// Every Rust file of the project's own packages.
 fn sources() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    let mut folders = vec![root().join("crates"), root().join("benches"), root().join("tests")];
+    let mut folders = ["crates", "benches", "tests", "xtask"].map(|folder| root().join(folder)).to_vec();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder").flatten() {
             let path = entry.path();

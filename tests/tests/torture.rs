@@ -190,7 +190,7 @@ impl Stage {
         let began = Instant::now();
         let ready = || {
             let answers =
-                || http::get(self.port, "/api/v1/query?query=1").is_ok_and(|answer| answer.status == 200);
+                || http::get(self.port, "/api/v1/query?query=up").is_ok_and(|answer| answer.status == 200);
             match server.ended() {
                 Ok(None) => answers().then_some(Ok(())),
                 Ok(Some(status)) => Some(Err(anyhow::anyhow!("the server refused to start: {status}"))),

@@ -222,7 +222,8 @@ fn has_our_files(env: &Env, root: &Path) -> bool {
 /// Whether a directory is one of ours, of a format that this release reads.
 pub(crate) fn check_format(env: &Env, root: &Path) -> Result<(), OpenError> {
     let path = root.join("FORMAT");
-    let bytes = match read_small(env, &path) {
+    // A disk that fails is asked once more.
+    let bytes = match read_small(env, &path).or_else(|_| read_small(env, &path)) {
         Err(error) if is_unreadable(&error) => Vec::new(),
         read => read.map_err(io_error(&path))?,
     };

@@ -190,6 +190,37 @@ fn no_failing_change_of_the_disk_loses_or_invents_a_sample() {
     }
 }
 
+/// A disk that fails to read once, at every read of a start: what it has is all there, at once or at
+/// the next start, and nothing is taken for lost.
+#[test]
+fn a_read_that_fails_once_costs_at_most_a_start() {
+    let (mut refused, mut starts) = (0, 0);
+    for n in 1.. {
+        let simulation = Env::simulated(17);
+        let mut ledger = Ledger::default();
+        work(&simulation, &mut ledger);
+        simulation.disk.crash(0);
+        simulation.disk.fail_read_at(simulation.disk.reads() + n);
+        let first = open(&simulation);
+        if !simulation.disk.fired() {
+            break;
+        }
+        starts += 1;
+        refused += u64::from(first.is_none());
+        let since = simulation.clock_ms() - RETENTION_MS;
+        for db in [first, None] {
+            let db = db.or_else(|| {
+                simulation.disk.kill();
+                open(&simulation)
+            });
+            let db = db.unwrap_or_else(|| panic!("read {n} failed: opens again"));
+            assert_eq!(db.status().damage, [], "read {n} failed");
+            ledger.check_since(since, &contents(&db), &format!("read {n} failed"));
+        }
+    }
+    assert!(starts > 30 && refused < starts / 3, "{refused} of {starts} starts were refused");
+}
+
 #[test]
 fn a_database_that_ran_out_of_room_goes_on_when_there_is_room() {
     let simulation = Env::simulated(7);

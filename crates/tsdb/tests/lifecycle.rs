@@ -112,6 +112,36 @@ fn check_every_failure(what: &str, act: impl Fn(&Db, &Simulation, &mut Ledger)) 
     }
 }
 
+/// A process that ends between removing blocks and syncing their directory leaves names that are gone
+/// for its successor and may come back with the power: what was deleted since must not come with them.
+#[test]
+fn removed_blocks_do_not_bring_back_what_was_deleted_since() {
+    for n in 1.. {
+        let (simulation, mut ledger, db) = prepared(n);
+        db.set_retention(Retention { time_ms: Some(HOUR_MS), ..Retention::default() });
+        let job = db.next_job(now(&simulation)).expect("blocks are past retention");
+        assert_eq!(job.kind(), "retain");
+        simulation.disk.fail_at(simulation.disk.changes() + n, Failure::Io);
+        let _ = db.run(job);
+        let fired = simulation.disk.fired();
+        drop(db);
+        ledger.restart();
+        simulation.disk.kill();
+        let db = open(&simulation);
+        for i in 0..4 {
+            assert!(ledger.delete(&db, &series(i), ALL));
+        }
+        drop(db);
+        simulation.disk.crash(0);
+        let read = contents(&open(&simulation));
+        assert_eq!(ledger.back_again(&read), None, "change {n} failed");
+        if !fired {
+            assert!(n > 3, "blocks are removed");
+            break;
+        }
+    }
+}
+
 #[test]
 fn a_deletion_holds_or_fails_whatever_the_disk_does() {
     check_every_failure("a deletion", |db, simulation, ledger| {

@@ -148,16 +148,14 @@ fn a_block_that_loses_its_end_costs_those_who_read_it() {
 }
 
 #[test]
-fn a_block_that_loses_columns_alone_costs_their_series() {
+fn a_block_that_comes_back_is_read_by_the_next_process() {
     let stage = stage();
     let block = stage.files("blocks")[0].clone();
     let bytes = std::fs::read(&block).expect("there");
-    // All pages are unread since the mapping was made; those behind the first come back, but for the
-    // reader who was there in between.
     cut_short(&block, 8192);
     stage.check_refused(stage.start, stage.end, &block);
     std::fs::write(&block, &bytes).expect("ours");
-    // What was lost stays lost for this process: nobody can tell when it changed.
+    // What was lost stays lost for this process, whatever the disk has since.
     assert!(stage.read(stage.start, stage.end).is_err());
     let stage = stage.restart();
     assert_eq!(stage.read(stage.start, stage.end), Ok(SERIES * (9 * 240 + 1)), "the disk is well again");

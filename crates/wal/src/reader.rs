@@ -230,7 +230,9 @@ struct Loaded {
 /// fails to read a page of a map ends the process.
 fn load(disk: &dyn Disk, path: &Path, number: u64) -> Result<Result<Loaded, Damage>, WalError> {
     let whole = |len, reason| Ok(Err(Damage { path: path.to_owned(), offset: 0, len, reason }));
-    let (file, len) = match disk.open(path, Open::Read).and_then(|file| file.len().map(|len| (file, len))) {
+    let open = || disk.open(path, Open::Read).and_then(|file| file.len().map(|len| (file, len)));
+    // A disk that fails is asked once more: what is taken for lost is given up.
+    let (file, len) = match open().or_else(|_| open()) {
         Ok(opened) => opened,
         // The bytes are there and whole: someone has to grant access, nothing is to be set aside.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
