@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -57,11 +57,15 @@ fn no_power_cut_loses_what_was_acknowledged() -> Result<()> {
         let Some(mut disk) = PoweredDisk::new(folder.path(), journaling)? else { return Ok(()) };
         let data = disk.path().join("data");
         let mut stage = Stage::new(folder.path(), data, Numbers(seed + life))?;
+        let power = stage.power.clone();
         let cut = |server: &mut Process, numbers: &mut Numbers| {
+            power.next();
             disk.cut()?;
+            power.next();
             // The process goes on for a while, on a disk that takes nothing any more.
             numbers.pause(9);
             server.kill()?;
+            power.next();
             disk.restore()
         };
         let outcome = stage.live(cuts.div_ceil(journalings.len() as u64), &mut totals, cut);
@@ -105,6 +109,35 @@ impl Numbers {
     }
 }
 
+/// Where the power of the disk is: on, going, off, on again, …
+///
+/// A machine without power does not acknowledge anything, but our server still runs while the power of
+/// its disk goes. A sync that is under way then may succeed without its journal (the kernel looks at the
+/// power when a sync begins). So what is acknowledged while the power goes counts neither way. What
+/// is sent when it is off must not be acknowledged.
+#[derive(Debug, Default)]
+struct Power {
+    phase: AtomicU64,
+}
+
+impl Power {
+    fn next(&self) {
+        self.phase.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn phase(&self) -> u64 {
+        self.phase.load(Ordering::SeqCst)
+    }
+
+    fn is_on(phase: u64) -> bool {
+        phase.is_multiple_of(3)
+    }
+
+    fn is_off(phase: u64) -> bool {
+        phase % 3 == 2
+    }
+}
+
 /// What the lives were like.
 #[derive(Debug, Default)]
 struct Totals {
@@ -123,6 +156,7 @@ struct Stage {
     port: u16,
     numbers: Numbers,
     ledger: Arc<Ledger>,
+    power: Arc<Power>,
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Result<()>>>,
 }
@@ -132,15 +166,23 @@ impl Stage {
         std::fs::write(folder.join("empty.yml"), "scrape_configs: []\n")?;
         let port = free_port()?;
         let (ledger, stop) = (Arc::new(Ledger::default()), Arc::new(AtomicBool::new(false)));
+        let power = Arc::new(Power::default());
         let clock = Arc::new(AtomicI64::new(now_ms() - HISTORY_MS));
         let clients = (0..CLIENTS).map(|number| {
-            let (ledger, stop, clock) = (ledger.clone(), stop.clone(), clock.clone());
-            let client =
-                Client { number, port, ledger, stop, clock, numbers: Numbers(numbers.upto(u64::MAX - 1)) };
+            let (ledger, power, stop, clock) = (ledger.clone(), power.clone(), stop.clone(), clock.clone());
+            let client = Client {
+                number,
+                port,
+                ledger,
+                stop,
+                clock,
+                power,
+                numbers: Numbers(numbers.upto(u64::MAX - 1)),
+            };
             std::thread::spawn(move || client.run())
         });
         let clients = clients.collect();
-        Ok(Stage { folder: folder.to_owned(), data, port, numbers, ledger, stop, clients })
+        Ok(Stage { folder: folder.to_owned(), data, port, numbers, ledger, power, stop, clients })
     }
 
     fn start(&self) -> Result<Process> {
@@ -260,6 +302,7 @@ struct Client {
     number: u64,
     port: u16,
     ledger: Arc<Ledger>,
+    power: Arc<Power>,
     stop: Arc<AtomicBool>,
     /// The time of the next samples, of whomever.
     clock: Arc<AtomicI64>,
@@ -278,9 +321,17 @@ impl Client {
             round += 1;
             self.ledger.send(&samples);
             while !self.stop.load(Ordering::Relaxed) {
-                match remote::send(self.port, &body) {
+                let sent = self.power.phase();
+                let answer = remote::send(self.port, &body);
+                let answered = self.power.phase();
+                match answer {
                     Ok(answer) if answer.status / 100 == 2 => {
-                        self.ledger.acknowledge(&samples);
+                        if Power::is_off(sent) && sent == answered {
+                            bail!("client {}: acknowledged though the disk has no power", self.number);
+                        }
+                        if Power::is_on(sent) && sent == answered {
+                            self.ledger.acknowledge(&samples);
+                        }
                         break;
                     }
                     Ok(answer) if answer.status / 100 == 4 => {

@@ -18,7 +18,7 @@ use crate::block::{
     parse_block_name, parse_tombstones_name, tombstones_path,
 };
 use crate::compact;
-use crate::directory::Directory;
+use crate::directory::{Directory, map};
 use crate::options::OpenError;
 use crate::status::BlockStatus;
 
@@ -174,7 +174,7 @@ fn read_tombstones(env: &Env, directory: &Directory, block: Block) -> Result<Blo
     if !env.disk.exists(&path).map_err(io)? {
         return Ok(block);
     }
-    let cause = match env.disk.map(&path) {
+    let cause = match map(env, &path, usize::MAX) {
         Err(error) if is_unreadable(&error) => UNREADABLE.to_owned(),
         mapped => match Tombstones::decode(&mapped.map_err(io)?, &block) {
             Ok(tombstones) => return Ok(block.with_tombstones(tombstones)),

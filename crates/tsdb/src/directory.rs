@@ -14,8 +14,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use tidewatch_env::{Env, Lock, Open, create_dir_durably, is_unreadable, parent_of, replace_durably};
+use tidewatch_env::{
+    Env, Lock, Open, create_dir_durably, is_unreadable, parent_of, replace_durably, unreadable,
+};
 
 use crate::block::is_block;
 use crate::head::image::{ImageError, ImageHeader};
@@ -268,4 +271,23 @@ fn read_small(env: &Env, path: &Path) -> io::Result<Vec<u8>> {
     let len = file.read_at(0, &mut bytes)?;
     bytes.truncate(len);
     Ok(bytes)
+}
+
+/// Maps a file and reads its first `len` bytes. A disk that fails is asked once more, before what is there
+/// is taken for lost and set aside.
+pub(crate) fn map(env: &Env, path: &Path, len: usize) -> io::Result<Bytes> {
+    match env.disk.map(path) {
+        Err(error) if is_unreadable(&error) => env.disk.map(path),
+        Ok(bytes) if !reads(&bytes[..len.min(bytes.len())]) => env.disk.map(path),
+        mapped => mapped,
+    }
+}
+
+/// Reads every page. Loading reads them anyway, so this costs a step for each.
+pub(crate) fn reads(bytes: &[u8]) -> bool {
+    const PAGE: usize = 4096;
+    let sum = bytes.iter().step_by(PAGE).fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    // The last page may begin behind the last step.
+    std::hint::black_box(sum.wrapping_add(bytes.last().copied().unwrap_or(0)));
+    unreadable(bytes).is_none()
 }

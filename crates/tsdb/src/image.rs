@@ -9,18 +9,17 @@
 //! the log is kept from the oldest of these positions on. Before an image is put in place the
 //! log is durable up to that image's position, so that series which it names are defined there.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tidewatch_env::{Env, Job, is_unreadable, replace_durably, unreadable};
+use tidewatch_env::{Env, Job, is_unreadable, replace_durably};
 use tidewatch_storage::SelectError;
 use tidewatch_wal::Position;
 
 use crate::block::UNREADABLE;
 use crate::db::{Db, Files};
-use crate::directory::Directory;
+use crate::directory::{Directory, map, reads};
 use crate::head::image::{HEADER_LEN, ImageError, ImageHeader, ImageKind, VERSION, sections};
 use crate::head::{Head, SHARDS};
 use crate::jobs::JobError;
@@ -179,29 +178,10 @@ fn report(directory: &Directory, path: &Path, offset: u64, reason: &str) {
     directory.keep_copy(path);
 }
 
-/// Maps a file and reads its beginning. A disk that fails is asked once more: what is taken for lost is
-/// lost for good, as the next image takes the name of this one.
-fn map(env: &Env, path: &Path, len: usize) -> io::Result<Bytes> {
-    match env.disk.map(path) {
-        Err(error) if is_unreadable(&error) => env.disk.map(path),
-        Ok(bytes) if !reads(&bytes[..len.min(bytes.len())]) => env.disk.map(path),
-        mapped => mapped,
-    }
-}
-
 /// The bytes of a mapped file, all of them read; mapped anew where the disk failed.
 fn readable(env: &Env, path: &Path, bytes: &Bytes) -> Bytes {
     let again = || map(env, path, usize::MAX).ok();
     if reads(bytes) { bytes.clone() } else { again().unwrap_or_else(|| bytes.clone()) }
-}
-
-/// Reads every page. Loading reads them anyway, so this costs a step for each.
-fn reads(bytes: &[u8]) -> bool {
-    const PAGE: usize = 4096;
-    let sum = bytes.iter().step_by(PAGE).fold(0u8, |sum, byte| sum.wrapping_add(*byte));
-    // The last page may begin behind the last step.
-    std::hint::black_box(sum.wrapping_add(bytes.last().copied().unwrap_or(0)));
-    unreadable(bytes).is_none()
 }
 
 fn open_image(

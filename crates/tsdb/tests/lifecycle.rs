@@ -117,7 +117,12 @@ fn check_every_failure(what: &str, act: impl Fn(&Db, &Simulation, &mut Ledger)) 
 #[test]
 fn removed_blocks_do_not_bring_back_what_was_deleted_since() {
     for n in 1.. {
-        let (simulation, mut ledger, db) = prepared(n);
+        let simulation = Env::simulated(n);
+        let mut ledger = Ledger::default();
+        let db = open(&simulation);
+        ingest(&db, &simulation, &mut ledger, 24);
+        run_jobs(&db, &simulation);
+        // No tombstones yet: the leftovers of those would be cleaned away by the next start.
         db.set_retention(Retention { time_ms: Some(HOUR_MS), ..Retention::default() });
         let job = db.next_job(now(&simulation)).expect("blocks are past retention");
         assert_eq!(job.kind(), "retain");
@@ -136,7 +141,7 @@ fn removed_blocks_do_not_bring_back_what_was_deleted_since() {
         let read = contents(&open(&simulation));
         assert_eq!(ledger.back_again(&read), None, "change {n} failed");
         if !fired {
-            assert!(n > 3, "blocks are removed");
+            assert!(n > 2, "blocks are removed");
             break;
         }
     }

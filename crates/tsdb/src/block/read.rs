@@ -133,7 +133,7 @@ impl Block {
 
     /// The series that satisfy all matchers and of which something is left.
     pub fn select(&self, matchers: &[Matcher]) -> Result<RoaringBitmap, BlockError> {
-        let found = self.from_index(postings_for_matchers(&*self.index, matchers))?;
+        let found = self.of_index(postings_for_matchers(&*self.index, matchers))?;
         Ok(found - self.tombstones.gone())
     }
 
@@ -144,7 +144,7 @@ impl Block {
         visit: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(), BlockError> {
         let series = self.narrowed(matchers)?;
-        self.from_index(visit_names_of(&*self.index, series.as_ref(), visit))
+        self.of_index(visit_names_of(&*self.index, series.as_ref(), visit))
     }
 
     /// Visits the values of `name` on series that satisfy the matchers, while `visit` gives true.
@@ -155,7 +155,7 @@ impl Block {
         visit: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(), BlockError> {
         let series = self.narrowed(matchers)?;
-        self.from_index(visit_values_of(&*self.index, name, series.as_ref(), visit))
+        self.of_index(visit_values_of(&*self.index, name, series.as_ref(), visit))
     }
 
     /// The series that satisfy the matchers, or `None` for all of the block.
@@ -168,16 +168,16 @@ impl Block {
     pub fn labels(&self, cursor: &mut Cursor, series: u32) -> Result<Labels, BlockError> {
         let Cursor { record, pairs } = cursor;
         self.read_series(series, record)?;
-        self.from_index(self.index.labels(&record.pairs, pairs))
+        self.of_index(self.index.labels(&record.pairs, pairs))
     }
 
     /// Reads where the chunks of a series lie.
     pub(super) fn read_series(&self, series: u32, record: &mut Record) -> Result<(), BlockError> {
-        self.from_index(self.series.read(series, &self.clocks, record))
+        self.of_index(self.series.read(series, &self.clocks, record))
     }
 
     /// What was read from the index, unless the disk has lost a part of it since it was checked.
-    fn from_index<T>(&self, read: Result<T, IndexError>) -> Result<T, BlockError> {
+    fn of_index<T>(&self, read: Result<T, IndexError>) -> Result<T, BlockError> {
         let corrupt = |reason| BlockError::Corrupt { path: self.path.clone(), offset: 0, reason };
         match unreadable(&self.index_bytes) {
             Some(_) => Err(corrupt(UNREADABLE)),
