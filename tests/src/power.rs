@@ -1,4 +1,4 @@
-//! A file system whose power a test can cut: ext4 in a file, mounted over a loop device. What had
+//! A file system whose power a test can cut, and whose device it can break: ext4 in a file, mounted over a loop device. What had
 //! not reached the device when it goes is gone, as on a machine that loses its power.
 
 use std::path::{Path, PathBuf};
@@ -59,6 +59,11 @@ impl PoweredDisk {
         unsafe { rustix::ioctl::ioctl(&root, shutdown) }.context("EXT4_IOC_SHUTDOWN")
     }
 
+    /// What is not in memory can not be read any more: the file below is empty now.
+    pub fn fail_reads(&self) -> Result<()> {
+        Ok(std::fs::OpenOptions::new().write(true).open(&self.image)?.set_len(0)?)
+    }
+
     /// The machine starts again, once nobody has files open.
     pub fn restore(&mut self) -> Result<()> {
         self.unmount()?;
@@ -69,7 +74,17 @@ impl PoweredDisk {
         let (image, mount) = (self.image.display().to_string(), self.mount.display().to_string());
         run("mount", &["-t", "ext4", "-o", &self.options, &image, &mount])?;
         self.mounted = true;
-        Ok(())
+        // What nobody asked for is not read ahead: it would be in memory when the device breaks.
+        run("blockdev", &["--setra", "0", &self.device()?])
+    }
+
+    /// The loop device below.
+    fn device(&self) -> Result<String> {
+        let mounts = std::fs::read_to_string("/proc/mounts")?;
+        let mut fields = mounts.lines().map(|line| line.split(' '));
+        let is_ours = |path: Option<&str>| path.is_some_and(|path| Path::new(path) == self.mount);
+        let device = fields.find_map(|mut line| line.next().filter(|_| is_ours(line.next())));
+        Ok(device.context("a mounted device")?.to_owned())
     }
 
     fn unmount(&mut self) -> Result<()> {

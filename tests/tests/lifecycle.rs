@@ -1,12 +1,13 @@
 //! The life of stored samples through the program itself: deletion, clean-up and snapshots over HTTP,
 //! the offline commands, and two replicas of which one is heard, all across `kill -9`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use tidewatch_model::{Batch, Labels, RawLabels, Sample};
+use tidewatch_tests::power::PoweredDisk;
 use tidewatch_tests::process::{Process, free_port, tidewatch, wait_for};
 use tidewatch_tests::{http, remote};
 
@@ -29,7 +30,7 @@ fn start(data: &Path, folder: &Path) -> Result<(Process, u16)> {
     ];
     let server = Process::start(tidewatch()?, &arguments, &folder.join("log"))?;
     wait_for("queries are answered", Duration::from_secs(20), || {
-        http::get(port, "/api/v1/query?query=1").ok().filter(|answer| answer.status == 200)
+        http::get(port, "/api/v1/query?query=up").ok().filter(|answer| answer.status == 200)
     })?;
     Ok((server, port))
 }
@@ -131,46 +132,79 @@ fn damage_is_named_and_repaired() -> Result<()> {
     Ok(())
 }
 
+/// Writes some old samples, which become a block of a megabyte, and a new one. Gives the block.
+fn make_block(port: u16, data: &Path) -> Result<PathBuf> {
+    let hour = 3_600_000;
+    // Within one block, so that no merge replaces it.
+    let old = (now_ms() - 10 * hour).div_euclid(2 * hour) * 2 * hour;
+    let labels: Vec<Labels> =
+        (0..300).map(|i| Labels::from_pairs([("__name__", "x"), ("i", &i.to_string())])).collect();
+    let mut batch = Batch::new();
+    for (i, labels) in (0u64..).zip(&labels) {
+        // Between 1 and 2, and no codec makes it shorter.
+        let bits = |step: i64| (i << 32 | step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 12;
+        let value = |step: i64| f64::from_bits(bits(step) | 0x3ff0_0000_0000_0000);
+        let sample = |step: i64| Sample { timestamp: old + step * 15_000, value: value(step) };
+        batch.push(RawLabels::Canonical(labels.as_bytes()), &(0..400).map(sample).collect::<Vec<_>>());
+    }
+    ensure!(remote::write(port, &batch)?.status == 204, "it is taken");
+    ensure!(write(port, &[("__name__", "x"), ("i", "0")], now_ms())? == 204, "it is taken");
+    wait_for("a block is cut", Duration::from_secs(20), || {
+        let files = std::fs::read_dir(data.join("blocks")).ok()?.flatten().map(|entry| entry.path());
+        let is_listed = http::get(port, "/metrics").ok()?.text().contains("tidewatch_store_blocks 1\n");
+        files.filter(|path| is_listed && path.extension().is_some_and(|e| e == "block")).min()
+    })
+}
+
+fn ask(port: u16, query: &str) -> Result<http::Answer> {
+    http::get(port, &format!("/api/v1/query?query={}", http::encode(query)))
+}
+
+const WHOLE: &str = "count(count_over_time(x[13h]) >= 400)";
+
+/// A part of a block is gone: who needs it gets an error that names the file, all else goes on.
+fn check_lost(server: &mut Process, port: u16, block: &Path) -> Result<()> {
+    let answer = ask(port, WHOLE)?;
+    let named =
+        answer.text().contains(&block.display().to_string()) && answer.text().contains("can not read");
+    ensure!(answer.status / 100 != 2 && named, "{} {}", answer.status, answer.text());
+    ensure!(server.ended()?.is_none(), "the server lives");
+    ensure!(ask(port, "x")?.text().contains("\"i\":\"0\""), "what is elsewhere is answered");
+    ensure!(write(port, &[("__name__", "x"), ("i", "0")], now_ms() - 60_000)? == 204, "and more is taken");
+    Ok(())
+}
+
 #[test]
 fn a_block_that_ends_under_the_server_costs_an_error_and_not_the_server() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let data = folder.path().join("data");
     let (mut server, port) = start(&data, folder.path())?;
-    let hour = 3_600_000;
-    // Within one block, so that no merge replaces it.
-    let old = (now_ms() - 10 * hour).div_euclid(2 * hour) * 2 * hour;
-    let labels: Vec<Labels> =
-        (0..20).map(|i| Labels::from_pairs([("__name__", "x"), ("i", &i.to_string())])).collect();
-    let mut batch = Batch::new();
-    for (i, labels) in (0..).zip(&labels) {
-        let sample =
-            |step: i64| Sample { timestamp: old + step * 15_000, value: ((i * 1000 + step) as f64).sqrt() };
-        batch.push(RawLabels::Canonical(labels.as_bytes()), &(0..400).map(sample).collect::<Vec<_>>());
-    }
-    ensure!(remote::write(port, &batch)?.status == 204, "it is taken");
-    ensure!(write(port, &[("__name__", "x"), ("i", "0")], now_ms())? == 204, "it is taken");
-    let block = wait_for("a block is cut", Duration::from_secs(20), || {
-        let files = std::fs::read_dir(data.join("blocks")).ok()?.flatten().map(|entry| entry.path());
-        let listed = http::get(port, "/metrics").ok()?.text();
-        let cut = !listed.contains("tidewatch_store_blocks 0\n");
-        files.filter(|path| cut && path.extension().is_some_and(|e| e == "block")).min()
-    })?;
-    let all = http::encode("count_over_time(x[13h])");
-    let ask = |query: &str| http::get(port, &format!("/api/v1/query?query={query}"));
-    ensure!(ask(&all)?.text().contains("\"400\""), "the block is read");
-    ensure!(std::fs::metadata(&block)?.len() > 3 * 4096, "it takes some pages");
+    let block = make_block(port, &data)?;
+    ensure!(ask(port, WHOLE)?.text().contains("\"300\""), "the block is read");
     std::fs::OpenOptions::new().write(true).open(&block)?.set_len(4096)?;
-    let answer = ask(&all)?;
-    let named =
-        answer.text().contains(&block.display().to_string()) && answer.text().contains("can not read");
-    ensure!(answer.status / 100 != 2 && named, "{} {}", answer.status, answer.text());
-    ensure!(server.ended()?.is_none(), "the server lives");
-    ensure!(ask("x")?.text().contains("\"i\":\"0\""), "what is elsewhere is answered");
-    ensure!(write(port, &[("__name__", "x"), ("i", "0")], now_ms() - hour / 60)? == 204, "and more is taken");
+    check_lost(&mut server, port, &block)?;
     server.kill()?;
     let (mut server, port) = start(&data, folder.path())?;
     let metrics = http::get(port, "/metrics")?.text();
     ensure!(metrics.contains("tidewatch_store_damage_total 1\n"), "the start names the damage");
+    server.kill()
+}
+
+#[test]
+fn a_device_that_can_not_read_costs_an_error_and_not_the_server() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let Some(mut disk) = PoweredDisk::new(folder.path(), "ordered")? else { return Ok(()) };
+    let data = disk.path().join("data");
+    let (mut server, port) = start(&data, folder.path())?;
+    let block = make_block(port, &data)?;
+    server.kill()?;
+    // With nothing in memory, and the start reads no more than the block's index.
+    disk.restore()?;
+    let (mut server, port) = start(&data, folder.path())?;
+    // The log has its room on the disk before that fails.
+    ensure!(write(port, &[("__name__", "x"), ("i", "0")], now_ms() - 120_000)? == 204, "it is taken");
+    disk.fail_reads()?;
+    check_lost(&mut server, port, &block)?;
     server.kill()
 }
 
