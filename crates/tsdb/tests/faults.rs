@@ -175,6 +175,7 @@ fn no_failing_change_of_the_disk_loses_or_invents_a_sample() {
                 let files = simulation.disk.files();
                 assert!(files.iter().any(|file| file.ends_with("series.image")), "it writes images");
                 assert!(!files.iter().any(|file| file.ends_with("00000001.wal")), "and trims the log");
+                eprintln!("== each of {} changes failing with {failure:?}, three fates of the rest", n - 1);
                 break;
             }
             for fate in [0, 1, seed + 2] {

@@ -106,6 +106,7 @@ fn check_every_failure(what: &str, act: impl Fn(&Db, &Simulation, &mut Ledger)) 
             }
             if !fired {
                 assert!(n > 3, "{what} changes the disk");
+                eprintln!("== {what}: each of {} changes failing with {failure:?}, three fates", n - 1);
                 break;
             }
         }
