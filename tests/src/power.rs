@@ -1,11 +1,13 @@
-//! A file system whose power a test can cut, and whose device it can break: ext4 in a file, mounted over a loop device. What had
-//! not reached the device when it goes is gone, as on a machine that loses its power.
+//! A file system whose power a test can cut, and whose device it can break: ext4 in a file, mounted
+//! over a loop device. What had not reached the device when it goes is gone, as on a machine that
+//! loses its power.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tidewatch_conformance::say;
 
 use crate::process::wait_for;
 
@@ -39,7 +41,7 @@ impl PoweredDisk {
         match made.and_then(|()| disk.mount()) {
             Ok(()) => Ok(Some(disk)),
             Err(error) => {
-                eprintln!("not run: no power to cut, as only root with loop devices can: {error:#}");
+                say(&format!("not run: no power to cut, as only root with loop devices can: {error:#}"));
                 Ok(None)
             }
         }
