@@ -294,18 +294,8 @@ fn read_labels(reader: &mut Reader<'_>) -> Result<Labels, FrameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::head::append::Kept;
     use crate::log::{Frame as LogFrame, read_frame};
-
-    /// Keeps the frames.
-    #[derive(Default)]
-    struct Kept(Mutex<Vec<Vec<u8>>>);
-
-    impl FrameLog for Kept {
-        fn append(&self, frame: &[u8]) -> Result<Ticket, AppendError> {
-            self.0.lock().push(frame.to_vec());
-            Ok(Ticket(1))
-        }
-    }
 
     fn series(i: i64) -> Labels {
         Labels::from_pairs([("__name__", "m"), ("i", &i.to_string())])

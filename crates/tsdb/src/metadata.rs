@@ -187,18 +187,8 @@ fn kind_of(byte: u8) -> Option<MetricType> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::head::append::Kept;
     use crate::log::{Frame, read_frame};
-
-    /// Keeps the frames.
-    #[derive(Default)]
-    struct Kept(Mutex<Vec<Vec<u8>>>);
-
-    impl FrameLog for Kept {
-        fn append(&self, frame: &[u8]) -> Result<Ticket, AppendError> {
-            self.0.lock().push(frame.to_vec());
-            Ok(Ticket(1))
-        }
-    }
 
     fn entry<'a>(family: &'a str, kind: MetricType, help: &'a str) -> Metadata<'a> {
         Metadata { family, kind, help, unit: "s" }

@@ -1,0 +1,179 @@
+//! Images: the state of a shard, or of the directory of series, at a position of the log.
+//!
+//! A start loads images and replays only what the log has behind them. An image is one file:
+//!
+//! ```text
+//! offset  size  field
+//!      0     4  magic     "TWIM"
+//!      4     2  version   1; 2 where a shard has sections of histograms
+//!      6     1  kind      1 series, 2 shard
+//!      7     1  shard     0 for series
+//!      8     8  segment   the position in the log up to which the state goes
+//!     16     8  offset
+//!     24     8  floor     of the shard
+//!     32     8  bar       of the shard
+//!     40     4  next id   of the series
+//!     44     4  sections
+//!     48    12  reserved  zero
+//!     60     4  crc32     over bytes 0..60
+//!     64     …  sections, each: length u32, crc32 of the body u32, body
+//! ```
+//!
+//! A section of series is the body of a definitions frame (see `log`) and stands for up to 1,024
+//! ids. A shard begins with a section of its clocks: how many, then of each its number, how many
+//! rows, and the rows as differences (zigzag varints). A section for each page follows:
+//!
+//! ```text
+//! page    varint
+//! series  varint, how many; of each:
+//!   slot    varint, within the page
+//!   chunks  varint, how many; from old to new: clock varint, first row u8, count u8,
+//!           length varint, column
+//!   open    count u8; unless 0: clock varint, first row u8, repeating u8, exponent u8, newest
+//!           value u64, length varint, tokens (see `cells`)
+//!   late    varint, how many; of each: timestamp i64, bits u64
+//! ```
+//!
+//! Then, for each page that has native histograms or start timestamps, a section of these:
+//!
+//! ```text
+//! page    varint, 2^32 more than its number
+//! series  varint, how many; of each:
+//!   slot    varint, within the page
+//!   sealed  varint, how many runs; from old to new: kind u8, count varint, length of the column of
+//!           timestamps varint, length varint, columns of timestamps and of histograms
+//!   open    varint, how many rows; unless 0: layout (u8: 0 none, 1 of integers, 2 of floats, then
+//!           see `rows`), timestamps as differences (zigzag varints), length varint, rows
+//!   late    varint, how many; of each: timestamp i64, histogram (see `rows`)
+//!   starts  varint, how many steps; of each: from i64, start i64
+//! ```
+//!
+//! A section of what is deleted, and one of what is deleted of histograms, where something is: see
+//! `deleted`.
+//!
+//! Damage costs the section that it is in. The columns of sealed runs are not copied out of the
+//! file again: once it is there they are read from it, and the heap is rid of them.
+
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::ops::Range;
+
+use super::SHARDS;
+use crate::log::FrameError;
+
+pub use read::walk;
+pub(crate) use write::Placed;
+
+pub(crate) const HEADER_LEN: usize = 64;
+const MAGIC: [u8; 4] = *b"TWIM";
+/// The newest that this release reads; what an older one can read is written as version 1.
+pub(crate) const VERSION: u16 = 2;
+
+/// Added to the number of a page, or to [`DELETED_PAGE`], in a section of histograms.
+const HISTOGRAMS: u64 = 1 << 32;
+
+/// What an image is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ImageKind {
+    Series,
+    Shard(usize),
+}
+
+/// The fields of the header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ImageHeader {
+    pub(crate) version: u16,
+    pub(crate) kind: ImageKind,
+    /// Segment and offset in the log.
+    pub(crate) position: (u64, u64),
+    pub(crate) floor: i64,
+    pub(crate) bar: i64,
+    pub(crate) next_id: u32,
+    pub(crate) sections: u32,
+}
+
+/// Why an image is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ImageError {
+    #[error("the header is damaged")]
+    Header,
+    #[error("version {0} of the image's format is newer than this release reads")]
+    Version(u16),
+}
+
+impl ImageHeader {
+    fn encode(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[4..6].copy_from_slice(&self.version.to_le_bytes());
+        (bytes[6], bytes[7]) = match self.kind {
+            ImageKind::Series => (1, 0),
+            ImageKind::Shard(shard) => (2, shard as u8),
+        };
+        bytes[8..16].copy_from_slice(&self.position.0.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.position.1.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.floor.to_le_bytes());
+        bytes[32..40].copy_from_slice(&self.bar.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.next_id.to_le_bytes());
+        bytes[44..48].copy_from_slice(&self.sections.to_le_bytes());
+        let crc = crc32fast::hash(&bytes[..60]);
+        bytes[60..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<ImageHeader, ImageError> {
+        let bytes = bytes.first_chunk::<HEADER_LEN>().ok_or(ImageError::Header)?;
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let half = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        if bytes[..4] != MAGIC || half(60) != crc32fast::hash(&bytes[..60]) {
+            return Err(ImageError::Header);
+        }
+        let version = u16::from_le_bytes([bytes[4], bytes[5]]);
+        if !(1..=VERSION).contains(&version) {
+            return Err(ImageError::Version(version));
+        }
+        let kind = match (bytes[6], usize::from(bytes[7])) {
+            (1, 0) => ImageKind::Series,
+            (2, shard) if shard < SHARDS => ImageKind::Shard(shard),
+            _ => return Err(ImageError::Header),
+        };
+        if bytes[48..60] != [0; 12] || word(16) >= 1 << 32 {
+            return Err(ImageError::Header);
+        }
+        let (position, floor, bar) = ((word(8), word(16)), word(24) as i64, word(32) as i64);
+        Ok(ImageHeader { version, kind, position, floor, bar, next_id: half(40), sections: half(44) })
+    }
+}
+
+/// Walks the good sections of an image, as ranges of its bytes; names the damaged ones.
+pub(crate) fn sections(
+    bytes: &[u8],
+    header: &ImageHeader,
+    mut visit: impl FnMut(Range<usize>) -> Result<(), FrameError>,
+    mut damage: impl FnMut(u64, &str),
+) {
+    let mut at = HEADER_LEN;
+    for _ in 0..header.sections {
+        let Some(frame) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
+            return damage(at as u64, "the image is cut short");
+        };
+        let len = u32::from_le_bytes([frame[0], frame[1], frame[2], frame[3]]) as usize;
+        let crc = u32::from_le_bytes([frame[4], frame[5], frame[6], frame[7]]);
+        let body = at + 8..(at + 8).saturating_add(len);
+        match bytes.get(body.clone()) {
+            None => return damage(at as u64, "a section of the image is longer than the file"),
+            Some(content) if crc32fast::hash(content) != crc => {
+                damage(at as u64, "a section of the image is damaged");
+            }
+            Some(_) => {
+                if visit(body.clone()).is_err() {
+                    damage(at as u64, "a section of the image is malformed");
+                }
+            }
+        }
+        at = body.end;
+    }
+}

@@ -1,0 +1,285 @@
+//! From a shard and the directory of series to images.
+
+use bytes::Bytes;
+
+use super::{HEADER_LEN, HISTOGRAMS, ImageHeader, ImageKind};
+use crate::head::cells::{NONE, RunState};
+use crate::head::deleted::{DELETED_PAGE, write_deleted};
+use crate::head::histograms::HistogramSeries;
+use crate::head::registry::{Registry, SeriesId};
+use crate::head::sealed::{ChunkBytes, check_readable};
+use crate::head::shard::{Open, Shard};
+use crate::head::starts::Step;
+use crate::head::{PAGE_SERIES, SHARDS};
+use crate::log::{push_text, push_varint, write_definitions, zigzag};
+use crate::rows::push_alone;
+
+/// An image on its way to a file.
+struct ImageWriter {
+    bytes: Vec<u8>,
+    header: ImageHeader,
+}
+
+impl ImageWriter {
+    fn new(header: ImageHeader) -> ImageWriter {
+        ImageWriter { bytes: vec![0; HEADER_LEN], header }
+    }
+
+    fn section(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 8]);
+        write(&mut self.bytes);
+        let (frame, body) = self.bytes[start..].split_at_mut(8);
+        let len = u32::try_from(body.len()).expect("a section is below 4 GiB");
+        frame[..4].copy_from_slice(&len.to_le_bytes());
+        frame[4..].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+        self.header.sections += 1;
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.bytes[..HEADER_LEN].copy_from_slice(&self.header.encode());
+        self.bytes
+    }
+}
+
+impl Registry {
+    /// The image of all living series, at a position in the log.
+    pub(crate) fn to_image(&self, position: (u64, u64)) -> Vec<u8> {
+        let next_id = self.next_id().0;
+        let kind = ImageKind::Series;
+        let mut image = ImageWriter::new(ImageHeader {
+            version: 1,
+            kind,
+            position,
+            floor: 0,
+            bar: 0,
+            next_id,
+            sections: 0,
+        });
+        let mut frame = Vec::new();
+        for page in (0..next_id).step_by(PAGE_SERIES as usize) {
+            let mut id = page;
+            let end = (page + PAGE_SERIES).min(next_id);
+            while id < end {
+                // A definitions frame names consecutive ids: one for each stretch of living series.
+                let until = (id..end).find(|id| !self.is_alive(SeriesId(*id))).unwrap_or(end);
+                if until > id {
+                    let series = (id..until).map(|id| self.labels(SeriesId(id)));
+                    write_definitions(SeriesId(id), &self.pairs, series, &mut frame);
+                    image.section(|out| out.extend_from_slice(&frame));
+                }
+                id = until + 1;
+            }
+        }
+        image.finish()
+    }
+}
+
+/// Where a chunk stands in an image.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Placed {
+    pub(crate) chunk: u32,
+    pub(crate) offset: u32,
+}
+
+/// Where a sealed run of histograms stands in an image.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PlacedRun {
+    id: SeriesId,
+    /// Among the series' runs.
+    run: usize,
+    offset: usize,
+}
+
+/// Where the columns of a shard stand in its image.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) chunks: Vec<Placed>,
+    pub(crate) runs: Vec<PlacedRun>,
+}
+
+impl Places {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.runs.is_empty()
+    }
+}
+
+impl Shard {
+    /// Columns stand in a file now: they are read from there, and the heap is rid of them.
+    pub(crate) fn relocate(&mut self, file: Bytes, places: &Places) {
+        for PlacedRun { id, run, offset } in &places.runs {
+            let series = self.histograms.get_mut(id).and_then(|series| series.sealed.get_mut(*run));
+            let run = series.expect("runs go in cuts alone, which no image is written beside");
+            run.bytes = file.slice(*offset..*offset + run.bytes.len());
+            run.is_mapped = true;
+        }
+        if !places.chunks.is_empty() {
+            self.sealed.relocate(file, &places.chunks);
+        }
+    }
+
+    /// Whether all that an image would copy can be read. Ask after copying.
+    pub(crate) fn check_readable(&self) -> Result<(), String> {
+        self.sealed.check_readable()?;
+        let runs = self.histograms.values().flat_map(|series| &series.sealed);
+        runs.filter(|run| run.is_mapped).try_for_each(|run| check_readable(&run.bytes))
+    }
+
+    /// The image of the shard at a position in the log, and where its columns stand in it.
+    pub(crate) fn to_image(&self, shard: usize, position: (u64, u64)) -> (Vec<u8>, Places) {
+        let kind = ImageKind::Shard(shard);
+        let header = ImageHeader {
+            version: 1,
+            kind,
+            position,
+            floor: self.floor,
+            bar: self.bar(),
+            next_id: 0,
+            sections: 0,
+        };
+        let mut image = ImageWriter::new(header);
+        let mut places = Places::default();
+        image.section(|out| self.clocks.write(out));
+        for page in 0..self.page_count() {
+            let used: Vec<(usize, &Open)> = self.used_of_page(page).collect();
+            if used.is_empty() {
+                continue;
+            }
+            image.section(|out| {
+                push_varint(page as u64, out);
+                push_varint(used.len() as u64, out);
+                for (slot, open) in used {
+                    push_varint(slot as u64, out);
+                    self.write_series(Shard::id_of(shard, page, slot), open, &mut places.chunks, out);
+                }
+            });
+        }
+        if !self.deleted.is_empty() {
+            image.section(|out| {
+                push_varint(DELETED_PAGE, out);
+                write_deleted(self.deleted.iter().map(|(id, deleted)| (*id, deleted)).collect(), out);
+            });
+        }
+        self.write_special_pages(shard, &mut image, &mut places.runs);
+        let deleted = self.deleted_histograms();
+        if !deleted.is_empty() {
+            image.section(|out| {
+                push_varint(HISTOGRAMS + DELETED_PAGE, out);
+                write_deleted(deleted, out);
+            });
+        }
+        (image.finish(), places)
+    }
+
+    /// Sections of histograms and start timestamps.
+    fn write_special_pages(&self, shard: usize, image: &mut ImageWriter, placed: &mut Vec<PlacedRun>) {
+        let mut ids: Vec<SeriesId> = self.histograms.keys().chain(self.starts.keys()).copied().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let page_of = |id: &SeriesId| u64::from(id.0 / PAGE_SERIES) / SHARDS as u64;
+        debug_assert!(ids.iter().all(|id| Shard::of(*id) == shard), "a shard has series of its own");
+        for ids in ids.chunk_by(|a, b| page_of(a) == page_of(b)) {
+            image.header.version = 2;
+            image.section(|out| {
+                push_varint(HISTOGRAMS + page_of(&ids[0]), out);
+                push_varint(ids.len() as u64, out);
+                for id in ids {
+                    push_varint(u64::from(id.0 % PAGE_SERIES), out);
+                    self.write_special(*id, placed, out);
+                }
+            });
+        }
+    }
+
+    fn write_special(&self, id: SeriesId, placed: &mut Vec<PlacedRun>, out: &mut Vec<u8>) {
+        let none = HistogramSeries::default();
+        let series = self.histograms.get(&id).unwrap_or(&none);
+        push_varint(series.sealed.len() as u64, out);
+        for (at, run) in series.sealed.iter().enumerate() {
+            out.push(run.kind as u8);
+            push_varint(u64::from(run.count), out);
+            push_varint(u64::from(run.times_len), out);
+            push_text(&run.bytes, out);
+            placed.push(PlacedRun { id, run: at, offset: out.len() - run.bytes.len() });
+        }
+        push_varint(series.open.times.len() as u64, out);
+        if !series.open.times.is_empty() {
+            match series.open.layout() {
+                None => out.push(0),
+                Some(layout) => {
+                    out.push(1 + u8::from(layout.is_float));
+                    layout.write(out);
+                }
+            }
+            write_rows(&series.open.times, out);
+            push_text(&series.open.rows, out);
+        }
+        push_varint(series.late.len() as u64, out);
+        for (timestamp, histogram) in &series.late {
+            out.extend_from_slice(&timestamp.to_le_bytes());
+            push_alone(histogram, out);
+        }
+        let steps = self.starts.get(&id).map_or(&[][..], |starts| starts.steps());
+        push_varint(steps.len() as u64, out);
+        for Step { from, start } in steps {
+            out.extend_from_slice(&from.to_le_bytes());
+            out.extend_from_slice(&start.to_le_bytes());
+        }
+    }
+
+    fn write_series(&self, id: SeriesId, open: &Open, placed: &mut Vec<Placed>, out: &mut Vec<u8>) {
+        let mut chunks = Vec::new();
+        let mut at = open.chunk;
+        while at != NONE {
+            chunks.push(at);
+            at = self.sealed.get(at).older;
+        }
+        push_varint(chunks.len() as u64, out);
+        for number in chunks.into_iter().rev() {
+            let chunk = self.sealed.get(number);
+            push_varint(u64::from(chunk.clock), out);
+            out.extend_from_slice(&[chunk.first_row, chunk.count]);
+            match self.sealed.bytes(chunk) {
+                ChunkBytes::Shared(bytes) => push_text(&bytes, out),
+                ChunkBytes::Filling(bytes) => push_text(bytes, out),
+            }
+            placed.push(Placed { chunk: number, offset: (out.len() - usize::from(chunk.len)) as u32 });
+        }
+        out.push(if open.clock == NONE { 0 } else { open.count });
+        if open.clock != NONE {
+            push_varint(u64::from(open.clock), out);
+            let RunState { value, repeating, exponent } = open.tail.state();
+            out.extend_from_slice(&[open.first_row, u8::from(repeating), exponent]);
+            out.extend_from_slice(&value.to_le_bytes());
+            let mut tokens = Vec::new();
+            self.cells.copy_tokens(&open.tail, &mut tokens);
+            push_text(&tokens, out);
+        }
+        let late = if open.has_late { self.late.get(&id).map_or(&[][..], Vec::as_slice) } else { &[] };
+        push_varint(late.len() as u64, out);
+        for sample in late {
+            out.extend_from_slice(&sample.timestamp.to_le_bytes());
+            out.extend_from_slice(&sample.value.to_bits().to_le_bytes());
+        }
+    }
+}
+
+/// Timestamps as differences.
+fn write_rows(rows: &[i64], out: &mut Vec<u8>) {
+    let mut previous = 0;
+    for row in rows {
+        push_varint(zigzag(row.wrapping_sub(previous)), out);
+        previous = *row;
+    }
+}
+
+impl crate::head::clock::Clocks {
+    fn write(&self, out: &mut Vec<u8>) {
+        push_varint(self.count() as u64, out);
+        for (number, rows) in self.living() {
+            push_varint(u64::from(number), out);
+            push_varint(rows.len() as u64, out);
+            write_rows(rows, out);
+        }
+    }
+}
