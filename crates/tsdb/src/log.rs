@@ -139,7 +139,10 @@ impl FloatsFrame {
             0 => self.lengths.push(len as u8),
             _ => *self.lengths.last_mut().expect("pushed with the sample before") |= (len as u8) << 4,
         }
-        self.values.extend_from_slice(&high.to_le_bytes()[..len as usize]);
+        // Eight bytes are one store, a length that varies would be a call.
+        let end = self.values.len() + len as usize;
+        self.values.extend_from_slice(&high.to_le_bytes());
+        self.values.truncate(end);
         self.count += 1;
     }
 
@@ -147,6 +150,9 @@ impl FloatsFrame {
     /// time costs two bytes and harms nothing.
     #[inline]
     fn row(&mut self, timestamp: i64) -> u32 {
+        if self.rows.last() == Some(&timestamp) {
+            return self.rows.len() as u32 - 1;
+        }
         let newest = self.rows.len().saturating_sub(32);
         if let Some(at) = self.rows[newest..].iter().rposition(|row| *row == timestamp) {
             return (newest + at) as u32;

@@ -16,8 +16,13 @@ use super::WriteError;
 use super::histogram::decode_histogram;
 use super::wire::{Reader, Reason, Wire, put_bytes};
 
-/// The tag of a `Label` in a `TimeSeries` as every encoder writes it.
+/// Tags as every encoder writes them: of a `TimeSeries` in the request, of `Label` and `Sample`
+/// in a series, of value and time in a sample.
+const SERIES_TAG: u8 = 0x0a;
 const LABEL_TAG: u8 = 0x0a;
+const SAMPLE_TAG: u8 = 0x12;
+const VALUE_TAG: u8 = 0x09;
+const TIME_TAG: u8 = 0x10;
 
 /// What a request held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -94,9 +99,15 @@ fn decode<'a>(body: &'a [u8], limits: &Limits, batch: &mut Batch<'a>) -> Result<
     batch.clear();
     let mut summary = WriteSummary::default();
     let mut reader = Reader::new(body);
-    while !reader.is_empty() {
+    while let Some(&tag) = reader.rest().first() {
         let offset = body.len() - reader.rest().len();
-        let result = match reader.field() {
+        let field = if tag == SERIES_TAG {
+            reader.skip_tag();
+            reader.bytes().map(|message| (1, Wire::Bytes(message)))
+        } else {
+            reader.field()
+        };
+        let result = match field {
             Ok((1, Wire::Bytes(message))) => decode_series(message, limits, batch, &mut summary),
             Ok((3, Wire::Bytes(message))) => decode_metadata(message, limits, batch),
             Ok((1 | 3, _)) => Err(SeriesFailure::Malformed("wire type of a known field is wrong")),
@@ -131,6 +142,14 @@ fn decode_series<'a>(
     while let Some(&tag) = reader.rest().first() {
         if tag == LABEL_TAG && labels.is_empty() {
             labels = label_run(&mut reader)?;
+            continue;
+        }
+        if let Some((sample, rest)) = plain_sample(reader.rest()) {
+            batch.samples.push(sample);
+            reader = Reader::new(rest);
+            if batch.samples.len() + batch.histograms.len() > limits.write_samples {
+                return Err(SeriesFailure::TooMany("samples"));
+            }
             continue;
         }
         match reader.field()? {
@@ -171,6 +190,32 @@ fn label_run<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Reason> {
         reader.bytes()?;
     }
     Ok(&start[..start.len() - reader.rest().len()])
+}
+
+/// A sample in the form in which senders write it, and what comes after: the value unless it is
+/// zero, then a time of six bytes, which are those from 1971 to 2109. What looks otherwise is left
+/// to [`decode_sample`].
+#[inline]
+fn plain_sample(message: &[u8]) -> Option<(Sample, &[u8])> {
+    let (value, time, rest) = match message {
+        [SAMPLE_TAG, 16, VALUE_TAG, tail @ ..] => {
+            let (value, tail) = tail.split_first_chunk::<8>()?;
+            let (time, rest) = tail.split_first_chunk::<7>()?;
+            (f64::from_le_bytes(*value), time, rest)
+        }
+        [SAMPLE_TAG, 7, tail @ ..] => {
+            let (time, rest) = tail.split_first_chunk::<7>()?;
+            (0.0, time, rest)
+        }
+        _ => return None,
+    };
+    let [tag, a, b, c, d, e, f] = *time;
+    if tag != TIME_TAG || a & b & c & d & e < 0x80 || f >= 0x80 {
+        return None;
+    }
+    let low = |byte: u8| i64::from(byte & 0x7f);
+    let timestamp = low(a) | low(b) << 7 | low(c) << 14 | low(d) << 21 | low(e) << 28 | low(f) << 35;
+    Some((Sample { timestamp, value }, rest))
 }
 
 #[inline]

@@ -12,7 +12,15 @@ const RATIO_SLACK: usize = 64;
 /// Decompresses `compressed` into `body`, whose memory is reused. The declared size is checked
 /// against the limits, and against what so many bytes can hold, before memory is taken for it.
 pub fn decompress(compressed: &[u8], limits: &Limits, body: &mut Vec<u8>) -> Result<(), WriteError> {
-    body.clear();
+    let result = decompress_over(compressed, limits, body);
+    if result.is_err() {
+        body.clear();
+    }
+    result
+}
+
+/// The same, over what the buffer held before: zeroes go only where it was shorter.
+fn decompress_over(compressed: &[u8], limits: &Limits, body: &mut Vec<u8>) -> Result<(), WriteError> {
     if compressed.len() > limits.write_compressed_bytes {
         return Err(WriteError::TooLarge {
             what: "compressed request",
@@ -31,14 +39,9 @@ pub fn decompress(compressed: &[u8], limits: &Limits, body: &mut Vec<u8>) -> Res
     if declared > RATIO_MAX * compressed.len() + RATIO_SLACK {
         return Err(WriteError::Bomb { compressed: compressed.len(), declared });
     }
-    // `resize` writes zeroes only over what the buffer has never held; a shorter body than the
-    // last one costs nothing.
     body.resize(declared, 0);
-    let result = snap::raw::Decoder::new().decompress(compressed, body);
-    if let Err(error) = result {
-        body.clear();
-        return Err(error.into());
-    }
+    let written = snap::raw::Decoder::new().decompress(compressed, body)?;
+    body.truncate(written);
     Ok(())
 }
 

@@ -1,8 +1,8 @@
 //! A batch on its way into the head.
 //!
-//! The label bytes of the whole request are hashed first, then looked up, then written shard by
-//! shard: at a million series each look-up misses the cache, and a loop that does one thing lets
-//! the processor have several of them under way.
+//! All series of the request are looked up first, then written shard by shard: at a million series
+//! each look-up misses the cache, and a loop that does one thing lets the processor have several of
+//! them under way. How they are found: `lookup`.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -15,6 +15,7 @@ use tidewatch_model::{
 };
 use tidewatch_storage::{AppendError, AppendOutcome, Refusal, Ticket};
 
+use super::lookup::{Found, UNKNOWN};
 use super::registry::{Defined, SeriesId};
 use super::shard::{Shard, Verdict};
 use super::{Directory, Head, SHARDS};
@@ -85,14 +86,10 @@ impl Terms<'_> {
 /// around every time behind it.
 pub(crate) const TIME_MIN: i64 = i64::MIN / 8;
 
-/// A series that was refused, or not looked up yet.
-const UNKNOWN: SeriesId = SeriesId(u32::MAX);
-
 /// Memory of one request.
 #[derive(Debug, Default)]
 pub(crate) struct RequestScratch {
-    hashes: Vec<u64>,
-    ids: Vec<SeriesId>,
+    found: Found,
     /// Series of the batch, by shard.
     order: Vec<u32>,
     frames: Frames,
@@ -154,10 +151,7 @@ impl Head {
         outcome: &mut AppendOutcome,
     ) -> Result<(), AppendError> {
         let directory = self.directory.read();
-        scratch.hashes.clear();
-        let hasher = directory.registry.hasher();
-        scratch.hashes.extend(batch.series.iter().map(|series| hasher.hash(series.labels.bytes())));
-        let directory = match find_all(&directory, batch, scratch) {
+        let directory = match scratch.found.find_all(&directory.registry, batch) {
             0 => directory,
             _ => {
                 drop(directory);
@@ -167,13 +161,13 @@ impl Head {
         order_by_shard(scratch);
         let mut rest = &scratch.order[..];
         while let Some(first) = rest.first() {
-            let at = Shard::of(scratch.ids[*first as usize]);
-            let end = rest.partition_point(|series| Shard::of(scratch.ids[*series as usize]) == at);
+            let at = Shard::of(scratch.found.ids[*first as usize]);
+            let end = rest.partition_point(|series| Shard::of(scratch.found.ids[*series as usize]) == at);
             let (group, others) = rest.split_at(end);
             rest = others;
             let mut shard = self.shards[at].lock();
             scratch.frames.clear();
-            take_group(batch, group, &scratch.ids, terms, &mut shard, &mut scratch.frames, outcome);
+            take_group(batch, group, &scratch.found.ids, terms, &mut shard, &mut scratch.frames, outcome);
             if shard.newest > i64::MIN {
                 self.has_newest(shard.newest);
             }
@@ -197,8 +191,8 @@ impl Head {
     ) -> Result<RwLockReadGuard<'_, Directory>, AppendError> {
         let mut directory = self.directory.write();
         // Others may have created or removed series in between.
-        find_all(&directory, batch, scratch);
-        let missing = scratch.ids.iter().filter(|id| **id == UNKNOWN).count();
+        scratch.found.find_all(&directory.registry, batch);
+        let missing = scratch.found.ids.iter().filter(|id| **id == UNKNOWN).count();
         let have = directory.registry.len();
         if have + missing > terms.series_max {
             let most = terms.series_max;
@@ -207,18 +201,18 @@ impl Head {
         }
         let first = directory.registry.next_id();
         for (at, series) in batch.series.iter().enumerate() {
-            if scratch.ids[at] != UNKNOWN {
+            if scratch.found.ids[at] != UNKNOWN {
                 continue;
             }
             // An alias that this very request has added is found here.
-            if let Some(id) = directory.registry.find(scratch.hashes[at], &series.labels) {
-                scratch.ids[at] = id;
+            if let Some(id) = directory.registry.find(scratch.found.hashes[at], &series.labels) {
+                scratch.found.ids[at] = id;
                 continue;
             }
-            match directory.registry.define(scratch.hashes[at], &series.labels, terms.limits) {
-                Ok(Defined::Known(id)) => scratch.ids[at] = id,
+            match directory.registry.define(scratch.found.hashes[at], &series.labels, terms.limits) {
+                Ok(Defined::Known(id)) => scratch.found.ids[at] = id,
                 Ok(Defined::New(id)) => {
-                    scratch.ids[at] = id;
+                    scratch.found.ids[at] = id;
                     directory.insert_postings(id);
                 }
                 Err((refusal, cause)) => {
@@ -239,26 +233,9 @@ impl Head {
     }
 }
 
-/// Looks up every series; returns how many are not known.
-fn find_all(directory: &Directory, batch: &Batch<'_>, scratch: &mut RequestScratch) -> usize {
-    let RequestScratch { hashes, ids, .. } = scratch;
-    let registry = &directory.registry;
-    ids.clear();
-    ids.extend(hashes.iter().map(|hash| registry.candidate(*hash).unwrap_or(UNKNOWN)));
-    let mut unknown = 0;
-    for ((id, series), hash) in ids.iter_mut().zip(&batch.series).zip(hashes) {
-        if *id != UNKNOWN && !registry.is_spelled(*id, &series.labels) {
-            // Two spellings share the table's part of the hash.
-            *id = registry.find(*hash, &series.labels).unwrap_or(UNKNOWN);
-        }
-        unknown += usize::from(*id == UNKNOWN);
-    }
-    unknown
-}
-
 /// Sorts the known series by shard, and keeps the order of the batch within each.
 fn order_by_shard(scratch: &mut RequestScratch) {
-    let RequestScratch { ids, order, .. } = scratch;
+    let RequestScratch { found: Found { ids, .. }, order, .. } = scratch;
     let mut counts = [0u32; SHARDS];
     ids.iter().filter(|id| **id != UNKNOWN).for_each(|id| counts[Shard::of(*id)] += 1);
     let mut start = 0;

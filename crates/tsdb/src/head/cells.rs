@@ -143,14 +143,24 @@ impl Cells {
 
     #[inline]
     fn write(&mut self, tail: &mut Tail, token: &[u8]) {
+        let fill = usize::from(tail.fill);
+        if tail.last == NONE || fill + token.len() > PAYLOAD {
+            return self.write_across(tail, token);
+        }
+        self.cell(tail.last).bytes[fill..fill + token.len()].copy_from_slice(token);
+        tail.fill += token.len() as u8;
+    }
+
+    /// The same where a new cell is needed.
+    #[inline(never)]
+    fn write_across(&mut self, tail: &mut Tail, token: &[u8]) {
         if tail.last == NONE {
             tail.first = self.take();
             tail.last = tail.first;
             tail.fill = 0;
         }
-        let room = PAYLOAD - usize::from(tail.fill);
-        let (head, rest) = token.split_at(token.len().min(room));
         let fill = usize::from(tail.fill);
+        let (head, rest) = token.split_at(token.len().min(PAYLOAD - fill));
         self.cell(tail.last).bytes[fill..fill + head.len()].copy_from_slice(head);
         tail.fill += head.len() as u8;
         if !rest.is_empty() {

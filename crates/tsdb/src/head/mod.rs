@@ -20,6 +20,7 @@ pub(crate) mod clock;
 pub(crate) mod deleted;
 pub(crate) mod histograms;
 pub(crate) mod image;
+pub(crate) mod lookup;
 pub(crate) mod read;
 pub(crate) mod registry;
 pub(crate) mod sealed;

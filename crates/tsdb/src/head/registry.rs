@@ -154,6 +154,26 @@ fn push_varint(mut value: usize, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
+/// What follows `prefix` in `bytes`, if they begin with it.
+#[inline]
+fn strip<'a>(bytes: &'a [u8], prefix: &[u8]) -> Option<&'a [u8]> {
+    let (head, tail) = bytes.split_at_checked(prefix.len())?;
+    is_same(head, prefix).then_some(tail)
+}
+
+/// Compares in place what is as long as a pair: a call for each would take longer than the work.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    if let (Some(a_end), Some(b_end)) = (a.last_chunk::<16>(), b.last_chunk::<16>()) {
+        return a.as_chunks::<16>().0.iter().zip(b.as_chunks::<16>().0).all(|(a, b)| a == b)
+            && a_end == b_end;
+    }
+    match (a.first_chunk::<8>(), b.first_chunk::<8>()) {
+        (Some(a_start), Some(b_start)) => a_start == b_start && a.last_chunk::<8>() == b.last_chunk::<8>(),
+        _ => a == b,
+    }
+}
+
 /// One entry of the table: enough of the hash to grow without hashing again.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
@@ -245,15 +265,28 @@ impl Registry {
         self.table.find(Slot::spread(tag), |slot| slot.tag == tag).map(|slot| slot.id)
     }
 
+    /// Whether the series is there and `raw` its labels as they are kept, which is how senders send
+    /// them. Cheaper than to hash them where it is so, and where it is not.
+    #[inline]
+    pub(crate) fn is_kept_as(&self, id: SeriesId, raw: &RawLabels<'_>) -> bool {
+        self.are_spelled(self.labels(id), raw) && self.is_alive(id)
+    }
+
     /// Whether `raw` is a spelling of the series' labels.
     pub(crate) fn is_spelled(&self, id: SeriesId, raw: &RawLabels<'_>) -> bool {
         let pairs = self.labels(id);
-        let straight = match raw {
+        self.are_spelled(pairs, raw) || self.is_spelled_otherwise(pairs, raw)
+    }
+
+    /// Whether `raw` is these pairs, one after the other.
+    #[inline]
+    fn are_spelled(&self, pairs: &[PairId], raw: &RawLabels<'_>) -> bool {
+        match raw {
             RawLabels::Proto(bytes) => {
                 let mut rest = *bytes;
                 pairs
                     .iter()
-                    .all(|pair| rest.strip_prefix(self.pairs.bytes(*pair)).map(|tail| rest = tail).is_some())
+                    .all(|pair| strip(rest, self.pairs.bytes(*pair)).map(|tail| rest = tail).is_some())
                     && rest.is_empty()
             }
             RawLabels::Canonical(_) => {
@@ -263,8 +296,7 @@ impl Registry {
                     walk.next() == have
                 }) && walk.next().is_none()
             }
-        };
-        straight || self.is_spelled_otherwise(pairs, raw)
+        }
     }
 
     /// The same where the order differs or empty values stand in between.

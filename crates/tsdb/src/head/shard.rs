@@ -192,7 +192,9 @@ impl Shard {
         self.oldest = self.oldest.min(timestamp);
     }
 
-    /// Everything but the next sample of a running clock.
+    /// Everything but the next sample of a running clock. Not inlined: sealing wants pages of
+    /// stack, which [`Shard::take`] would have to touch for each sample.
+    #[inline(never)]
     fn take_apart(&mut self, id: SeriesId, sample: Sample, window_ms: i64) -> Verdict {
         let mut open = *self.open_mut(id);
         if open.has_histograms && is_stale(sample.value) && self.ends_in_histogram(id, &open) {
