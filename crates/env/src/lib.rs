@@ -11,11 +11,13 @@
 //! Not here: sockets (`net`, `scrape`, `server`) and async timers, which belong to the binary.
 
 mod durable;
+mod heap;
 mod mapped;
 mod real;
 pub mod sim;
 mod traits;
 
 pub use durable::{create_dir_durably, parent_of, replace_durably};
+pub use heap::share_heap;
 pub use mapped::unreadable;
 pub use traits::{Clock, Disk, Entropy, Env, File, Job, Lock, Open, Parallel, Space, is_unreadable};

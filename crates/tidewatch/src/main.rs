@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    tidewatch_env::share_heap();
     tidewatch::cli::main()
 }

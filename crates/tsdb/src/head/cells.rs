@@ -69,11 +69,23 @@ pub(crate) struct Tail {
     repeating: bool,
     /// Of the values to come.
     exponent: u8,
+    /// Cells of the run.
+    cells: u8,
 }
+
+/// A run with more cells than this is sealed before its clock is full: the strong codec takes less
+/// than half, and most runs, whose values change little, stay below.
+const CELLS_MAX: u8 = 8;
 
 impl Tail {
     pub(crate) const EMPTY: Tail =
-        Tail { first: NONE, last: NONE, value: 0, fill: 0, repeating: false, exponent: 0 };
+        Tail { first: NONE, last: NONE, value: 0, fill: 0, repeating: false, exponent: 0, cells: 0 };
+
+    /// Whether the run is to be sealed for the room that it takes.
+    #[inline]
+    pub(crate) fn is_long(&self) -> bool {
+        self.cells > CELLS_MAX
+    }
 }
 
 impl Cells {
@@ -158,6 +170,7 @@ impl Cells {
             tail.first = self.take();
             tail.last = tail.first;
             tail.fill = 0;
+            tail.cells = 1;
         }
         let fill = usize::from(tail.fill);
         let (head, rest) = token.split_at(token.len().min(PAYLOAD - fill));
@@ -168,6 +181,7 @@ impl Cells {
             let cell = self.cell(tail.last);
             cell.next = next;
             tail.last = next;
+            tail.cells = tail.cells.saturating_add(1);
             self.cell(next).bytes[..rest.len()].copy_from_slice(rest);
             tail.fill = rest.len() as u8;
         }

@@ -123,6 +123,15 @@ impl Clocks {
         (clock, 0)
     }
 
+    /// The row in which a run begins that follows one of `count` rows in the same clock, where
+    /// `timestamp` is, or has now become, that row.
+    pub(crate) fn go_on(&mut self, clock: u32, first_row: u8, count: u8, timestamp: i64) -> Option<u8> {
+        self.take(clock, first_row, count, timestamp).then(|| {
+            self.clocks[clock as usize].references += 1;
+            first_row + count
+        })
+    }
+
     /// Lets later runs of this request join `clock`.
     #[inline]
     pub(crate) fn remember(&mut self, clock: u32) {

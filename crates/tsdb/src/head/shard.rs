@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  sample ─► take ─┬─ next in order ─► clock row + token in a cell   (open run)
-//!                  │        clock full: open run ─► strong codec     (sealed run)
+//!                  │        clock full, or run of many cells:
+//!                  │        open run ─► strong codec                 (sealed run)
 //!                  └─ older ─► there already? ─► duplicate, conflict
 //!                                   └─ no ─► late samples, apart and sorted
 //! ```
@@ -174,6 +175,7 @@ impl Shard {
         if open.clock == NONE
             || open.has_histograms
             || sample.timestamp < self.bar
+            || open.tail.is_long()
             || !self.clocks.take(open.clock, open.first_row, open.count, sample.timestamp)
         {
             return self.take_apart(id, sample, window_ms);
@@ -221,6 +223,9 @@ impl Shard {
         } else if self.clocks.is_full(open.clock, open.first_row, open.count) {
             self.seal(id);
             self.start_run(id, sample);
+        } else if open.tail.is_long() {
+            self.seal(id);
+            self.continue_clock(id, sample);
         } else {
             if !self.clocks.take(open.clock, open.first_row, open.count, sample.timestamp) {
                 open.clock = self.clocks.fork(open.clock, open.first_row, open.count, sample.timestamp);
@@ -235,10 +240,28 @@ impl Shard {
         Verdict::Taken
     }
 
+    /// Starts a run after one that was sealed before its clock was full: in the same clock, unless
+    /// the series has left it.
+    fn continue_clock(&mut self, id: SeriesId, sample: Sample) {
+        let (open, sealed) = {
+            let open = *self.open_mut(id);
+            (open, *self.sealed.get(open.chunk))
+        };
+        match self.clocks.go_on(open.clock, sealed.first_row, sealed.count, sample.timestamp) {
+            Some(row) => self.start_run_at(id, sample, open.clock, row),
+            None => self.start_run(id, sample),
+        }
+    }
+
     fn start_run(&mut self, id: SeriesId, sample: Sample) {
+        let former = self.open_mut(id).clock;
+        let (clock, first_row) = self.clocks.start(former, sample.timestamp);
+        self.start_run_at(id, sample, clock, first_row);
+    }
+
+    fn start_run_at(&mut self, id: SeriesId, sample: Sample, clock: u32, first_row: u8) {
         let mut open = *self.open_mut(id);
-        let former = open.clock;
-        (open.clock, open.first_row) = self.clocks.start(former, sample.timestamp);
+        (open.clock, open.first_row) = (clock, first_row);
         self.clocks.remember(open.clock);
         open.tail = Tail::EMPTY;
         self.cells.push(&mut open.tail, sample.value);
