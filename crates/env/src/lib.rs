@@ -18,6 +18,6 @@ pub mod sim;
 mod traits;
 
 pub use durable::{create_dir_durably, parent_of, replace_durably};
-pub use heap::share_heap;
-pub use mapped::unreadable;
+pub use heap::{share_heap, trim_heap};
+pub use mapped::{give_back, unreadable};
 pub use traits::{Clock, Disk, Entropy, Env, File, Job, Lock, Open, Parallel, Space, is_unreadable};

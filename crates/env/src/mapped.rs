@@ -137,6 +137,23 @@ fn find_loss(bytes: &[u8]) -> Option<PathBuf> {
     FILES.lock().iter().find(|(slot, _)| touched(slot)).and_then(|(_, file)| file.clone())
 }
 
+/// Gives the memory of mapped bytes back that are not needed soon; who reads them again gets them
+/// from the file. Does nothing where the bytes are not those of a mapped file.
+pub fn give_back(bytes: &[u8]) {
+    let (start, end) = (bytes.as_ptr() as usize, bytes.as_ptr() as usize + bytes.len());
+    let is_ours = |slot: &Slot| {
+        let of_slot = slot.start.load(Ordering::Relaxed);
+        of_slot <= start && end <= of_slot + slot.len.load(Ordering::Acquire)
+    };
+    if bytes.is_empty() || !FILES.lock().iter().any(|(slot, file)| file.is_some() && is_ours(slot)) {
+        return;
+    }
+    let from = start & !(page_size() - 1);
+    // SAFETY: the pages are those of a region that lives as long as `bytes` do, and mapped from a file
+    // for reading, or the zeros of a lost page: dropping them changes no byte. A failure changes none.
+    unsafe { libc::madvise(from as *mut c_void, end - from, libc::MADV_DONTNEED) };
+}
+
 /// What was there before our handler.
 static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
 
@@ -238,6 +255,22 @@ mod tests {
         }
         let bytes = map(file.as_file(), file.path()).expect("mapped");
         (file, bytes)
+    }
+
+    #[test]
+    fn pages_that_are_given_back_read_as_before_and_lost_ones_stay_lost() {
+        let (file, bytes) = file_of(4);
+        let size = page_size();
+        assert_eq!((bytes[0], bytes[3 * size]), (1, 4));
+        give_back(&bytes[1..]);
+        give_back(&[1, 2, 3]);
+        give_back(b"");
+        assert_eq!((bytes[0], bytes[2 * size - 1], bytes[3 * size]), (1, 2, 4));
+        file.as_file().set_len(2 * size as u64).expect("cut short");
+        assert_eq!(bytes[3 * size], 0);
+        give_back(&bytes);
+        assert_eq!((bytes[0], bytes[3 * size]), (1, 0));
+        assert_eq!(unreadable(&bytes[3 * size..]).as_deref(), Some(file.path()));
     }
 
     #[test]

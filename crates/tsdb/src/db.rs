@@ -230,6 +230,7 @@ impl Db {
         self.metadata.complete();
         files.log.count_replayed(recovered.log_bytes);
         self.head.truncate();
+        self.give_back_files(|_| true);
         let of_blocks = self.blocks.metas().iter().map(|meta| meta.max_ms).max();
         let of_head = self.head.time_range().map(|(_, newest)| newest);
         of_blocks.max(of_head).into_iter().for_each(|newest| self.head.has_newest(newest));

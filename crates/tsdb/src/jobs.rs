@@ -154,6 +154,7 @@ impl Db {
         // Before it begins: a job that panics has failed, too.
         let retry_ms = self.env.clock.wall_ms().saturating_add(RETRY_MS);
         self.jobs.lock().not_before_ms.insert(job.kind(), retry_ms);
+        let there: Vec<BlockId> = self.blocks.metas().iter().map(|meta| meta.id).collect();
         let result = match &job {
             Job::Cut { until_ms } => self.cut(files, *until_ms),
             Job::Image => self.write_images(files),
@@ -161,6 +162,7 @@ impl Db {
             Job::Compact(plan) => self.compact(files, plan, &self.counters.compactions),
             Job::Clean(plan) => self.compact(files, plan, &self.counters.blocks_cleaned),
         };
+        self.give_back_files(|id| !there.contains(id));
         let mut state = self.jobs.lock();
         match result {
             Ok(()) => state.not_before_ms.remove(job.kind()),
@@ -177,6 +179,14 @@ impl Db {
             state.unmergeable.extend(&plan.sources);
         }
         result
+    }
+
+    /// Gives the memory of files back that were read as a whole, by a job or a start: the images of the
+    /// head, and some blocks.
+    pub(crate) fn give_back_files(&self, which: impl Fn(&BlockId) -> bool) {
+        self.head.give_back_files();
+        let blocks = self.blocks.list();
+        blocks.iter().filter(|block| which(&block.meta().id)).for_each(|block| block.give_back());
     }
 
     /// Lets a running job end soon, and no other begin: the server is going down.

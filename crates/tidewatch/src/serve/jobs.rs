@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tidewatch_env::trim_heap;
 use tidewatch_tsdb::JobError;
 use tokio::sync::watch;
 
@@ -110,7 +111,9 @@ fn run_due(running: &Running) -> Duration {
         Err(JobError::Stopped) => Ok(()),
         result => result,
     };
-    health.watch(job.kind(), run).map_or(AFTER_FAILURE, |()| Duration::ZERO)
+    let done = health.watch(job.kind(), run);
+    trim_heap();
+    done.map_or(AFTER_FAILURE, |()| Duration::ZERO)
 }
 
 #[cfg(test)]

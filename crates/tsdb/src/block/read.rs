@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use roaring::RoaringBitmap;
-use tidewatch_env::{Env, is_unreadable, unreadable};
+use tidewatch_env::{Env, give_back, is_unreadable, unreadable};
 use tidewatch_model::{Labels, Matcher};
 
 use super::clocks::ClockTable;
@@ -38,6 +38,12 @@ pub struct Block {
 }
 
 impl Block {
+    /// Gives the memory of the file back, after it was read as a whole.
+    pub(crate) fn give_back(&self) {
+        give_back(&self.data);
+        give_back(&self.index_bytes);
+    }
+
     /// Maps and checks the file at `path`.
     pub fn open(env: &Env, path: &Path) -> Result<Block, BlockError> {
         let lost = || BlockError::Unreadable { path: path.to_owned() };

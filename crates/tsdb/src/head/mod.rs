@@ -30,7 +30,9 @@ pub(crate) mod starts;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use tidewatch_env::give_back;
 use tidewatch_model::METRIC_NAME;
 
 use crate::index::{MemIndex, MemPostings};
@@ -123,6 +125,14 @@ impl Head {
             self.shards.iter().enumerate().for_each(|(at, shard)| shard.lock().free_pages(at, next));
         }
         gone.len()
+    }
+
+    /// Gives the memory of images back that were read as a whole: by a start, or by a cut.
+    pub(crate) fn give_back_files(&self) {
+        for shard in &self.shards {
+            let files: Vec<Bytes> = shard.lock().sealed.files().cloned().collect();
+            files.iter().for_each(|file| give_back(file));
+        }
     }
 
     /// Gives the numbers of the stretches of `length_ms` before `until` in which there are samples.

@@ -218,8 +218,12 @@ impl Sealed {
 
     /// Whether all that lies in files can be read.
     pub(crate) fn check_readable(&self) -> Result<(), String> {
-        let mapped = self.pages.iter().filter(|page| page.mapped);
-        mapped.filter_map(|page| page.bytes.as_ref()).try_for_each(|bytes| check_readable(bytes))
+        self.files().try_for_each(|bytes| check_readable(bytes))
+    }
+
+    /// The files that runs are read from.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Bytes> {
+        self.pages.iter().filter(|page| page.mapped).filter_map(|page| page.bytes.as_ref())
     }
 
     pub(crate) fn count(&self) -> u64 {
