@@ -246,4 +246,11 @@ impl Parallel for RealParallel {
             }
         });
     }
+
+    fn beside<'a>(&self, here: Job<'a>, away: Job<'a>) {
+        self.pool.in_place_scope(|scope| {
+            scope.spawn(move |_| away());
+            here();
+        });
+    }
 }

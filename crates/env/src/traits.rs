@@ -132,4 +132,10 @@ pub trait Parallel: Send + Sync {
     /// Runs all jobs to their end. A simulation runs them inline in a seeded order. A job's
     /// panic is passed on once all others are done.
     fn run<'a>(&self, jobs: Vec<Job<'a>>);
+
+    /// Runs `here` on this thread and `away` beside it, both to their end. For work that waits for
+    /// the disk: no core's worker is lost to the waiting.
+    fn beside<'a>(&self, here: Job<'a>, away: Job<'a>) {
+        self.run(vec![here, away]);
+    }
 }

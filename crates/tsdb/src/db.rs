@@ -220,12 +220,17 @@ impl Db {
     pub fn recover(&self) -> Result<(), OpenError> {
         let Some(files) = self.files.as_ref().filter(|_| !self.is_complete()) else { return Ok(()) };
         self.blocks.load(&self.env, &files.directory)?;
-        files.directory.renew_segment(&files.opened.segments)?;
         let until = files.opened.first_segment;
         let images = files.images.lock().take().unwrap_or_default();
         self.image_bytes.store(images.bytes(), Ordering::Relaxed);
-        let recovered = recover::replay(self, &files.directory, &images, until)
-            .map_err(|error| OpenError::Log(error.to_string()))?;
+        let (mut renewed, mut replayed) = (Ok(()), None);
+        self.env.parallel.beside(
+            Box::new(|| renewed = files.directory.renew_segment(&files.opened.segments)),
+            Box::new(|| replayed = Some(recover::replay(self, &files.directory, &images, until))),
+        );
+        renewed?;
+        let recovered =
+            replayed.expect("replayed above").map_err(|error| OpenError::Log(error.to_string()))?;
         self.exemplars.complete();
         self.metadata.complete();
         files.log.count_replayed(recovered.log_bytes);

@@ -160,8 +160,6 @@ impl Images {
 
 fn load_series(directory: &Directory, head: &Head, header: &ImageHeader, bytes: &Bytes) {
     let path = series_path(directory);
-    // A series takes more than a byte of the file, whatever the header says.
-    head.directory.write().registry.reserve((header.next_id as usize).min(bytes.len()));
     let visit = |range: std::ops::Range<usize>| {
         if let Frame::Definitions(definitions) = read_frame(&bytes[range])? {
             define(head, &definitions);

@@ -368,6 +368,16 @@ pub(crate) fn read_frame(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     })
 }
 
+/// The first series of a frame of floats, for who leaves the rest to others; `None` where the
+/// frame is another, or is to be read to see what is wrong with it.
+pub(crate) fn first_of_floats(bytes: &[u8]) -> Option<SeriesId> {
+    let mut reader = Reader { bytes };
+    let is_floats = reader.array().is_ok_and(|head| head == [FrameKind::Floats as u8, 0]);
+    let count = u32::from_le_bytes(reader.array().ok()?);
+    reader.take(8).ok().filter(|_| is_floats && count > 0)?;
+    Some(SeriesId(unzigzag(reader.varint().ok()?) as u32))
+}
+
 fn read_floats(mut reader: Reader<'_>) -> Result<Floats<'_>, FrameError> {
     let count = u32::from_le_bytes(reader.array()?) as usize;
     let base = i64::from_le_bytes(reader.array()?);

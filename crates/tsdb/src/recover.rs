@@ -8,27 +8,28 @@
 //! ```
 //!
 //! Invariants: the samples of one series reach its shard in the order of the log, so every
-//! repeat and conflict is decided as it was before; memory stays below [`QUEUE_BYTES_MAX`] plus
+//! repeat and conflict is decided as it was before; memory stays below two times [`QUEUE_BYTES`] plus
 //! the head itself; what names a series that nobody defined is counted, and the segment that
 //! has it is kept under `damaged/`.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use tidewatch_env::{Env, Job};
+use tidewatch_env::Job;
 use tidewatch_model::{Batch, RawLabels};
-use tidewatch_wal::{Item, Position, Reader};
+use tidewatch_wal::{Frame as WalFrame, Item, Position, Reader, WalError};
 
 use crate::db::Db;
 use crate::directory::Directory;
-use crate::head::registry::{PairId, Registry, SeriesId};
+use crate::head::registry::{KnownIds, PairId, SeriesId};
 use crate::head::shard::{Shard, Verdict};
 use crate::head::{Head, SHARDS};
 use crate::image::Images;
-use crate::log::{Definitions, Frame, read_frame};
+use crate::log::{Definitions, Frame, FrameError, first_of_floats, read_frame};
 
-/// Bytes of frames that wait for their shards.
-const QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Bytes of frames that are read while the shards replay as many: enough that a shard has work for
+/// a while, and little to wait for before the first has any.
+const QUEUE_BYTES: usize = 4 << 20;
 
 /// Samples that are older than this were taken once; the window was applied then.
 const NO_WINDOW: i64 = i64::MAX;
@@ -58,6 +59,8 @@ struct Replayed {
     /// Segments with samples that were set aside.
     segments: BTreeSet<u64>,
     newest_id: Option<SeriesId>,
+    /// Frames that can not be read, though their checksums hold.
+    damaged: Vec<(Position, FrameError)>,
 }
 
 /// Loads images and replays the log behind them into the head, up to segment `until`.
@@ -66,153 +69,181 @@ pub(crate) fn replay(
     directory: &Directory,
     images: &Images,
     until: u64,
-) -> Result<Recovered, tidewatch_wal::WalError> {
+) -> Result<Recovered, WalError> {
     let (env, head) = (&db.env, &db.head);
-    let mut recovered = Recovered::default();
-    let mut queues: [Queue; SHARDS] = Default::default();
-    let mut queued_bytes = 0;
-    let mut newest_id = None;
-    let mut kept = BTreeSet::new();
     images.load(env, directory, head);
-    let from = &images.positions();
+    let from = images.positions();
     let start = from.iter().copied().fold(images.series_position(), Position::min);
-    // Shards have images only of times when no batch was deferred any more.
-    let deferred_from = from.iter().copied().fold(Position::START, Position::max);
-    let mut reader = Reader::open(env, &directory.wal(), start)?.until(until);
-    while let Some(item) = reader.read()? {
-        let frame = match item {
-            Item::Frame(frame) => frame,
-            Item::Damage(damage) => {
-                directory.report(&damage.path, damage.offset, damage.reason.to_string());
-                directory.keep_copy(&damage.path);
-                continue;
-            }
-        };
-        recovered.log_bytes += frame.bytes.len() as u64;
-        match read_frame(&frame.bytes) {
-            Ok(samples @ (Frame::Floats(_) | Frame::Histograms(_) | Frame::Starts(_))) => {
-                let Some(id) = samples.first_id() else { continue };
-                let shard = Shard::of(id);
-                if frame.position >= from[shard] {
-                    queued_bytes += frame.bytes.len();
-                    queues[shard].frames.push((frame.position, frame.bytes.clone()));
-                }
-            }
-            Ok(Frame::CutBegin { shard, .. }) => {
-                if frame.position >= from[shard] {
-                    queues[shard].frames.push((frame.position, frame.bytes.clone()));
-                }
-            }
-            Ok(Frame::Delete(deletion)) => {
-                if frame.position >= from[deletion.shard] {
-                    queued_bytes += frame.bytes.len();
-                    queues[deletion.shard].frames.push((frame.position, frame.bytes.clone()));
-                }
-            }
-            Ok(Frame::CutEnd { .. }) => {
-                for (queue, from) in queues.iter_mut().zip(from) {
-                    if frame.position >= *from {
-                        queue.frames.push((frame.position, frame.bytes.clone()));
-                    }
-                }
-            }
-            Ok(Frame::Definitions(definitions)) => define(head, &definitions),
-            // A malformed rest is left out: nobody's samples are in it.
-            Ok(Frame::Metadata(metadata)) => drop(db.metadata.restore(&metadata)),
-            Ok(Frame::Exemplars(exemplars)) => drop(db.exemplars.restore(&exemplars)),
-            Ok(Frame::Deferred(_)) if frame.position < deferred_from => {}
-            Ok(Frame::Deferred(_)) => recovered.deferred.push(frame.bytes.to_vec()),
-            Err(error) => {
-                let path = directory.segment(frame.position.segment);
-                directory.report(&path, frame.position.offset, error.to_string());
-                kept.insert(frame.position.segment);
-            }
-        }
-        if queued_bytes > QUEUE_BYTES_MAX {
-            drain(env, head, &mut queues, &mut recovered, &mut newest_id, &mut kept);
-            queued_bytes = 0;
-        }
+    let mut log = LogReading {
+        db,
+        directory,
+        reader: Reader::open(env, &directory.wal(), start)?.until(until),
+        // Shards have images only of times when no batch was deferred any more.
+        deferred_from: from.iter().copied().fold(Position::START, Position::max),
+        from,
+        recovered: Recovered::default(),
+        kept: BTreeSet::new(),
+    };
+    let mut newest_id = None;
+    let mut queues = log.read_queues()?;
+    while let Some(mut queued) = queues.take() {
+        let known = head.directory.read().registry.known_ids();
+        let mut results: [Replayed; SHARDS] = Default::default();
+        let mut next = Ok(None);
+        // While the shards replay what was read, the next frames are read.
+        let mut jobs: Vec<Job<'_>> = vec![Box::new(|| next = log.read_queues())];
+        let shards = queued.iter_mut().zip(&mut results).enumerate();
+        jobs.extend(shards.filter(|(_, (queue, _))| !queue.frames.is_empty()).map(
+            |(at, (queue, result))| {
+                let (frames, known) = (std::mem::take(&mut queue.frames), &known);
+                let job: Job<'_> = Box::new(move || {
+                    let mut shard = head.shards[at].lock();
+                    frames.iter().for_each(|(position, bytes)| {
+                        replay_frame(&mut shard, at, known, *position, bytes, result)
+                    });
+                });
+                job
+            },
+        ));
+        env.parallel.run(jobs);
+        queues = next?;
+        results.into_iter().for_each(|result| newest_id = newest_id.max(log.take(result)));
     }
-    drain(env, head, &mut queues, &mut recovered, &mut newest_id, &mut kept);
-    for segment in kept {
-        directory.keep_copy(&directory.segment(segment));
+    for segment in &log.kept {
+        directory.keep_copy(&directory.segment(*segment));
     }
+    let mut series = head.directory.write();
     if let Some(newest) = newest_id {
         // An id that samples bear and no definition gives must not be given to another series.
-        head.directory.write().registry.skip_to(SeriesId(newest.0.saturating_add(1)));
+        series.registry.skip_to(SeriesId(newest.0.saturating_add(1)));
     }
-    Ok(recovered)
+    series.complete(&*env.parallel);
+    Ok(log.recovered)
 }
 
-/// Puts the series of a frame into the head, unless it has them.
+/// The log on its way to the shards.
+struct LogReading<'a> {
+    db: &'a Db,
+    directory: &'a Directory,
+    reader: Reader,
+    /// From where each shard needs it.
+    from: [Position; SHARDS],
+    deferred_from: Position,
+    recovered: Recovered,
+    /// Segments that are kept under `damaged/`.
+    kept: BTreeSet<u64>,
+}
+
+impl LogReading<'_> {
+    /// Reads on until enough is queued; `None` at the end. What is not of a shard is applied at once.
+    fn read_queues(&mut self) -> Result<Option<[Queue; SHARDS]>, WalError> {
+        let mut queues: [Queue; SHARDS] = Default::default();
+        let (mut queued_bytes, mut any) = (0, false);
+        while queued_bytes < QUEUE_BYTES {
+            match self.reader.read()? {
+                None if any => break,
+                None => return Ok(None),
+                Some(Item::Frame(frame)) => {
+                    any = true;
+                    self.recovered.log_bytes += frame.bytes.len() as u64;
+                    queued_bytes += self.queue(frame, &mut queues);
+                }
+                Some(Item::Damage(damage)) => {
+                    self.directory.report(&damage.path, damage.offset, damage.reason.to_string());
+                    self.directory.keep_copy(&damage.path);
+                }
+            }
+        }
+        Ok(Some(queues))
+    }
+
+    /// Queues a frame for its shard, or applies it; gives the bytes that wait.
+    fn queue(&mut self, frame: WalFrame, queues: &mut [Queue; SHARDS]) -> usize {
+        let WalFrame { position, bytes, .. } = frame;
+        let mut queue = |shard: usize| {
+            let is_needed = position >= self.from[shard];
+            if is_needed {
+                queues[shard].frames.push((position, bytes.clone()));
+            }
+            if is_needed { bytes.len() } else { 0 }
+        };
+        // Nearly all frames: what else they say is for their shards to read.
+        if let Some(id) = first_of_floats(&bytes) {
+            return queue(Shard::of(id));
+        }
+        match read_frame(&bytes) {
+            Ok(samples @ (Frame::Floats(_) | Frame::Histograms(_) | Frame::Starts(_))) => {
+                return samples.first_id().map_or(0, |id| queue(Shard::of(id)));
+            }
+            Ok(Frame::CutBegin { shard, .. }) => return queue(shard),
+            Ok(Frame::Delete(deletion)) => return queue(deletion.shard),
+            Ok(Frame::CutEnd { .. }) => return (0..SHARDS).map(queue).sum(),
+            Ok(Frame::Definitions(definitions)) => define(&self.db.head, &definitions),
+            // A malformed rest is left out: nobody's samples are in it.
+            Ok(Frame::Metadata(metadata)) => drop(self.db.metadata.restore(&metadata)),
+            Ok(Frame::Exemplars(exemplars)) => drop(self.db.exemplars.restore(&exemplars)),
+            Ok(Frame::Deferred(_)) if position < self.deferred_from => {}
+            Ok(Frame::Deferred(_)) => self.recovered.deferred.push(bytes.to_vec()),
+            Err(error) => self.report(position, error),
+        }
+        0
+    }
+
+    fn report(&mut self, position: Position, error: FrameError) {
+        let path = self.directory.segment(position.segment);
+        self.directory.report(&path, position.offset, error.to_string());
+        self.kept.insert(position.segment);
+    }
+
+    /// Adds up what a shard replayed; gives the newest id that nobody defined.
+    fn take(&mut self, mut result: Replayed) -> Option<SeriesId> {
+        self.recovered.samples += result.samples;
+        self.recovered.samples_set_aside += result.set_aside;
+        self.kept.append(&mut result.segments);
+        result.damaged.into_iter().for_each(|(position, error)| self.report(position, error));
+        result.newest_id
+    }
+}
+
+/// Puts the series of a frame into the registry, unless it has them. They are not found by their labels
+/// before all are there, see [`crate::head::Directory::complete`].
 pub(crate) fn define(head: &Head, definitions: &Definitions<'_>) {
-    let mut directory = head.directory.write();
+    let registry = &mut head.directory.write().registry;
     let pairs: Vec<PairId> =
-        definitions.pairs.iter().map(|(name, value)| directory.registry.intern(name, value)).collect();
+        definitions.pairs.iter().map(|(name, value)| registry.intern(name, value)).collect();
     let mut labels = Vec::new();
     // A malformed list ends the walk; the series before it are good.
     let _ = definitions.for_each(|id, numbers| {
         labels.clear();
         labels.extend(numbers.iter().map(|number| pairs[*number]));
-        if directory.registry.restore(id, &labels) {
-            directory.insert_postings(id);
-        }
+        registry.restore(id, &labels);
     });
-}
-
-/// Replays what is queued, shards side by side.
-fn drain(
-    env: &Env,
-    head: &Head,
-    queues: &mut [Queue; SHARDS],
-    recovered: &mut Recovered,
-    newest_id: &mut Option<SeriesId>,
-    kept: &mut BTreeSet<u64>,
-) {
-    let directory = head.directory.read();
-    let registry = &directory.registry;
-    let mut results: [Replayed; SHARDS] = Default::default();
-    let jobs =
-        queues.iter_mut().zip(&mut results).enumerate().filter(|(_, (queue, _))| !queue.frames.is_empty());
-    let jobs = jobs.map(|(at, (queue, result))| {
-        let frames = std::mem::take(&mut queue.frames);
-        let job: Job<'_> = Box::new(move || {
-            let mut shard = head.shards[at].lock();
-            frames.iter().for_each(|(position, bytes)| {
-                replay_frame(&mut shard, at, registry, *position, bytes, result)
-            });
-        });
-        job
-    });
-    env.parallel.run(jobs.collect());
-    for mut result in results {
-        recovered.samples += result.samples;
-        recovered.samples_set_aside += result.set_aside;
-        kept.append(&mut result.segments);
-        *newest_id = (*newest_id).max(result.newest_id);
-    }
 }
 
 fn replay_frame(
     shard: &mut Shard,
     at: usize,
-    registry: &Registry,
+    known: &KnownIds,
     position: Position,
     bytes: &[u8],
     result: &mut Replayed,
 ) {
     let known = |id: SeriesId, result: &mut Replayed| {
-        let is_known = Shard::of(id) == at && registry.is_alive(id);
+        let is_known = Shard::of(id) == at && known.is_alive(id);
         if !is_known {
             result.set_aside += 1;
             result.segments.insert(position.segment);
-            if registry.is_near(id) {
+            if known.is_near(id) {
                 result.newest_id = result.newest_id.max(Some(id));
             }
         }
         is_known
     };
-    match read_frame(bytes).expect("read when it was queued") {
+    let frame = match read_frame(bytes) {
+        Ok(frame) => frame,
+        Err(error) => return result.damaged.push((position, error)),
+    };
+    match frame {
         Frame::Floats(floats) => floats.for_each(|id, sample| {
             if known(id, result) && shard.take(id, sample, NO_WINDOW) == Verdict::Taken {
                 result.samples += 1;

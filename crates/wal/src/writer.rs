@@ -17,8 +17,8 @@ use crate::segments;
 
 #[derive(Debug, Clone, Copy)]
 pub struct WalOptions {
-    /// When a segment is full; a larger frame gets one of its own. 64 MiB is a good size: few
-    /// files, and few bytes kept for the sake of one.
+    /// When a segment is full; a larger frame gets one of its own. 16 MiB is a good size: few
+    /// files, few bytes kept for the sake of one, and few to read before a log is open again.
     pub segment_bytes: u64,
     /// The lowest number a new segment may get. A caller who keeps a position elsewhere passes
     /// the number after its segment, so that positions stay ordered even if somebody emptied
@@ -27,7 +27,7 @@ pub struct WalOptions {
 }
 
 impl WalOptions {
-    pub const SEGMENT_BYTES: u64 = 64 << 20;
+    pub const SEGMENT_BYTES: u64 = 16 << 20;
 }
 
 impl Default for WalOptions {

@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tidewatch_env::give_back;
+use tidewatch_env::{Parallel, give_back};
 use tidewatch_model::METRIC_NAME;
 
 use crate::index::{MemIndex, MemPostings};
@@ -221,6 +221,24 @@ impl Directory {
     pub(crate) fn insert_postings(&mut self, id: SeriesId) {
         let pairs = self.registry.labels(id).iter().map(|pair| pair.0);
         self.postings.insert(id.0, pairs, &self.registry);
+    }
+
+    /// Makes the series that came back after a start to be found, by their labels and by matchers.
+    pub(crate) fn complete(&mut self, parallel: &dyn Parallel) {
+        let Directory { registry, postings } = self;
+        let mut table = None;
+        {
+            let registry = &*registry;
+            let pairs_of = |id| {
+                let alive = registry.is_alive(SeriesId(id)).then(|| registry.labels(SeriesId(id)));
+                alive.into_iter().flatten().map(|pair| pair.0)
+            };
+            parallel.run(vec![
+                Box::new(|| table = Some(registry.build_table(parallel))),
+                Box::new(|| postings.fill(0..registry.next_id().0, pairs_of, registry)),
+            ]);
+        }
+        registry.set_table(table.expect("built above"));
     }
 
     /// Ids of living series, ascending, for each shard.

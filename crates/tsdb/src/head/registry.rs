@@ -15,7 +15,10 @@
 //! neither a collision nor a second spelling can mix or double a series. Ids ascend and are not
 //! given out again.
 //!
-//! Not here: samples (`shard`), which series match a selector (`index`).
+//! Not here: samples (`shard`), which series match a selector (`index`), how series come back
+//! after a start (`restore`).
+
+mod restore;
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -28,6 +31,8 @@ use tidewatch_storage::Refusal;
 use super::PAGE_SERIES;
 use crate::index::PairTable;
 
+pub(crate) use restore::KnownIds;
+
 /// A series of the head, or of all time within one data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SeriesId(pub(crate) u32);
@@ -35,9 +40,6 @@ pub(crate) struct SeriesId(pub(crate) u32);
 /// An interned label: name and value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PairId(pub(crate) u32);
-
-/// How many ids may be missing in a row: more is no gap, but a number that is no id.
-const LOST_IDS_MAX: u32 = 1 << 24;
 
 /// Hashes label bytes. Seeded for each process, so that nobody can aim at the table.
 #[derive(Debug, Clone)]
@@ -353,46 +355,6 @@ impl Registry {
         id
     }
 
-    /// Interns a pair on its way back from the log.
-    pub(crate) fn intern(&mut self, name: &str, value: &str) -> PairId {
-        self.pairs.intern(&self.hasher, name, value).0
-    }
-
-    /// Whether an id is one that can be: the next one, or a little further where definitions
-    /// between them were lost.
-    pub(crate) fn is_near(&self, id: SeriesId) -> bool {
-        id.0 < self.next.saturating_add(LOST_IDS_MAX)
-    }
-
-    /// Puts a series back that has its id already; `false` where that is not possible: the id
-    /// is behind us (the series is known, or gone again), or too far ahead to be one.
-    pub(crate) fn restore(&mut self, id: SeriesId, pairs: &[PairId]) -> bool {
-        if id.0 < self.next || !self.is_near(id) || pairs.is_empty() {
-            return false;
-        }
-        let mut canonical = std::mem::take(&mut self.scratch);
-        canonical.clear();
-        for pair in pairs {
-            canonical.extend_from_slice(self.pairs.bytes(*pair));
-        }
-        let identity = self.hasher.hash(&canonical);
-        self.scratch = canonical;
-        self.skip_to(id);
-        self.place(id, pairs);
-        self.insert(identity, id);
-        true
-    }
-
-    /// Leaves ids up to `id` without series.
-    pub(crate) fn skip_to(&mut self, id: SeriesId) {
-        while self.next < id.0 {
-            let page = self.page_mut(self.next);
-            let end = page.pairs.len() as u32;
-            page.ends.push(end);
-            self.next += 1;
-        }
-    }
-
     /// Gives `pairs` to the next id, which is `id`.
     fn place(&mut self, id: SeriesId, pairs: &[PairId]) {
         assert!(id.0 == self.next, "ids are given out in order");
@@ -421,11 +383,6 @@ impl Registry {
                 alive: vec![0; PAGE_SERIES as usize / 64],
             })
         })
-    }
-
-    /// Makes room for series that are about to come back.
-    pub(crate) fn reserve(&mut self, series: usize) {
-        self.table.reserve(series, |slot| Slot::spread(slot.tag));
     }
 
     fn insert(&mut self, hash: u64, id: SeriesId) {

@@ -200,3 +200,47 @@ proptest! {
         prop_assert!(stored.list(bitmaps.len() as u32).is_err());
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    /// Stretches, gaps, and pairs of one, few and many series, over the bounds of bitmaps' containers.
+    #[test]
+    fn lists_that_are_filled_are_those_that_are_inserted_one_by_one(
+        pieces in proptest::collection::vec((0u32..40_000, 0u32..3_000, 0u32..6, 1u32..40), 1..12),
+        first in 0u32..100_000,
+    ) {
+        let mut table = Table::default();
+        (0..70).for_each(|i| { table.intern(&format!("n{}", i % 5), &format!("v{i}")); });
+        // Of each id its pairs; many have none.
+        let mut series: Vec<Vec<u32>> = Vec::new();
+        for (gap, count, pair, every) in pieces {
+            series.resize(series.len() + gap as usize, vec![]);
+            series.extend((0..count).map(|i| vec![pair, 6 + i % 3, 10 + i / every % 60]));
+        }
+        let pairs_of = |id: u32| series[(id - first) as usize].iter().copied();
+        let ids = first..first + series.len() as u32;
+        let (mut filled, mut inserted) = (MemPostings::new(), MemPostings::new());
+        filled.fill(ids.clone(), pairs_of, &table);
+        let mut alive = ids.filter(|id| pairs_of(*id).len() > 0);
+        alive.clone().for_each(|id| inserted.insert(id, pairs_of(id), &table));
+        prop_assert_eq!(filled.len(), inserted.len());
+        let (filled_index, inserted_index) = (filled.index(&table), inserted.index(&table));
+        for pair in 0..70 {
+            prop_assert_eq!(filled_index.series_of(pair), inserted_index.series_of(pair));
+        }
+        let names = |index: &dyn Index| visited(|add| index.visit_names(&mut |name| { add(name); }));
+        prop_assert_eq!(names(&filled_index), names(&inserted_index));
+        let values = |index: &dyn Index| visited(|add| index.visit_values("n1", "", &mut |value, _| add(value)));
+        prop_assert_eq!(values(&filled_index), values(&inserted_index));
+        // A list goes on as if it had grown one by one.
+        let next = first + series.len() as u32;
+        let last = alive.next_back();
+        for lists in [&mut filled, &mut inserted] {
+            lists.insert(next, [0, 69], &table);
+            lists.remove(last.map(|id| (id, pairs_of(id))));
+        }
+        for pair in 0..70 {
+            prop_assert_eq!(filled.count(pair), inserted.count(pair));
+        }
+    }
+}
