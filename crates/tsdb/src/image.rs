@@ -20,7 +20,8 @@ use tidewatch_wal::Position;
 use crate::block::UNREADABLE;
 use crate::db::{Db, Files};
 use crate::directory::{Directory, map, reads};
-use crate::head::image::{HEADER_LEN, ImageError, ImageHeader, ImageKind, VERSION, sections};
+use crate::head::image::{HEADER_LEN, ImageError, ImageHeader, ImageKind, VERSION, sections, visit_series};
+use crate::head::registry::SeriesId;
 use crate::head::{Head, SHARDS};
 use crate::jobs::JobError;
 use crate::log::{Frame, read_frame};
@@ -160,14 +161,19 @@ impl Images {
 
 fn load_series(directory: &Directory, head: &Head, header: &ImageHeader, bytes: &Bytes) {
     let path = series_path(directory);
-    let visit = |range: std::ops::Range<usize>| {
-        if let Frame::Definitions(definitions) = read_frame(&bytes[range])? {
-            define(head, &definitions);
-        }
-        Ok(())
-    };
-    sections(bytes, header, visit, |offset, reason| report(directory, &path, offset, reason));
-    head.directory.write().registry.skip_to(crate::head::registry::SeriesId(header.next_id));
+    let damage = |offset: u64, reason: &str| report(directory, &path, offset, reason);
+    if header.version < 3 {
+        let visit = |range: std::ops::Range<usize>| {
+            if let Frame::Definitions(definitions) = read_frame(&bytes[range])? {
+                define(head, &definitions);
+            }
+            Ok(())
+        };
+        sections(bytes, header, visit, damage);
+    } else {
+        visit_series(bytes, header, &mut head.directory.write().registry, damage);
+    }
+    head.directory.write().registry.skip_to(SeriesId(header.next_id));
 }
 
 /// Names damage, and keeps the file: the next image takes its name.

@@ -29,7 +29,7 @@ const MANTISSA_MAX: i64 = 1 << 53;
 /// Powers of ten that an exponent can name.
 const POWERS: [f64; 7] = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6];
 /// The exponent of a run that had a value without mantissa at any: it is not sought again.
-const NO_EXPONENT: u8 = 0xff;
+pub(crate) const NO_EXPONENT: u8 = 0xff;
 
 const DELTA_3: u8 = 0b1111_0010;
 const DELTA_4: u8 = 0b1111_0011;

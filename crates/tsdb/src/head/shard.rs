@@ -64,6 +64,17 @@ impl Open {
 // 856,000 of them: each word here is 7 MB there.
 const _: () = assert!(size_of::<Open>() == 40);
 
+/// How an image has the values of an open run.
+pub(crate) enum OpenValues<'a> {
+    /// As the cells have them, with the state of the last token.
+    Tokens {
+        tokens: &'a [u8],
+        repeating: bool,
+        exponent: u8,
+    },
+    Column(&'a [u8]),
+}
+
 /// What became of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -583,23 +594,40 @@ impl Shard {
         Ok(())
     }
 
-    /// Puts an open run back: its rows, tokens and the state of its last token.
+    /// Puts an open run back.
     pub(crate) fn restore_open(
         &mut self,
         id: SeriesId,
         clock: u32,
         (first_row, count): (u8, u8),
-        tokens: &[u8],
-        state: RunState,
+        values: OpenValues<'_>,
     ) -> Result<(), FrameError> {
         self.values.clear();
-        if !state.is_possible()
-            || !decode_tokens(tokens, usize::from(count), &mut self.values)
-            || !self.clocks.refer(clock, first_row, count)
+        let is_whole = match values {
+            OpenValues::Tokens { tokens, .. } => decode_tokens(tokens, usize::from(count), &mut self.values),
+            OpenValues::Column(column) => {
+                tidewatch_chunk::decode_values(column, usize::from(count), &mut self.values).is_ok()
+            }
+        };
+        let newest = self.values.last().filter(|_| is_whole).ok_or(FrameError::Malformed)?.to_bits();
+        let state = match values {
+            OpenValues::Tokens { tokens, repeating, exponent } => {
+                Some((tokens, RunState { value: newest, repeating, exponent }))
+            }
+            OpenValues::Column(_) => None,
+        };
+        if state.is_some_and(|(_, state)| !state.is_possible()) || !self.clocks.refer(clock, first_row, count)
         {
             return Err(FrameError::Malformed);
         }
-        let tail = self.cells.restore(tokens, state);
+        let tail = match state {
+            Some((tokens, state)) => self.cells.restore(tokens, state),
+            None => {
+                let mut tail = Tail::EMPTY;
+                self.values.iter().for_each(|value| self.cells.push(&mut tail, *value));
+                tail
+            }
+        };
         let open = self.open_mut(id);
         *open = Open { tail, clock, first_row, count, ..*open };
         self.restored(clock, first_row, count);

@@ -9,7 +9,8 @@ use tidewatch_wal::{Item, Position, Reader};
 use super::{Finding, blocks};
 use crate::block::{BlockError, UNREADABLE};
 use crate::directory::check_format;
-use crate::head::image::{ImageError, ImageHeader, ImageKind, VERSION, sections};
+use crate::head::image::{ImageError, ImageHeader, ImageKind, VERSION, sections, visit_series};
+use crate::head::registry::Registry;
 use crate::head::shard::Shard;
 use crate::log::{Frame, read_frame};
 use crate::options::OpenError;
@@ -93,6 +94,9 @@ fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
         let damage = |offset: u64, reason: &str| findings.push(Finding::new(&path, offset, reason));
         match header.kind {
             ImageKind::Shard(shard) => Shard::default().load_image(shard, &header, &bytes, damage),
+            ImageKind::Series if header.version >= 3 => {
+                visit_series(&bytes, &header, &mut Registry::new(0), damage);
+            }
             ImageKind::Series => {
                 let visit = |range: std::ops::Range<usize>| match read_frame(&bytes[range])? {
                     Frame::Definitions(definitions) => definitions.for_each(|_, _| {}),

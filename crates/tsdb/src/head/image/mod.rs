@@ -5,7 +5,7 @@
 //! ```text
 //! offset  size  field
 //!      0     4  magic     "TWIM"
-//!      4     2  version   1; 2 where a shard has sections of histograms
+//!      4     2  version   3
 //!      6     1  kind      1 series, 2 shard
 //!      7     1  shard     0 for series
 //!      8     8  segment   the position in the log up to which the state goes
@@ -19,19 +19,35 @@
 //!     64     …  sections, each: length u32, crc32 of the body u32, body
 //! ```
 //!
-//! A section of series is the body of a definitions frame (see `log`) and stands for up to 1,024
-//! ids. A shard begins with a section of its clocks: how many, then of each its number, how many
-//! rows, and the rows as differences (zigzag varints). A section for each page follows:
+//! The series come in sections of pairs, then of up to 1,024 series each, then of the pairs once more, as
+//! many series bear the same: what is lost of one copy the other has.
+//!
+//! ```text
+//! pairs   kind u8: 1; the number of the first, varint; varint, how many; of each: name and value,
+//!         each length (varint) and bytes
+//! series  kind u8: 2; u32; varint, how many; of each:
+//!   id      varint, how far behind the next: the u32 or the id behind the series before
+//!   labels  varint, how many; for each seven of them: u8, a bit for each, lowest first, that is set
+//!           where the series before has the same pair at this place; of the others the numbers,
+//!           varints
+//! ```
+//!
+//! A shard begins with a section of its clocks: how many, then of each its number, how many rows, and
+//! the length of their column and that (varints but the column). A section for each page follows:
 //!
 //! ```text
 //! page    varint
 //! series  varint, how many; of each:
-//!   slot    varint, within the page
-//!   chunks  varint, how many; from old to new: clock varint, first row u8, count u8,
-//!           length varint, column
-//!   open    count u8; unless 0: clock varint, first row u8, repeating u8, exponent u8, newest
-//!           value u64, length varint, tokens (see `cells`)
-//!   late    varint, how many; of each: timestamp i64, bits u64
+//!   slot    varint, within the page: how far behind the slot after the series before
+//!   shape   varint, twice its number among the shapes of the section, one more with late samples; one
+//!           more than all that were named stands for the next, and that follows:
+//!             chunks  varint, how many; from old to new: clock varint, first row u8, count u8
+//!             open    count u8; unless 0: clock varint, first row u8
+//!   chunks  of each: length varint, column
+//!   open    unless 0: varint, twice the length, one more for a column; column, or:
+//!             exponent in six bits, 63 for none, the next bit for a last token that repeats; tokens
+//!             (see `cells`)
+//!   late    where there are: varint, how many; of each: timestamp i64, bits u64
 //! ```
 //!
 //! Then, for each page that has native histograms or start timestamps, a section of these:
@@ -51,10 +67,23 @@
 //! A section of what is deleted, and one of what is deleted of histograms, where something is: see
 //! `deleted`.
 //!
+//! In versions 1 and 2 a section of series is the body of a definitions frame (see `log`), the rows of a
+//! clock are differences (zigzag varints), and of a page's series each has its own numbers:
+//!
+//! ```text
+//! slot    varint, within the page
+//! chunks  varint, how many; from old to new: clock varint, first row u8, count u8, length varint,
+//!         column
+//! open    count u8; unless 0: clock varint, first row u8, repeating u8, exponent u8, newest
+//!         value u64, length varint, tokens
+//! late    as above, 0 where there are none
+//! ```
+//!
 //! Damage costs the section that it is in. The columns of sealed runs are not copied out of the
 //! file again: once it is there they are read from it, and the heap is rid of them.
 
 mod read;
+mod series;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -65,15 +94,20 @@ use super::SHARDS;
 use crate::log::FrameError;
 
 pub use read::walk;
+pub(crate) use series::{SeriesVisitor, visit_series};
 pub(crate) use write::Placed;
 
 pub(crate) const HEADER_LEN: usize = 64;
 const MAGIC: [u8; 4] = *b"TWIM";
-/// The newest that this release reads; what an older one can read is written as version 1.
-pub(crate) const VERSION: u16 = 2;
+/// The newest that this release reads, and the one that it writes.
+pub(crate) const VERSION: u16 = 3;
 
 /// Added to the number of a page, or to [`DELETED_PAGE`], in a section of histograms.
 const HISTOGRAMS: u64 = 1 << 32;
+
+/// The parts of the byte that goes with an open run's tokens.
+const REPEATING: u8 = 1 << 6;
+const EXPONENT_BITS: u8 = REPEATING - 1;
 
 /// What an image is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

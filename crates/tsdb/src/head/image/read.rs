@@ -5,28 +5,33 @@ use std::ops::Range;
 use bytes::Bytes;
 use tidewatch_model::Sample;
 
-use super::{HISTOGRAMS, ImageHeader, sections};
-use crate::head::cells::RunState;
+use super::series::walk_series;
+use super::{EXPONENT_BITS, HISTOGRAMS, ImageHeader, REPEATING, sections};
+use crate::head::cells::NO_EXPONENT;
 use crate::head::clock::ROWS_MAX;
 use crate::head::deleted::DELETED_PAGE;
 use crate::head::histograms::{HistogramSeries, OpenRun, SealedRun};
+use crate::head::registry::SeriesId;
 use crate::head::sealed::NewChunk;
-use crate::head::shard::Shard;
+use crate::head::shard::{OpenValues, Shard};
 use crate::head::starts::Step;
 use crate::head::{PAGE_SERIES, SHARDS};
 use crate::log::{FrameError, Reader, unzigzag};
 use crate::rows::{RowLayout, read_alone};
 
 /// Reads bytes as sections of a shard, as if their checksums held: for tests of bytes that may be
-/// anything. The first byte says how many are of the section of clocks.
+/// anything. The first byte says how many are of the section of clocks, the second of which version
+/// the other section is; it is read as one of series, too.
 pub fn walk(bytes: &[u8]) {
-    let Some((clocks_len, rest)) = bytes.split_first() else { return };
+    let Some(([clocks_len, version], rest)) = bytes.split_first_chunk() else { return };
+    walk_series(rest);
     let (clocks, page) = rest.split_at(usize::from(*clocks_len).min(rest.len()));
     let mut shard = Shard::default();
     let bytes = Bytes::copy_from_slice(page);
     let number = shard.sealed.add_page(bytes.clone());
-    if let Ok(known) = shard.clocks.read(Reader { bytes: clocks }) {
-        let place = PageBytes { file: &bytes, start: 0, page: number };
+    let version = u16::from(version % 3 + 1);
+    if let Ok(known) = shard.clocks.read(version, Reader { bytes: clocks }) {
+        let place = PageBytes { file: &bytes, page: number, version };
         let _ = shard.read_page(0, Reader { bytes: &bytes }, &place, &known);
     }
 }
@@ -47,11 +52,11 @@ impl Shard {
             let body = Reader { bytes: &file[range.clone()] };
             match &clocks {
                 None => {
-                    clocks = Some(self.clocks.read(body)?);
+                    clocks = Some(self.clocks.read(header.version, body)?);
                     Ok(())
                 }
                 Some(known) => {
-                    let place = PageBytes { file, start: range.start, page: page_bytes };
+                    let place = PageBytes { file, page: page_bytes, version: header.version };
                     self.read_page(shard, body, &place, known)
                 }
             }
@@ -69,7 +74,6 @@ impl Shard {
         place: &PageBytes<'_>,
         clocks: &ClockNumbers,
     ) -> Result<(), FrameError> {
-        let len = body.bytes.len();
         let number = body.varint()?;
         let page = number % HISTOGRAMS;
         if page == DELETED_PAGE && number < 2 * HISTOGRAMS {
@@ -83,48 +87,139 @@ impl Shard {
         if number >= HISTOGRAMS {
             return self.read_special_page(shard, page as usize, count, body, place);
         }
+        if place.version < 3 {
+            return self.read_plain_page(shard, page as usize, count, body, place, clocks);
+        }
+        let (mut shapes, mut next): (Vec<Shape>, u64) = (Vec::new(), 0);
+        for _ in 0..count {
+            let slot = body.varint()?.checked_add(next).filter(|slot| *slot < u64::from(PAGE_SERIES));
+            let slot = slot.ok_or(FrameError::Malformed)?;
+            next = slot + 1;
+            let head = body.varint()?;
+            if head >> 1 == shapes.len() as u64 {
+                shapes.push(Shape::read(&mut body, clocks)?);
+            }
+            let shape = usize::try_from(head >> 1).ok().and_then(|number| shapes.get(number));
+            let id = Shard::id_of(shard, page as usize, slot as usize);
+            self.read_series(id, shape.ok_or(FrameError::Malformed)?, &mut body, place)?;
+            if head & 1 == 1 {
+                self.read_late(id, &mut body)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_series(
+        &mut self,
+        id: SeriesId,
+        shape: &Shape,
+        body: &mut Reader<'_>,
+        place: &PageBytes<'_>,
+    ) -> Result<(), FrameError> {
+        for &(clock, first_row, count) in &shape.chunks {
+            let chunk = place.chunk(body.text()?);
+            self.restore_chunk(id, NewChunk { clock, first_row, count, ..chunk })?;
+        }
+        let Some((clock, first_row, count)) = shape.open else { return Ok(()) };
+        let head = body.varint()?;
+        let len = usize::try_from(head >> 1).map_err(|_| FrameError::Malformed)?;
+        let values = match head & 1 {
+            1 => OpenValues::Column(body.take(len)?),
+            _ => {
+                let state = body.byte()?;
+                let exponent = match state & !REPEATING {
+                    EXPONENT_BITS => NO_EXPONENT,
+                    exponent => exponent,
+                };
+                OpenValues::Tokens { tokens: body.take(len)?, repeating: state & REPEATING != 0, exponent }
+            }
+        };
+        self.restore_open(id, clock, (first_row, count), values)
+    }
+
+    fn read_late(&mut self, id: SeriesId, body: &mut Reader<'_>) -> Result<(), FrameError> {
+        for _ in 0..body.varint()? {
+            let timestamp = i64::from_le_bytes(body.array()?);
+            let value = f64::from_bits(u64::from_le_bytes(body.array()?));
+            self.restore_late(id, Sample { timestamp, value });
+        }
+        Ok(())
+    }
+
+    /// A page of version 1 or 2.
+    fn read_plain_page(
+        &mut self,
+        shard: usize,
+        page: usize,
+        count: u64,
+        mut body: Reader<'_>,
+        place: &PageBytes<'_>,
+        clocks: &ClockNumbers,
+    ) -> Result<(), FrameError> {
         for _ in 0..count {
             let slot = body.varint()?;
             if slot >= u64::from(PAGE_SERIES) {
                 return Err(FrameError::Malformed);
             }
-            let id = Shard::id_of(shard, page as usize, slot as usize);
+            let id = Shard::id_of(shard, page, slot as usize);
             for _ in 0..body.varint()? {
                 let clock = clocks.get(body.varint()?)?;
                 let [first_row, count] = body.array()?;
-                let column = body.text()?;
-                let offset = place.start + len - body.bytes.len() - column.len();
-                self.restore_chunk(
-                    id,
-                    NewChunk { clock, first_row, count, page: place.page, offset, len: column.len() },
-                )?;
+                let chunk = place.chunk(body.text()?);
+                self.restore_chunk(id, NewChunk { clock, first_row, count, ..chunk })?;
             }
             let count = body.byte()?;
             if count > 0 {
                 let clock = clocks.get(body.varint()?)?;
-                let [first_row, repeating, exponent] = body.array()?;
-                let value = u64::from_le_bytes(body.array()?);
-                let state = RunState { value, repeating: repeating != 0, exponent };
-                self.restore_open(id, clock, (first_row, count), body.text()?, state)?;
+                // The newest value follows, which the tokens tell as well.
+                let [first_row, repeating, exponent, ..] = body.array::<11>()?;
+                let values = OpenValues::Tokens { tokens: body.text()?, repeating: repeating != 0, exponent };
+                self.restore_open(id, clock, (first_row, count), values)?;
             }
-            let late = body.varint()?;
-            for _ in 0..late {
-                let timestamp = i64::from_le_bytes(body.array()?);
-                let value = f64::from_bits(u64::from_le_bytes(body.array()?));
-                self.restore_late(id, Sample { timestamp, value });
-            }
+            self.read_late(id, &mut body)?;
         }
         Ok(())
+    }
+}
+
+/// What runs a series has; many have the same.
+struct Shape {
+    /// Of sealed runs, from old to new: clock, first row and count.
+    chunks: Vec<(u32, u8, u8)>,
+    open: Option<(u32, u8, u8)>,
+}
+
+impl Shape {
+    fn read(body: &mut Reader<'_>, clocks: &ClockNumbers) -> Result<Shape, FrameError> {
+        let mut chunks = Vec::new();
+        for _ in 0..body.varint()? {
+            let clock = clocks.get(body.varint()?)?;
+            let [first_row, count] = body.array()?;
+            chunks.push((clock, first_row, count));
+        }
+        let open = match body.byte()? {
+            0 => None,
+            count => Some((clocks.get(body.varint()?)?, body.byte()?, count)),
+        };
+        Ok(Shape { chunks, open })
     }
 }
 
 /// Where the bytes of a section lie.
 struct PageBytes<'a> {
     file: &'a Bytes,
-    /// Of the section's body in the file.
-    start: usize,
     /// The number of the file among the pages of sealed runs.
     page: u32,
+    /// Of the image's format.
+    version: u16,
+}
+
+impl PageBytes<'_> {
+    /// A sealed run whose column is a part of the file; the rest is the caller's to say.
+    fn chunk(&self, column: &[u8]) -> NewChunk {
+        let offset = column.as_ptr() as usize - self.file.as_ptr() as usize;
+        NewChunk { clock: 0, first_row: 0, count: 0, page: self.page, offset, len: column.len() }
+    }
 }
 
 impl Shard {
@@ -177,15 +272,12 @@ fn read_sealed(
     let count = body.varint()?;
     let times_len = body.varint()?;
     let columns = body.text()?;
-    let mut times = Vec::new();
     let column = usize::try_from(times_len).ok().and_then(|len| columns.get(..len));
-    let column = column.ok_or(FrameError::Malformed)?;
-    let is_run = count > 0 && count <= ROWS_MAX as u64;
-    if !is_run || tidewatch_chunk::decode_times(column, count as usize, &mut times).is_err() {
+    if count == 0 || count > ROWS_MAX as u64 {
         return Err(FrameError::Malformed);
     }
-    let ascend = times.is_sorted_by(|a, b| a < b) && after.is_none_or(|after| after < times[0]);
-    if !ascend {
+    let times = read_times(column.ok_or(FrameError::Malformed)?, count)?;
+    if after.is_some_and(|after| after >= times[0]) {
         return Err(FrameError::Malformed);
     }
     Ok(SealedRun {
@@ -230,6 +322,14 @@ fn read_rows(body: &mut Reader<'_>, count: u64) -> Result<Vec<i64>, FrameError> 
     Ok(rows)
 }
 
+/// A column of at most [`ROWS_MAX`] timestamps that ascend.
+fn read_times(column: &[u8], count: u64) -> Result<Vec<i64>, FrameError> {
+    let mut times = Vec::new();
+    let decoded = tidewatch_chunk::decode_times(column, count as usize, &mut times);
+    let is_good = decoded.is_ok() && times.is_sorted_by(|a, b| a < b);
+    if is_good { Ok(times) } else { Err(FrameError::Malformed) }
+}
+
 /// From the numbers of clocks in an image to those in the shard.
 #[derive(Debug, Default)]
 pub(crate) struct ClockNumbers {
@@ -243,7 +343,7 @@ impl ClockNumbers {
 }
 
 impl crate::head::clock::Clocks {
-    fn read(&mut self, mut body: Reader<'_>) -> Result<ClockNumbers, FrameError> {
+    fn read(&mut self, version: u16, mut body: Reader<'_>) -> Result<ClockNumbers, FrameError> {
         let mut known = ClockNumbers::default();
         for _ in 0..body.varint()? {
             let number = body.varint()?;
@@ -251,7 +351,10 @@ impl crate::head::clock::Clocks {
             if count == 0 || count > ROWS_MAX as u64 {
                 return Err(FrameError::Malformed);
             }
-            let rows = read_rows(&mut body, count)?;
+            let rows = match version {
+                ..3 => read_rows(&mut body, count)?,
+                _ => read_times(body.text()?, count)?,
+            };
             known.numbers.insert(number, self.restore(rows));
         }
         Ok(known)

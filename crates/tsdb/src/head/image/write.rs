@@ -1,31 +1,34 @@
-//! From a shard and the directory of series to images.
+//! From a shard to its image.
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use tidewatch_chunk::{Encoder, encode_times};
 
-use super::{HEADER_LEN, HISTOGRAMS, ImageHeader, ImageKind};
-use crate::head::cells::{NONE, RunState};
+use super::{EXPONENT_BITS, HEADER_LEN, HISTOGRAMS, ImageHeader, ImageKind, REPEATING, VERSION};
+use crate::head::cells::{NONE, decode_tokens};
 use crate::head::deleted::{DELETED_PAGE, write_deleted};
 use crate::head::histograms::HistogramSeries;
-use crate::head::registry::{Registry, SeriesId};
+use crate::head::registry::SeriesId;
 use crate::head::sealed::{ChunkBytes, check_readable};
 use crate::head::shard::{Open, Shard};
 use crate::head::starts::Step;
 use crate::head::{PAGE_SERIES, SHARDS};
-use crate::log::{push_text, push_varint, write_definitions, zigzag};
+use crate::log::{push_text, push_varint, zigzag};
 use crate::rows::push_alone;
 
 /// An image on its way to a file.
-struct ImageWriter {
+pub(super) struct ImageWriter {
     bytes: Vec<u8>,
     header: ImageHeader,
 }
 
 impl ImageWriter {
-    fn new(header: ImageHeader) -> ImageWriter {
+    pub(super) fn new(header: ImageHeader) -> ImageWriter {
         ImageWriter { bytes: vec![0; HEADER_LEN], header }
     }
 
-    fn section(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn section(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 8]);
         write(&mut self.bytes);
@@ -36,42 +39,9 @@ impl ImageWriter {
         self.header.sections += 1;
     }
 
-    fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(mut self) -> Vec<u8> {
         self.bytes[..HEADER_LEN].copy_from_slice(&self.header.encode());
         self.bytes
-    }
-}
-
-impl Registry {
-    /// The image of all living series, at a position in the log.
-    pub(crate) fn to_image(&self, position: (u64, u64)) -> Vec<u8> {
-        let next_id = self.next_id().0;
-        let kind = ImageKind::Series;
-        let mut image = ImageWriter::new(ImageHeader {
-            version: 1,
-            kind,
-            position,
-            floor: 0,
-            bar: 0,
-            next_id,
-            sections: 0,
-        });
-        let mut frame = Vec::new();
-        for page in (0..next_id).step_by(PAGE_SERIES as usize) {
-            let mut id = page;
-            let end = (page + PAGE_SERIES).min(next_id);
-            while id < end {
-                // A definitions frame names consecutive ids: one for each stretch of living series.
-                let until = (id..end).find(|id| !self.is_alive(SeriesId(*id))).unwrap_or(end);
-                if until > id {
-                    let series = (id..until).map(|id| self.labels(SeriesId(id)));
-                    write_definitions(SeriesId(id), &self.pairs, series, &mut frame);
-                    image.section(|out| out.extend_from_slice(&frame));
-                }
-                id = until + 1;
-            }
-        }
-        image.finish()
     }
 }
 
@@ -129,7 +99,7 @@ impl Shard {
     pub(crate) fn to_image(&self, shard: usize, position: (u64, u64)) -> (Vec<u8>, Places) {
         let kind = ImageKind::Shard(shard);
         let header = ImageHeader {
-            version: 1,
+            version: VERSION,
             kind,
             position,
             floor: self.floor,
@@ -140,17 +110,22 @@ impl Shard {
         let mut image = ImageWriter::new(header);
         let mut places = Places::default();
         image.section(|out| self.clocks.write(out));
+        let mut scratch = Scratch::default();
         for page in 0..self.page_count() {
-            let used: Vec<(usize, &Open)> = self.used_of_page(page).collect();
-            if used.is_empty() {
+            let count = self.used_of_page(page).count();
+            if count == 0 {
                 continue;
             }
             image.section(|out| {
                 push_varint(page as u64, out);
-                push_varint(used.len() as u64, out);
-                for (slot, open) in used {
-                    push_varint(slot as u64, out);
-                    self.write_series(Shard::id_of(shard, page, slot), open, &mut places.chunks, out);
+                push_varint(count as u64, out);
+                scratch.shapes.clear();
+                let mut next = 0;
+                for (slot, open) in self.used_of_page(page) {
+                    push_varint((slot - next) as u64, out);
+                    next = slot + 1;
+                    let id = Shard::id_of(shard, page, slot);
+                    self.write_series(id, open, &mut scratch, &mut places.chunks, out);
                 }
             });
         }
@@ -179,7 +154,6 @@ impl Shard {
         let page_of = |id: &SeriesId| u64::from(id.0 / PAGE_SERIES) / SHARDS as u64;
         debug_assert!(ids.iter().all(|id| Shard::of(*id) == shard), "a shard has series of its own");
         for ids in ids.chunk_by(|a, b| page_of(a) == page_of(b)) {
-            image.header.version = 2;
             image.section(|out| {
                 push_varint(HISTOGRAMS + page_of(&ids[0]), out);
                 push_varint(ids.len() as u64, out);
@@ -227,40 +201,130 @@ impl Shard {
         }
     }
 
-    fn write_series(&self, id: SeriesId, open: &Open, placed: &mut Vec<Placed>, out: &mut Vec<u8>) {
-        let mut chunks = Vec::new();
+    fn write_series(
+        &self,
+        id: SeriesId,
+        open: &Open,
+        scratch: &mut Scratch,
+        placed: &mut Vec<Placed>,
+        out: &mut Vec<u8>,
+    ) {
         let mut at = open.chunk;
+        scratch.chunks.clear();
         while at != NONE {
-            chunks.push(at);
+            scratch.chunks.push(at);
             at = self.sealed.get(at).older;
         }
-        push_varint(chunks.len() as u64, out);
-        for number in chunks.into_iter().rev() {
+        scratch.chunks.reverse();
+        self.write_shape(open, scratch);
+        let late = if open.has_late { self.late.get(&id).map_or(&[][..], Vec::as_slice) } else { &[] };
+        let (number, is_new) = scratch.shapes.number(&scratch.shape);
+        push_varint(u64::from(number) << 1 | u64::from(!late.is_empty()), out);
+        if is_new {
+            out.extend_from_slice(&scratch.shape);
+        }
+        for &number in &scratch.chunks {
             let chunk = self.sealed.get(number);
-            push_varint(u64::from(chunk.clock), out);
-            out.extend_from_slice(&[chunk.first_row, chunk.count]);
             match self.sealed.bytes(chunk) {
                 ChunkBytes::Shared(bytes) => push_text(&bytes, out),
                 ChunkBytes::Filling(bytes) => push_text(bytes, out),
             }
             placed.push(Placed { chunk: number, offset: (out.len() - usize::from(chunk.len)) as u32 });
         }
-        out.push(if open.clock == NONE { 0 } else { open.count });
         if open.clock != NONE {
-            push_varint(u64::from(open.clock), out);
-            let RunState { value, repeating, exponent } = open.tail.state();
-            out.extend_from_slice(&[open.first_row, u8::from(repeating), exponent]);
-            out.extend_from_slice(&value.to_le_bytes());
-            let mut tokens = Vec::new();
-            self.cells.copy_tokens(&open.tail, &mut tokens);
-            push_text(&tokens, out);
+            self.write_open(open, scratch, out);
         }
-        let late = if open.has_late { self.late.get(&id).map_or(&[][..], Vec::as_slice) } else { &[] };
-        push_varint(late.len() as u64, out);
+        if !late.is_empty() {
+            push_varint(late.len() as u64, out);
+        }
         for sample in late {
             out.extend_from_slice(&sample.timestamp.to_le_bytes());
             out.extend_from_slice(&sample.value.to_bits().to_le_bytes());
         }
+    }
+
+    fn write_shape(&self, open: &Open, scratch: &mut Scratch) {
+        let Scratch { chunks, shape, .. } = scratch;
+        shape.clear();
+        push_varint(chunks.len() as u64, shape);
+        for &number in &*chunks {
+            let chunk = self.sealed.get(number);
+            push_varint(u64::from(chunk.clock), shape);
+            shape.extend_from_slice(&[chunk.first_row, chunk.count]);
+        }
+        if open.clock == NONE {
+            shape.push(0);
+        } else {
+            shape.push(open.count);
+            push_varint(u64::from(open.clock), shape);
+            shape.push(open.first_row);
+        }
+    }
+
+    fn write_open(&self, open: &Open, scratch: &mut Scratch, out: &mut Vec<u8>) {
+        let Scratch { tokens, values, column, encoder, .. } = scratch;
+        tokens.clear();
+        self.cells.copy_tokens(&open.tail, tokens);
+        if tokens.len() >= LONG_TOKENS {
+            values.clear();
+            column.clear();
+            let whole = decode_tokens(tokens, usize::from(open.count), values);
+            assert!(whole, "an open run holds the tokens of its samples");
+            encoder.encode(values, column);
+            if column.len() < tokens.len() {
+                push_varint((column.len() as u64) << 1 | 1, out);
+                out.extend_from_slice(column);
+                return;
+            }
+        }
+        push_varint((tokens.len() as u64) << 1, out);
+        let state = open.tail.state();
+        out.push(state.exponent & EXPONENT_BITS | if state.repeating { REPEATING } else { 0 });
+        out.extend_from_slice(tokens);
+    }
+}
+
+/// From so many bytes of tokens on the strong codec takes half of them or less, and the time that it
+/// takes is well spent: runs of two samples or of a constant are not encoded twice.
+const LONG_TOKENS: usize = 40;
+
+/// Memory of an image's making.
+#[derive(Default)]
+struct Scratch {
+    chunks: Vec<u32>,
+    shape: Vec<u8>,
+    shapes: Shapes,
+    tokens: Vec<u8>,
+    values: Vec<f64>,
+    column: Vec<u8>,
+    encoder: Encoder,
+}
+
+/// The shapes that a page's section has named, by their bytes.
+#[derive(Default)]
+struct Shapes {
+    numbers: HashMap<Vec<u8>, u32, RandomState>,
+    /// The one that was asked for last: neighbours came together.
+    last: (Vec<u8>, u32),
+}
+
+impl Shapes {
+    fn clear(&mut self) {
+        self.numbers.clear();
+        self.last.0.clear();
+    }
+
+    /// The number of a shape, and whether it is new.
+    fn number(&mut self, shape: &[u8]) -> (u32, bool) {
+        if self.last.0 == shape {
+            return (self.last.1, false);
+        }
+        let next = self.numbers.len() as u32;
+        let number = *self.numbers.entry_ref(shape).or_insert(next);
+        self.last.0.clear();
+        self.last.0.extend_from_slice(shape);
+        self.last.1 = number;
+        (number, number == next)
     }
 }
 
@@ -276,10 +340,13 @@ fn write_rows(rows: &[i64], out: &mut Vec<u8>) {
 impl crate::head::clock::Clocks {
     fn write(&self, out: &mut Vec<u8>) {
         push_varint(self.count() as u64, out);
+        let mut column = Vec::new();
         for (number, rows) in self.living() {
             push_varint(u64::from(number), out);
             push_varint(rows.len() as u64, out);
-            write_rows(rows, out);
+            column.clear();
+            encode_times(rows, &mut column);
+            push_text(&column, out);
         }
     }
 }

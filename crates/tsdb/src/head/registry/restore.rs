@@ -13,6 +13,7 @@ use tidewatch_env::{Job, Parallel};
 
 use super::{LabelPage, PairId, Registry, SeriesId, Slot};
 use crate::head::PAGE_SERIES;
+use crate::head::image::SeriesVisitor;
 
 /// How many ids may be missing in a row: more is no gap, but a number that is no id.
 const LOST_IDS_MAX: u32 = 1 << 24;
@@ -45,6 +46,16 @@ pub(crate) struct Table(HashTable<Slot>);
 
 fn is_near(id: SeriesId, next: u32) -> bool {
     id.0 < next.saturating_add(LOST_IDS_MAX)
+}
+
+impl SeriesVisitor for Registry {
+    fn pair(&mut self, name: &str, value: &str) -> PairId {
+        self.intern(name, value)
+    }
+
+    fn series(&mut self, id: SeriesId, labels: &[PairId]) {
+        self.restore(id, labels);
+    }
 }
 
 impl Registry {

@@ -1,0 +1,204 @@
+//! Images of the directory of series.
+
+use std::ops::Range;
+
+use super::write::ImageWriter;
+use super::{ImageHeader, ImageKind, sections};
+use crate::head::PAGE_SERIES;
+use crate::head::registry::{PairId, Registry, SeriesId};
+use crate::log::{FrameError, Reader, push_text, push_varint};
+
+const PAIRS: u8 = 1;
+const SERIES: u8 = 2;
+
+/// Pairs of one section: what damage to both copies of one costs.
+const SECTION_PAIRS: usize = 1024;
+
+/// Labels that one byte says to be those of the series before, or not, at a time.
+const MASK_LABELS: usize = 7;
+
+impl Registry {
+    /// The image of all living series, at a position in the log.
+    pub(crate) fn to_image(&self, position: (u64, u64)) -> Vec<u8> {
+        let next_id = self.next_id().0;
+        let kind = ImageKind::Series;
+        let header = ImageHeader { version: 3, kind, position, floor: 0, bar: 0, next_id, sections: 0 };
+        let mut image = ImageWriter::new(header);
+        let (pairs, numbers) = self.used_pairs();
+        self.write_pairs(&pairs, &mut image);
+        for page in (0..next_id).step_by(PAGE_SERIES as usize) {
+            let ids = page..page.saturating_add(PAGE_SERIES).min(next_id);
+            let alive = ids.map(SeriesId).filter(|id| self.is_alive(*id));
+            let count = alive.clone().count();
+            if count > 0 {
+                image.section(|out| self.write_series(page, count, alive, &numbers, out));
+            }
+        }
+        self.write_pairs(&pairs, &mut image);
+        image.finish()
+    }
+
+    /// The pairs that living series bear, and the place of each pair among them.
+    fn used_pairs(&self) -> (Vec<PairId>, Vec<u32>) {
+        let mut numbers = vec![0; self.pairs.len()];
+        self.ids().flat_map(|id| self.labels(id)).for_each(|pair| numbers[pair.0 as usize] = 1);
+        let used = |pair: &PairId| numbers[pair.0 as usize] == 1;
+        let pairs: Vec<PairId> = (0..numbers.len() as u32).map(PairId).filter(used).collect();
+        pairs.iter().zip(0..).for_each(|(pair, number)| numbers[pair.0 as usize] = number);
+        (pairs, numbers)
+    }
+
+    fn write_pairs(&self, pairs: &[PairId], image: &mut ImageWriter) {
+        for (at, pairs) in pairs.chunks(SECTION_PAIRS).enumerate() {
+            image.section(|out| {
+                out.push(PAIRS);
+                push_varint((at * SECTION_PAIRS) as u64, out);
+                push_varint(pairs.len() as u64, out);
+                for pair in pairs {
+                    let (name, value) = self.pairs.get(*pair);
+                    push_text(name.as_bytes(), out);
+                    push_text(value.as_bytes(), out);
+                }
+            });
+        }
+    }
+
+    fn write_series(
+        &self,
+        first: u32,
+        count: usize,
+        ids: impl Iterator<Item = SeriesId>,
+        numbers: &[u32],
+        out: &mut Vec<u8>,
+    ) {
+        out.push(SERIES);
+        out.extend_from_slice(&first.to_le_bytes());
+        push_varint(count as u64, out);
+        let (mut next, mut before) = (first, &[][..]);
+        for id in ids {
+            let labels = self.labels(id);
+            push_varint(u64::from(id.0 - next), out);
+            push_varint(labels.len() as u64, out);
+            for (at, part) in labels.chunks(MASK_LABELS).enumerate() {
+                let same = |label: usize| before.get(at * MASK_LABELS + label) == Some(&part[label]);
+                let mask = (0..part.len()).fold(0, |mask, label| mask | u8::from(same(label)) << label);
+                out.push(mask);
+                let others = part.iter().enumerate().filter(|(label, _)| mask >> label & 1 == 0);
+                others.for_each(|(_, pair)| push_varint(u64::from(numbers[pair.0 as usize]), out));
+            }
+            (next, before) = (id.0 + 1, labels);
+        }
+    }
+}
+
+/// More labels than any limit lets in.
+const LABELS_MAX: u64 = 1 << 12;
+
+/// What takes series out of an image.
+pub(crate) trait SeriesVisitor {
+    fn pair(&mut self, name: &str, value: &str) -> PairId;
+    fn series(&mut self, id: SeriesId, labels: &[PairId]);
+}
+
+/// Gives the series of an image, ascending; `damage` gets what can not be read.
+pub(crate) fn visit_series(
+    bytes: &[u8],
+    header: &ImageHeader,
+    visitor: &mut impl SeriesVisitor,
+    mut damage: impl FnMut(u64, &str),
+) {
+    // The second copy of the pairs stands behind the series.
+    let (mut pairs, mut series) = (Vec::new(), Vec::new());
+    let visit = |range: Range<usize>| {
+        let mut body = Reader { bytes: &bytes[range.clone()] };
+        match body.byte()? {
+            PAIRS => read_pairs(body, visitor, &mut pairs),
+            SERIES => {
+                series.push(range);
+                Ok(())
+            }
+            _ => Err(FrameError::Malformed),
+        }
+    };
+    sections(bytes, header, visit, &mut damage);
+    for range in series {
+        if read_series(Reader { bytes: &bytes[range.start + 1..range.end] }, visitor, &pairs).is_err() {
+            damage(range.start as u64 - 8, "a section of the image is malformed, or its labels are damaged");
+        }
+    }
+}
+
+fn read_pairs(
+    mut body: Reader<'_>,
+    visitor: &mut impl SeriesVisitor,
+    pairs: &mut Vec<Option<PairId>>,
+) -> Result<(), FrameError> {
+    let first = usize::try_from(body.varint()?).map_err(|_| FrameError::Malformed)?;
+    // Where a section between them was lost its pairs are not known.
+    if first > pairs.len().saturating_add(LOST_PAIRS_MAX) {
+        return Err(FrameError::Malformed);
+    }
+    for at in (first..).take(usize::try_from(body.varint()?).map_err(|_| FrameError::Malformed)?) {
+        let pair = visitor.pair(body.utf8()?, body.utf8()?);
+        if pairs.len() <= at {
+            pairs.resize(at + 1, None);
+        }
+        pairs[at] = Some(pair);
+    }
+    Ok(())
+}
+
+/// More in a row are not lost, but a number that is none: 64 MiB of them.
+const LOST_PAIRS_MAX: usize = 1 << 23;
+
+fn read_series(
+    mut body: Reader<'_>,
+    visitor: &mut impl SeriesVisitor,
+    pairs: &[Option<PairId>],
+) -> Result<(), FrameError> {
+    let mut next = u64::from(u32::from_le_bytes(body.array()?));
+    let (mut labels, mut before): (Vec<PairId>, Vec<PairId>) = (Vec::new(), Vec::new());
+    // Series whose labels were lost: the others of the section are whole.
+    let mut lost = false;
+    for _ in 0..body.varint()? {
+        let id = next.checked_add(body.varint()?).and_then(|id| u32::try_from(id).ok());
+        let id = id.ok_or(FrameError::Malformed)?;
+        let count = body.varint()?;
+        if count > LABELS_MAX {
+            return Err(FrameError::Malformed);
+        }
+        labels.clear();
+        while (labels.len() as u64) < count {
+            let part = (count - labels.len() as u64).min(MASK_LABELS as u64);
+            let mask = body.byte()?;
+            for label in 0..part {
+                let pair = match mask >> label & 1 {
+                    1 => *before.get(labels.len()).ok_or(FrameError::Malformed)?,
+                    _ => {
+                        let number = usize::try_from(body.varint()?).map_err(|_| FrameError::Malformed)?;
+                        pairs.get(number).copied().flatten().unwrap_or(LOST)
+                    }
+                };
+                labels.push(pair);
+            }
+        }
+        match labels.contains(&LOST) {
+            true => lost = true,
+            false => visitor.series(SeriesId(id), &labels),
+        }
+        next = u64::from(id) + 1;
+        std::mem::swap(&mut labels, &mut before);
+    }
+    if lost { Err(FrameError::Malformed) } else { Ok(()) }
+}
+
+/// In place of a pair that was lost.
+const LOST: PairId = PairId(u32::MAX);
+
+/// Reads bytes as a section of pairs and as one of series, as if their checksums held.
+pub(super) fn walk_series(bytes: &[u8]) {
+    let mut registry = Registry::new(0);
+    let mut pairs = Vec::new();
+    let _ = read_pairs(Reader { bytes }, &mut registry, &mut pairs);
+    let _ = read_series(Reader { bytes }, &mut registry, &pairs);
+}
