@@ -72,6 +72,7 @@ impl Db {
         let gone = self.head.truncate();
         self.counters.series_removed.fetch_add(gone as u64, Ordering::Relaxed);
         self.counters.cuts.fetch_add(1, Ordering::Relaxed);
+        self.images_stale.store(true, Ordering::Relaxed);
         logged?;
         Ok(())
     }

@@ -56,6 +56,8 @@ pub struct Db {
     /// Bytes that the log had been given when the newest images were written, and their size.
     pub(crate) imaged_at: AtomicU64,
     pub(crate) image_bytes: AtomicU64,
+    /// Whether the images have samples that are in blocks since: they are smaller without.
+    pub(crate) images_stale: AtomicBool,
     complete: AtomicBool,
     /// Batches that came while recovery was running; `None` once it is over.
     deferred: Mutex<Option<Deferred>>,
@@ -203,6 +205,7 @@ impl Db {
             stopping: AtomicBool::new(false),
             imaged_at: AtomicU64::new(0),
             image_bytes: AtomicU64::new(0),
+            images_stale: AtomicBool::new(false),
             complete: AtomicBool::new(files.is_none()),
             deferred: Mutex::new(files.as_ref().map(|_| Deferred::default())),
             exemplars: Exemplars::new(options.exemplars_max, files.is_some()),
@@ -231,6 +234,7 @@ impl Db {
         renewed?;
         let recovered =
             replayed.expect("replayed above").map_err(|error| OpenError::Log(error.to_string()))?;
+        self.images_stale.store(recovered.has_cut, Ordering::Relaxed);
         self.exemplars.complete();
         self.metadata.complete();
         files.log.count_replayed(recovered.log_bytes);

@@ -42,10 +42,12 @@ fn to_position((segment, offset): (u64, u64)) -> Position {
 
 impl Db {
     /// Whether the log has grown enough since the last images. They cost as many bytes as the
-    /// head has, so the log may grow to their size: at most half of what is written is images.
+    /// head has, so the log may grow to their size: at most half of what is written is images. After a
+    /// cut they are written in any case, as they have then what blocks have, too.
     pub(crate) fn image_due(&self, files: &Files) -> bool {
         let since = files.log.appended_bytes().saturating_sub(self.imaged_at.load(Ordering::Relaxed));
-        since > self.options.image_log_bytes.max(self.image_bytes.load(Ordering::Relaxed))
+        self.images_stale.load(Ordering::Relaxed)
+            || since > self.options.image_log_bytes.max(self.image_bytes.load(Ordering::Relaxed))
     }
 
     /// Writes all images and removes the log that they make superfluous.
@@ -87,6 +89,7 @@ impl Db {
         // Each shard has an image of a time when no batch was deferred any more.
         files.has_deferred.store(false, Ordering::Release);
         self.imaged_at.store(appended, Ordering::Relaxed);
+        self.images_stale.store(false, Ordering::Relaxed);
         self.image_bytes.store(bytes as u64, Ordering::Relaxed);
         files.log.wal.remove_before(oldest.segment).map_err(|error| OpenError::Log(error.to_string()))?;
         Ok(())

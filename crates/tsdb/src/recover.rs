@@ -41,6 +41,8 @@ pub(crate) struct Recovered {
     pub(crate) samples_set_aside: u64,
     /// Bytes of log that the next start would replay again.
     pub(crate) log_bytes: u64,
+    /// Whether blocks have what images have, too: a cut ended behind them.
+    pub(crate) has_cut: bool,
     /// Frames of deferred batches, in order.
     pub(crate) deferred: Vec<Vec<u8>>,
 }
@@ -177,7 +179,11 @@ impl LogReading<'_> {
             }
             Ok(Frame::CutBegin { shard, .. }) => return queue(shard),
             Ok(Frame::Delete(deletion)) => return queue(deletion.shard),
-            Ok(Frame::CutEnd { .. }) => return (0..SHARDS).map(queue).sum(),
+            Ok(Frame::CutEnd { .. }) => {
+                let queued = (0..SHARDS).map(queue).sum();
+                self.recovered.has_cut |= queued > 0;
+                return queued;
+            }
             Ok(Frame::Definitions(definitions)) => define(&self.db.head, &definitions),
             // A malformed rest is left out: nobody's samples are in it.
             Ok(Frame::Metadata(metadata)) => drop(self.db.metadata.restore(&metadata)),

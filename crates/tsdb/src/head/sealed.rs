@@ -88,6 +88,23 @@ impl Sealed {
         older: u32,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> u32 {
+        let (page, offset, len) = self.write(write);
+        self.link(Chunk { clock, page, older, offset, len, first_row, count })
+    }
+
+    /// Leaves out the first rows of a run, `gone` of them. `write` appends the column of the others.
+    pub(crate) fn shorten(&mut self, chunk: u32, gone: u8, write: impl FnOnce(&mut Vec<u8>)) {
+        let (page, offset, len) = self.write(write);
+        let this = self.get_mut(chunk);
+        let from = std::mem::replace(&mut this.page, page);
+        (this.offset, this.len) = (offset, len);
+        this.first_row += gone;
+        this.count -= gone;
+        self.leave_page(from);
+    }
+
+    /// Puts a column into the filling page and tells where it is.
+    fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> (u32, u32, u16) {
         if self.filling.len() >= PAGE {
             self.freeze();
         }
@@ -102,7 +119,7 @@ impl Sealed {
         write(&mut self.filling);
         let len = u16::try_from(self.filling.len() - offset).expect("a column of 120 samples is below 1 KiB");
         self.pages[page as usize].chunks += 1;
-        self.link(Chunk { clock, page, older, offset: offset as u32, len, first_row, count })
+        (page, offset as u32, len)
     }
 
     fn new_page(&mut self, bytes: Option<Bytes>, mapped: bool) -> u32 {

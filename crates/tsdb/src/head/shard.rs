@@ -61,6 +61,9 @@ impl Open {
     }
 }
 
+/// Columns below this many bytes, of constants above all, are no shorter with fewer rows.
+const SHORTENED_LEN: u16 = 16;
+
 // 856,000 of them: each word here is 7 MB there.
 const _: () = assert!(size_of::<Open>() == 40);
 
@@ -534,7 +537,10 @@ impl Shard {
         }
         match newer {
             NONE => open.chunk = NONE,
-            newer => self.sealed.get_mut(newer).older = NONE,
+            newer => {
+                self.sealed.get_mut(newer).older = NONE;
+                self.shorten_chunk(newer, floor);
+            }
         }
         while at != NONE {
             let chunk = *self.sealed.get(at);
@@ -544,6 +550,35 @@ impl Shard {
             at = chunk.older;
         }
         open
+    }
+
+    /// Leaves out of a run what lies before the floor, where that saves something: images would
+    /// have it until the whole run goes.
+    fn shorten_chunk(&mut self, number: u32, floor: i64) {
+        let chunk = *self.sealed.get(number);
+        let rows = self.clocks.rows(chunk.clock, chunk.first_row, chunk.count);
+        let gone = rows.partition_point(|row| *row < floor);
+        if gone == 0 || chunk.len < SHORTENED_LEN {
+            return;
+        }
+        let Shard { encoder, values, sealed, .. } = self;
+        values.clear();
+        let is_whole = match sealed.bytes(&chunk) {
+            ChunkBytes::Shared(bytes) => {
+                let decoded = tidewatch_chunk::decode_values(&bytes, usize::from(chunk.count), values);
+                decoded.is_ok() && check_readable(&bytes).is_ok()
+            }
+            ChunkBytes::Filling(bytes) => {
+                tidewatch_chunk::decode_values(bytes, usize::from(chunk.count), values).is_ok()
+            }
+        };
+        // What can not be read is said to who wants to read it.
+        if is_whole {
+            sealed.shorten(number, gone as u8, |out| {
+                encoder.encode(&values[gone..], out);
+            });
+            self.samples -= gone as u64;
+        }
     }
 
     /// Removes late samples of a series that a block has now.
