@@ -222,16 +222,19 @@ impl Db {
     /// logged at once and applied at the end.
     pub fn recover(&self) -> Result<(), OpenError> {
         let Some(files) = self.files.as_ref().filter(|_| !self.is_complete()) else { return Ok(()) };
-        self.blocks.load(&self.env, &files.directory)?;
         let until = files.opened.first_segment;
         let images = files.images.lock().take().unwrap_or_default();
         self.image_bytes.store(images.bytes(), Ordering::Relaxed);
-        let (mut renewed, mut replayed) = (Ok(()), None);
+        let (mut settled, mut replayed) = (Ok(()), None);
+        let settle = || {
+            self.blocks.load(&self.env, &files.directory)?;
+            files.directory.renew_segment(&files.opened.segments)
+        };
         self.env.parallel.beside(
-            Box::new(|| renewed = files.directory.renew_segment(&files.opened.segments)),
+            Box::new(|| settled = settle()),
             Box::new(|| replayed = Some(recover::replay(self, &files.directory, &images, until))),
         );
-        renewed?;
+        settled?;
         let recovered =
             replayed.expect("replayed above").map_err(|error| OpenError::Log(error.to_string()))?;
         self.images_stale.store(recovered.has_cut, Ordering::Relaxed);
