@@ -26,6 +26,7 @@ use crate::options::{DbOptions, OpenError, Retention};
 use crate::recover;
 use crate::resolve::Resolutions;
 use crate::select::{DbSelection, Debt, blocks_within, damaged};
+use crate::stale::StaleWatch;
 use crate::status::{Cardinality, Counters, DbStatus, DiskStatus};
 use crate::texts::Texts;
 
@@ -63,6 +64,7 @@ pub struct Db {
     deferred: Mutex<Option<Deferred>>,
     pub(crate) exemplars: Exemplars,
     pub(crate) metadata: MetadataStore,
+    pub(crate) stale: StaleWatch,
     pub(crate) counters: AtomicCounters,
 }
 
@@ -145,6 +147,7 @@ pub(crate) struct AtomicCounters {
     replayed: AtomicU64,
     set_aside: AtomicU64,
     pub(crate) series_removed: AtomicU64,
+    pub(crate) stale_series_cut: AtomicU64,
     pub(crate) cuts: AtomicU64,
     pub(crate) compactions: AtomicU64,
     pub(crate) blocks_retired: AtomicU64,
@@ -212,6 +215,7 @@ impl Db {
             metadata: MetadataStore::new(files.is_some()),
             counters: AtomicCounters::default(),
             retention: RwLock::new(options.retention()),
+            stale: StaleWatch::new(options.stale_share),
             env,
             options,
             files,
@@ -312,6 +316,7 @@ impl Db {
             ..DbStatus::default()
         };
         status.head.exemplars = self.exemplars.count();
+        status.head.stale_series = self.stale.count();
         status.counters.series_created = self.head.series_created.load(Ordering::Relaxed);
         if let Some(files) = &self.files {
             status.read_only = files.refusal();
@@ -472,6 +477,7 @@ impl AtomicCounters {
             samples_replayed: load(&self.replayed),
             samples_set_aside: load(&self.set_aside),
             series_removed: load(&self.series_removed),
+            stale_series_cut: load(&self.stale_series_cut),
             cuts: load(&self.cuts),
             compactions: load(&self.compactions),
             blocks_retired: load(&self.blocks_retired),

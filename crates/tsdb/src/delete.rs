@@ -21,8 +21,7 @@
 //!      2     1  shard
 //!      3     8  start    of the range, in ms; included
 //!     11     8  end      included
-//!     19     …  series   how many (varint), then of each the distance of its id to the one before
-//!               (varint; the first: the id)
+//!     19     …  series   see `ids`
 //! ```
 
 use std::sync::atomic::Ordering;
@@ -38,20 +37,20 @@ use crate::head::SHARDS;
 use crate::head::append::FrameLog;
 use crate::head::registry::SeriesId;
 use crate::head::shard::Shard;
+use crate::ids::{Ids, push_ids};
 use crate::jobs::{Job, JobError};
-use crate::log::{FrameError, FrameKind, Reader, push_varint};
+use crate::log::{FrameError, FrameKind, Reader};
 use crate::select::overlaps;
 
 /// Series of one frame: it stays far below the log's limit for one.
-const FRAME_SERIES_MAX: usize = 1 << 20;
+pub(crate) const FRAME_SERIES_MAX: usize = 1 << 20;
 
 /// A frame of a deletion, checked as far as that can be without knowing series.
 #[derive(Debug)]
 pub(crate) struct Deletion<'a> {
     pub(crate) shard: usize,
     pub(crate) range: TimeRange,
-    count: u64,
-    ids: Reader<'a>,
+    pub(crate) ids: Ids<'a>,
 }
 
 pub(crate) fn write_frame(shard: usize, range: TimeRange, ids: &[SeriesId], out: &mut Vec<u8>) {
@@ -59,12 +58,7 @@ pub(crate) fn write_frame(shard: usize, range: TimeRange, ids: &[SeriesId], out:
     out.extend_from_slice(&[FrameKind::Delete as u8, 0, shard as u8]);
     out.extend_from_slice(&range.start.to_le_bytes());
     out.extend_from_slice(&range.end.to_le_bytes());
-    push_varint(ids.len() as u64, out);
-    let mut before = 0;
-    for id in ids {
-        push_varint(u64::from(id.0 - before), out);
-        before = id.0;
-    }
+    push_ids(ids, out);
 }
 
 impl<'a> Deletion<'a> {
@@ -73,26 +67,10 @@ impl<'a> Deletion<'a> {
         let shard = usize::from(reader.byte()?);
         let start = i64::from_le_bytes(reader.array()?);
         let end = i64::from_le_bytes(reader.array()?);
-        let count = reader.varint()?;
-        let mut ids = reader.clone();
-        let mut id = 0u64;
-        for _ in 0..count {
-            id = id.saturating_add(ids.varint()?);
-        }
-        if shard >= SHARDS || start > end || !ids.bytes.is_empty() || id > u64::from(u32::MAX) {
+        if shard >= SHARDS || start > end {
             return Err(FrameError::Malformed);
         }
-        Ok(Deletion { shard, range: TimeRange { start, end }, count, ids: reader })
-    }
-
-    /// Visits the series, ascending.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(SeriesId)) {
-        let mut ids = self.ids.clone();
-        let mut id = 0;
-        for _ in 0..self.count {
-            id += ids.varint().expect("walked when the frame was read");
-            visit(SeriesId(id as u32));
-        }
+        Ok(Deletion { shard, range: TimeRange { start, end }, ids: Ids::read(reader)? })
     }
 }
 
@@ -202,7 +180,7 @@ mod tests {
         assert_eq!(bytes, expected);
         let Ok(Frame::Delete(deletion)) = read_frame(&bytes) else { panic!("not a deletion") };
         let mut ids = Vec::new();
-        deletion.for_each(|id| ids.push(id.0));
+        deletion.ids.for_each(|id| ids.push(id.0));
         assert_eq!((deletion.shard, deletion.range, ids), (3, range, vec![3, 300]));
         for len in 0..bytes.len() {
             assert!(read_frame(&bytes[..len]).is_err(), "{len} bytes");

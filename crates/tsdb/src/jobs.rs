@@ -20,6 +20,8 @@ use crate::options::{BLOCK_MS, OpenError};
 pub enum Job {
     /// Write what the head has before this time to blocks.
     Cut { until_ms: i64 },
+    /// Write what series have that ended to blocks, and let them leave the head.
+    CutStale,
     /// Write images of the head, so that a start has little to replay, and trim the log.
     Image,
     /// Remove blocks that are past retention, by time or by size.
@@ -35,6 +37,7 @@ impl Job {
     pub fn kind(&self) -> &'static str {
         match self {
             Job::Cut { .. } => "cut",
+            Job::CutStale => "cut_stale",
             Job::Image => "image",
             Job::Retain(_) => "retain",
             Job::Compact(_) => "compact",
@@ -109,8 +112,12 @@ impl Db {
             return Some(job);
         }
         if files.is_low() {
-            // A merge needs room for its result before it gives back its sources'.
+            // A merge needs room for its result before it gives back its sources', and a block of ended
+            // series gives back none.
             return None;
+        }
+        if may(&Job::CutStale) && self.stale_due(now_ms) {
+            return Some(Job::CutStale);
         }
         let mergeable: Vec<_> =
             metas.into_iter().filter(|meta| !state.unmergeable.contains(&meta.id)).collect();
@@ -157,6 +164,7 @@ impl Db {
         let there: Vec<BlockId> = self.blocks.metas().iter().map(|meta| meta.id).collect();
         let result = match &job {
             Job::Cut { until_ms } => self.cut(files, *until_ms),
+            Job::CutStale => self.cut_stale(files),
             Job::Image => self.write_images(files),
             Job::Retain(expired) => self.retain(files, expired),
             Job::Compact(plan) => self.compact(files, plan, &self.counters.compactions),

@@ -30,6 +30,7 @@ mod exemplars;
 mod frames;
 mod gather;
 mod head;
+mod ids;
 mod image;
 pub mod index;
 mod intervals;
@@ -43,6 +44,7 @@ mod resolve;
 mod rows;
 mod select;
 mod snapshot;
+mod stale;
 mod status;
 mod stored;
 mod texts;
@@ -57,7 +59,7 @@ pub use backfill::{Backfill, BackfillCounts, BackfillError, SortedBlock};
 pub use db::Db;
 pub use jobs::{Job, JobError};
 pub use metadata::FamilyMetadata;
-pub use options::{BLOCK_MS, DbOptions, OpenError, Retention};
+pub use options::{BLOCK_MS, DbOptions, OpenError, Retention, STALE_SHARE};
 pub use status::{
     BlockStatus, Cardinality, Counters, Damage, DbStatus, DiskStatus, HeadStatus, Memory, TopEntry,
 };

@@ -36,7 +36,7 @@
 //! the canonical label bytes (length varint, bytes), how many samples (varint), and each
 //! `timestamp i64, bits u64`.
 //!
-//! A deletion from a shard: see `delete`.
+//! A deletion from a shard: see `delete`. Series that have left a shard: see `stale`.
 //!
 //! Native histograms and start timestamps: see `frames`; metadata and exemplars: see the modules
 //! of these names. A deferred batch that has such:
@@ -55,6 +55,7 @@ use crate::frames::{Histograms, Starts, read_histograms, read_starts};
 use crate::head::SHARDS;
 use crate::head::registry::{PairId, Pairs, SeriesId};
 use crate::rows::{push_alone, read_alone};
+use crate::stale::Departure;
 use crate::{exemplars, metadata};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,7 @@ pub(crate) enum FrameKind {
     CutEnd = 4,
     Deferred = 5,
     Delete = 6,
+    Left = 7,
     Histograms = 16,
     FloatHistograms = 17,
     Starts = 18,
@@ -78,9 +80,9 @@ impl FrameKind {
     fn of(byte: u8) -> Option<FrameKind> {
         use FrameKind::{
             CutBegin, CutEnd, Deferred, DeferredWhole, Definitions, Delete, Exemplars, FloatHistograms,
-            Floats, Histograms, Metadata, Starts,
+            Floats, Histograms, Left, Metadata, Starts,
         };
-        let first = [Floats, Definitions, CutBegin, CutEnd, Deferred, Delete];
+        let first = [Floats, Definitions, CutBegin, CutEnd, Deferred, Delete, Left];
         let later = [Histograms, FloatHistograms, Starts, Metadata, Exemplars, DeferredWhole];
         first.into_iter().chain(later).find(|kind| *kind as u8 == byte)
     }
@@ -281,6 +283,7 @@ pub(crate) enum Frame<'a> {
     CutEnd { floor: i64 },
     Deferred(DeferredBatch<'a>),
     Delete(Deletion<'a>),
+    Left(Departure<'a>),
     Histograms(Histograms<'a>),
     Starts(Starts<'a>),
     Metadata(metadata::Logged<'a>),
@@ -307,7 +310,11 @@ impl Frame<'_> {
             Frame::Starts(starts) => starts.for_each(|_, _| {}),
             Frame::Metadata(metadata) => metadata.for_each(|_| {}),
             Frame::Exemplars(exemplars) => exemplars.for_each(|_, _| {}),
-            Frame::Floats(_) | Frame::CutBegin { .. } | Frame::CutEnd { .. } | Frame::Delete(_) => Ok(()),
+            Frame::Floats(_)
+            | Frame::CutBegin { .. }
+            | Frame::CutEnd { .. }
+            | Frame::Delete(_)
+            | Frame::Left(_) => Ok(()),
         }
     }
 }
@@ -358,6 +365,7 @@ pub(crate) fn read_frame(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
         }
         FrameKind::CutEnd => Frame::CutEnd { floor: i64::from_le_bytes(reader.array()?) },
         FrameKind::Delete => Frame::Delete(Deletion::read(reader)?),
+        FrameKind::Left => Frame::Left(Departure::read(reader)?),
         FrameKind::Deferred => Frame::Deferred(DeferredBatch { is_plain: true, fields: reader }),
         FrameKind::DeferredWhole => Frame::Deferred(DeferredBatch { is_plain: false, fields: reader }),
         FrameKind::Histograms => Frame::Histograms(read_histograms(false, reader)?),
@@ -588,7 +596,8 @@ pub(crate) fn unzigzag(value: u64) -> i64 {
 pub fn walk(bytes: &[u8]) {
     match read_frame(bytes) {
         Ok(Frame::Floats(floats)) => floats.for_each(|_, _| {}),
-        Ok(Frame::Delete(deletion)) => deletion.for_each(|_| {}),
+        Ok(Frame::Delete(deletion)) => deletion.ids.for_each(|_| {}),
+        Ok(Frame::Left(departure)) => departure.ids.for_each(|_| {}),
         Ok(frame) => drop(frame.check()),
         Err(_) => {}
     }
@@ -685,7 +694,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_reader_panic(kind in 0..8u8, rest in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn no_bytes_make_the_reader_panic(kind in 0..24u8, rest in proptest::collection::vec(any::<u8>(), 0..80)) {
             let bytes: Vec<u8> = [kind, 0].into_iter().chain(rest).collect();
             walk(&bytes);
         }

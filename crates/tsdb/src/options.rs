@@ -8,6 +8,10 @@ use tidewatch_model::Limits;
 /// Length of a block before compaction.
 pub const BLOCK_MS: i64 = 2 * 60 * 60 * 1000;
 
+/// The share of ended series at which they leave the head, unless somebody says otherwise: what goes to
+/// blocks of its own is worth the merges that it costs later.
+pub const STALE_SHARE: f64 = 0.3;
+
 /// Options of a database.
 #[derive(Debug, Clone)]
 pub struct DbOptions {
@@ -27,13 +31,17 @@ pub struct DbOptions {
     /// Images of the head are written when the log has grown by this and by the size of the last
     /// ones: what a start has to replay.
     pub image_log_bytes: u64,
+    /// The share of the head's series at which those that have ended, by a marker of staleness, leave it
+    /// before they are cut like all others; 0 for never.
+    pub stale_share: f64,
     /// Exemplars that are kept, of all series; 0 keeps none.
     pub exemplars_max: usize,
 }
 
 impl DbOptions {
     /// Options with the limits of [`Limits::default`], 15 days of retention as Prometheus has,
-    /// room for four million series (4 GiB at 1 KiB each), and a log of 32 MiB between images: a
+    /// room for four million series (4 GiB at 1 KiB each), ended series that leave when they are three
+    /// of ten, and a log of 32 MiB between images: a
     /// quarter of a second for one core.
     pub fn new(dir: impl Into<PathBuf>) -> DbOptions {
         DbOptions {
@@ -44,6 +52,7 @@ impl DbOptions {
             retention_percent: None,
             series_max: 4 << 20,
             image_log_bytes: 32 << 20,
+            stale_share: STALE_SHARE,
             exemplars_max: 0,
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! images ──► shards, series      (state up to a position in the log)
 //! log ─► frames ─┬─ definitions ─► series              in order
-//!                ├─ samples, cuts, deletions ─► queue of a shard ─► shards, side by side
+//!                ├─ samples, cuts, deletions, departures ─► queue of a shard ─► shards, side by side
 //!                └─ deferred batches ─► kept to the end, then appended like new ones
 //! ```
 //!
@@ -179,6 +179,7 @@ impl LogReading<'_> {
             }
             Ok(Frame::CutBegin { shard, .. }) => return queue(shard),
             Ok(Frame::Delete(deletion)) => return queue(deletion.shard),
+            Ok(Frame::Left(departure)) => return queue(departure.shard),
             Ok(Frame::CutEnd { .. }) => {
                 let queued = (0..SHARDS).map(queue).sum();
                 self.recovered.has_cut |= queued > 0;
@@ -278,7 +279,12 @@ fn replay_frame(
         }
         Frame::CutBegin { bar, .. } => shard.begin_cut(bar),
         Frame::CutEnd { floor } => shard.end_cut(floor),
-        Frame::Delete(deletion) => deletion.for_each(|id| shard.delete(id, deletion.range)),
+        Frame::Delete(deletion) => deletion.ids.for_each(|id| shard.delete(id, deletion.range)),
+        Frame::Left(departure) => departure.ids.for_each(|id| {
+            if Shard::of(id) == at {
+                shard.leave(id);
+            }
+        }),
         Frame::Definitions(_) | Frame::Deferred(_) | Frame::Metadata(_) | Frame::Exemplars(_) => {
             unreachable!("not queued for a shard")
         }

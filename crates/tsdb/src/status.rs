@@ -31,6 +31,9 @@ pub struct HeadStatus {
     pub series: u64,
     /// Those that have native histograms.
     pub histogram_series: u64,
+    /// Those that have ended, a marker of staleness being their newest sample: at the last look, which
+    /// is taken once a minute.
+    pub stale_series: u64,
     /// Sealed and open runs.
     pub chunks: u64,
     pub samples: u64,
@@ -102,6 +105,8 @@ pub struct Counters {
     pub refused_histograms: u64,
     pub series_created: u64,
     pub series_removed: u64,
+    /// Series that left the head because they had ended, before a cut would have taken them.
+    pub stale_series_cut: u64,
     pub commits: u64,
     pub cuts: u64,
     pub compactions: u64,

@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use tidewatch_env::sim::{Failure, Simulation};
 use tidewatch_env::{Clock, Env};
 use tidewatch_model::histogram::{Histogram, Span};
-use tidewatch_model::{BatchHistogram, FloatHistogram, Labels, NativeHistogram, Sample};
+use tidewatch_model::{BatchHistogram, FloatHistogram, Labels, NativeHistogram, STALE_NAN, Sample};
 use tidewatch_storage::TimeRange;
 use tidewatch_tsdb::{Db, DbOptions};
 
@@ -69,6 +69,7 @@ struct Totals {
     kills: u64,
     failures: u64,
     cuts: u64,
+    stale_series_cut: u64,
     compactions: u64,
     images: u64,
 }
@@ -82,6 +83,7 @@ impl Totals {
         self.kills += other.kills;
         self.failures += other.failures;
         self.cuts += other.cuts;
+        self.stale_series_cut += other.stale_series_cut;
         self.compactions += other.compactions;
         self.images += other.images;
     }
@@ -90,6 +92,7 @@ impl Totals {
         let Totals { acknowledged, deleted, crashes_in_work, crashes_in_recovery, .. } = *self;
         assert!(acknowledged > 10_000 && deleted > 100, "{self:?}");
         assert!(crashes_in_work > 200 && crashes_in_recovery > 50 && self.kills > 50, "{self:?}");
+        assert!(self.stale_series_cut > 100, "{self:?}");
         assert!(self.failures > 50 && self.cuts > 20 && self.compactions > 5 && self.images > 50, "{self:?}");
     }
 }
@@ -108,8 +111,12 @@ struct Life {
 }
 
 fn open(simulation: &Simulation) -> Result<Db, String> {
-    let options =
-        DbOptions { image_log_bytes: 1000, retention_ms: Some(RETENTION_MS), ..DbOptions::new("/data") };
+    let options = DbOptions {
+        image_log_bytes: 1000,
+        retention_ms: Some(RETENTION_MS),
+        stale_share: 0.1,
+        ..DbOptions::new("/data")
+    };
     let db = Db::open(simulation.env.clone(), options).map_err(|error| error.to_string())?;
     db.recover().map_err(|error| error.to_string())?;
     Ok(db)
@@ -200,6 +207,7 @@ impl Life {
         if let Some(db) = self.db.take() {
             let counters = db.status().counters;
             self.totals.cuts += counters.cuts;
+            self.totals.stale_series_cut += counters.stale_series_cut;
             self.totals.compactions += counters.compactions;
         }
         self.crash();
@@ -261,6 +269,15 @@ impl Life {
         known.retain(|_| !few || self.numbers.upto(1) == 0);
         known.push((series("once", self.scrapes), self.scrapes));
         self.append(&known, &(0..3).map(|i| (series("latency", i), i)).collect::<Vec<_>>(), now);
+        // What came once has ended, and for now so have those that are missing.
+        let mut ended: Vec<Labels> = (0..count).map(|i| series("known", i)).collect();
+        ended.retain(|labels| !known.iter().any(|(present, _)| present == labels));
+        ended.push(series("once", self.scrapes - 1));
+        let Some(db) = &self.db else { return };
+        let marker = Sample { timestamp: now, value: STALE_NAN };
+        let markers: Vec<_> = ended.iter().map(|labels| (labels, marker)).collect();
+        let taken = self.ledger.append(db, &markers, &[]);
+        self.note(|| format!("{} end: {taken}", ended.len()));
     }
 
     fn late(&mut self) {

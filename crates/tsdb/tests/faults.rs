@@ -7,7 +7,7 @@ mod support;
 use tidewatch_env::Env;
 use tidewatch_env::sim::{Failure, Simulation};
 use tidewatch_model::histogram::{Histogram, Span};
-use tidewatch_model::{BatchHistogram, FloatHistogram, Labels, NativeHistogram, Sample};
+use tidewatch_model::{BatchHistogram, FloatHistogram, Labels, NativeHistogram, STALE_NAN, Sample};
 use tidewatch_storage::TimeRange;
 use tidewatch_tsdb::{Db, DbOptions};
 
@@ -19,8 +19,12 @@ fn series(name: &str, i: usize) -> Labels {
 }
 
 fn open(simulation: &Simulation) -> Option<Db> {
-    let options =
-        DbOptions { image_log_bytes: 1000, retention_ms: Some(RETENTION_MS), ..DbOptions::new("/data") };
+    let options = DbOptions {
+        image_log_bytes: 1000,
+        retention_ms: Some(RETENTION_MS),
+        stale_share: 0.2,
+        ..DbOptions::new("/data")
+    };
     let db = Db::open(simulation.env.clone(), options).ok()?;
     db.recover().ok()?;
     Some(db)
@@ -54,7 +58,8 @@ fn histogram(i: usize, step: usize) -> NativeHistogram {
     }
 }
 
-/// Some scrapes of some series, now and then a new one, and late samples.
+/// Some scrapes of some series, now and then a new one, and late samples. Each time a series begins
+/// that ends the next time; of some of these the end is not the end.
 fn ingest(db: &Db, simulation: &Simulation, ledger: &mut Ledger, first: usize, steps: usize) {
     ingest_every(db, simulation, ledger, first, steps, 15_000);
 }
@@ -74,6 +79,12 @@ fn ingest_every(
         let sample = |i: usize, timestamp| Sample { timestamp, value: (i * step) as f64 * 0.5 };
         let mut samples: Vec<(&Labels, Sample)> =
             known.iter().enumerate().map(|(i, labels)| (labels, sample(i, timestamp))).collect();
+        let brief: Vec<Labels> = (0..4).map(|back| series("brief", step + 4 - back)).collect();
+        samples.push((&brief[0], sample(1, timestamp)));
+        samples.push((&brief[1], Sample { timestamp, value: STALE_NAN }));
+        if step % 4 == 3 {
+            samples.push((&brief[3], sample(3, timestamp)));
+        }
         // The last one has floats and histograms in turn.
         let latencies: Vec<Labels> = (0..3).map(|i| series("latency", i)).collect();
         let start = start - 60_000;
@@ -122,9 +133,10 @@ const MINUTES_20: u64 = 20 * 60 * 1000;
 /// Short enough that the workload's first blocks are past it at its end.
 const RETENTION_MS: i64 = 6 * 60 * 60 * 1000;
 
-/// The workload: append, seal, cut, merge, retention, deletion, restart; each part goes on as far as the
-/// disk lets it.
-fn work(simulation: &Simulation, ledger: &mut Ledger) {
+/// The workload: append, seal, cut, cut of series that ended, merge, retention,
+/// deletion, restart; each part goes on as far as the disk lets it. Gives how many series left early.
+fn work(simulation: &Simulation, ledger: &mut Ledger) -> u64 {
+    let mut left = 0;
     for round in 0..4 {
         if let Some(db) = open(simulation) {
             ingest_every(&db, simulation, ledger, round * 10, 10, MINUTES_20);
@@ -136,9 +148,11 @@ fn work(simulation: &Simulation, ledger: &mut Ledger) {
                 let _ = db.clean_tombstones();
             }
             ledger.commit(&db);
+            left += db.status().counters.stale_series_cut;
         }
         ledger.restart();
     }
+    left
 }
 
 /// Deletes a part of series that lie in blocks and head, and all of others: floats and histograms.
@@ -162,7 +176,7 @@ fn no_failing_change_of_the_disk_loses_or_invents_a_sample() {
             let mut ledger = Ledger::default();
             simulation.disk.fail_at(n, failure);
             let begin = simulation.clock_ms();
-            work(&simulation, &mut ledger);
+            let left = work(&simulation, &mut ledger);
             if !simulation.disk.fired() {
                 assert!(n > 10, "the workload changes the disk");
                 assert!(ledger.deleted() > 20, "the workload deletes");
@@ -170,6 +184,7 @@ fn no_failing_change_of_the_disk_loses_or_invents_a_sample() {
                 simulation.disk.crash(0);
                 let db = open(&simulation).expect("opens");
                 assert!(!db.status().blocks.is_empty(), "the workload cuts");
+                assert!(left > 10, "series that ended leave: {left}");
                 let oldest = contents(&db).keys().map(|(_, timestamp)| *timestamp).min();
                 assert!(oldest > Some(begin), "and what is past retention goes");
                 let files = simulation.disk.files();
@@ -256,6 +271,8 @@ fn a_job_that_fails_is_left_alone_for_a_while_and_the_others_go_on() {
     db.run(db.next_job(simulation.clock_ms()).expect("due")).expect_err("the disk fails");
     assert_eq!(kind(&db), Some("image"));
     db.run(db.next_job(simulation.clock_ms()).expect("due")).expect("the disk is well again");
+    assert_eq!(kind(&db), Some("cut_stale"));
+    db.run(db.next_job(simulation.clock_ms()).expect("due")).expect("the disk is well");
     assert_eq!(kind(&db), None);
     simulation.clock.advance_ms(31_000);
     assert_eq!(kind(&db), Some("cut"));
@@ -370,7 +387,7 @@ fn samples_leave_a_reserve_on_the_disk() {
     let simulation = Env::simulated(9);
     let mut ledger = Ledger::default();
     let db = open(&simulation).expect("opens");
-    ingest(&db, &simulation, &mut ledger, 0, 3);
+    ingest(&db, &simulation, &mut ledger, 0, 2);
     let used: u64 = simulation
         .disk
         .files()

@@ -13,7 +13,7 @@ use tidewatch_model::{
     Batch, BatchHistogram, Labels, MatchOp, Matcher, NativeHistogram, RawLabels, STALE_NAN, Sample,
 };
 use tidewatch_storage::{Append, Latest, Refusal, Scratch, Select, TimeRange};
-use tidewatch_tsdb::{Db, DbOptions};
+use tidewatch_tsdb::{Db, DbOptions, Job};
 
 use numbers::{Numbers, variable};
 use support::{ALL, Contents, contents, contents_of, fingerprint};
@@ -38,6 +38,8 @@ enum Op {
         value: u32,
     },
     Jobs,
+    /// Lets series leave the head that have ended, however few.
+    CutStale,
     Restart {
         fate: u64,
     },
@@ -66,6 +68,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (0..SERIES, 0..300i64, 0..2i64, 0..4u32)
             .prop_map(|(series, back, offset, value)| Op::Late { series, back, offset: offset * 7, value }),
         1 => Just(Op::Jobs),
+        1 => Just(Op::CutStale),
         1 => (0..5u64).prop_map(|fate| Op::Restart { fate }),
         1 => (1..4i64).prop_map(|hours| Op::Sleep { hours }),
         1 => (0..4u8, 0..SERIES, 0..2000i64, 0..2000i64)
@@ -138,20 +141,31 @@ struct Run {
     model: BTreeMap<(usize, i64), u64>,
     /// The newest time that each series had, deleted or not.
     newest: BTreeMap<usize, i64>,
+    /// Until when samples of a series may be in blocks alone because it had ended.
+    may_have_left: BTreeMap<usize, i64>,
 }
 
 impl Run {
     fn new() -> Run {
-        let mut run =
-            Run { simulation: Env::simulated(11), db: None, model: BTreeMap::new(), newest: BTreeMap::new() };
+        let mut run = Run {
+            simulation: Env::simulated(11),
+            db: None,
+            model: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            may_have_left: BTreeMap::new(),
+        };
         run.open();
         run
     }
 
     fn open(&mut self) {
         self.db = None;
-        let options =
-            DbOptions { retention_ms: Some(RETENTION_MS), image_log_bytes: 500, ..DbOptions::new("/data") };
+        let options = DbOptions {
+            retention_ms: Some(RETENTION_MS),
+            image_log_bytes: 500,
+            stale_share: 0.2,
+            ..DbOptions::new("/data")
+        };
         let db = Db::open(self.simulation.env.clone(), options).expect("opens");
         db.recover().expect("recovers");
         self.db = Some(db);
@@ -166,6 +180,11 @@ impl Run {
     }
 
     fn append(&mut self, samples: &[(usize, i64, Value)]) {
+        if let [(series, timestamp, value)] = samples
+            && self.may_have_left.get(series).is_some_and(|until| timestamp <= until)
+        {
+            return self.append_to_one_that_left(*series, *timestamp, value);
+        }
         let names: Vec<Labels> = samples.iter().map(|(series, ..)| labels(*series)).collect();
         let mut batch = Batch::new();
         let mut refused: BTreeMap<Refusal, u64> = BTreeMap::new();
@@ -219,6 +238,41 @@ impl Run {
         assert_eq!(found, refused);
     }
 
+    /// A late sample of a series that may have left the head: nothing there tells what it had, so
+    /// neither its age nor another value at its time is a reason to refuse it. The first value stays.
+    fn append_to_one_that_left(&mut self, series: usize, timestamp: i64, value: &Value) {
+        let labels = labels(series);
+        let mut batch = Batch::new();
+        let name = RawLabels::Canonical(labels.as_bytes());
+        match value {
+            Value::Float(value) => batch.push(name, &[Sample { timestamp, value: *value }]),
+            Value::Histogram(value) => {
+                batch.push_histograms(name, &[BatchHistogram { timestamp, start: 0, value: value.clone() }]);
+            }
+        }
+        let outcome = self.db().append(&batch).expect("takes writes");
+        let accepted = outcome.accepted + outcome.accepted_histograms == 1;
+        let known = self.model.get(&(series, timestamp)).copied();
+        let newest = self.newest.get(&series).copied();
+        let is_old = newest.is_some_and(|newest| timestamp < newest - WINDOW_MS);
+        let refused: Vec<Refusal> = outcome.refused.iter().map(|(refusal, _)| *refusal).collect();
+        match known {
+            Some(bits) if bits == value.bits() => assert!(accepted || is_old, "{refused:?}"),
+            Some(_) => assert!(accepted || is_old || refused == [Refusal::Conflict], "{refused:?}"),
+            None if accepted => {
+                self.model.insert((series, timestamp), value.bits());
+            }
+            None => assert!(is_old && refused == [Refusal::TooOld], "{refused:?}"),
+        }
+    }
+
+    /// Notes what may leave the head with the next cut of series that ended.
+    fn note_ended(&mut self) {
+        for (series, newest) in &self.newest {
+            self.may_have_left.insert(*series, *newest);
+        }
+    }
+
     /// Deletes in the database and in the map.
     fn delete(&mut self, kind: u8, series: usize, range: TimeRange) {
         let name = format!("{series:02}");
@@ -270,8 +324,15 @@ impl Run {
             }
             Op::Jobs => {
                 while let Some(job) = self.db().next_job(self.now()) {
+                    if job == Job::CutStale {
+                        self.note_ended();
+                    }
                     self.db().run(job).expect("a good disk");
                 }
+            }
+            Op::CutStale => {
+                self.note_ended();
+                self.db().run(Job::CutStale).expect("a good disk");
             }
             Op::Restart { fate } => {
                 self.db().commit().expect("a good disk");
@@ -353,7 +414,9 @@ proptest! {
 /// What a long life does next.
 fn random_op(numbers: &mut Numbers) -> Op {
     match numbers.upto(99) {
-        0..=1 => Op::Jobs,
+        0 => Op::Jobs,
+        1 if numbers.upto(1) == 0 => Op::CutStale,
+        1 => Op::Jobs,
         2 => Op::Restart { fate: numbers.upto(4) },
         3 => Op::Sleep { hours: 1 + numbers.upto(2) as i64 },
         4 => {

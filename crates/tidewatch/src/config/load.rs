@@ -328,6 +328,7 @@ fn storage(root: &Section<'_>) -> Storage {
             .and_then(|size| types::parse_size(size).ok()),
         retention_percent: retention.and_then(|retention| retention.number("percentage")),
         out_of_order_window_ms: tsdb.and_then(|tsdb| tsdb.duration_ms("out_of_order_time_window")),
+        stale_share: tsdb.and_then(|tsdb| tsdb.number("stale_series_compaction_threshold")),
         max_exemplars: exemplars.and_then(|exemplars| exemplars.number("max_exemplars")),
     }
 }
@@ -473,10 +474,13 @@ mod tests {
     }
 
     #[test]
-    fn retention_is_read() {
-        let text = "storage: {tsdb: {retention: {time: 30d, size: 10GB, percentage: 12.5}}}\n";
+    fn what_storage_keeps_is_read() {
+        let text = "storage: {tsdb: {stale_series_compaction_threshold: 0.5, \
+                    retention: {time: 30d, size: 10GB, percentage: 12.5}}}\n";
         let config = load_text(text, Path::new("p.yml"), LoadOptions::default()).expect("valid");
-        let Storage { retention_time_ms, retention_bytes, retention_percent, .. } = config.storage;
+        let Storage { retention_time_ms, retention_bytes, retention_percent, stale_share, .. } =
+            config.storage;
+        assert_eq!(stale_share, Some(0.5));
         assert_eq!(retention_time_ms, Some(30 * 86_400_000));
         assert_eq!((retention_bytes, retention_percent), (Some(10 << 30), Some(12.5)));
     }

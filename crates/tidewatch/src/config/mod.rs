@@ -75,6 +75,8 @@ pub struct Storage {
     /// Share of the disk, in percent.
     pub retention_percent: Option<f64>,
     pub out_of_order_window_ms: Option<i64>,
+    /// The share of series that have ended at which these leave memory; 0 for never.
+    pub stale_share: Option<f64>,
     pub max_exemplars: Option<i64>,
 }
 

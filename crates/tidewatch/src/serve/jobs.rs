@@ -22,7 +22,7 @@ const IDLE: Duration = Duration::from_secs(1);
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 /// Kinds of jobs, as the metric names them: what decides, and the jobs of the store.
-const KINDS: [&str; 7] = ["journal", "plan", "cut", "image", "retain", "compact", "clean"];
+const KINDS: [&str; 8] = ["journal", "plan", "cut", "cut_stale", "image", "retain", "compact", "clean"];
 
 /// How the jobs went so far.
 #[derive(Debug, Default)]

@@ -23,6 +23,8 @@ fn store(out: &mut Exposition, running: &Running) {
     let status = running.db.status();
     let head = &status.head;
     out.single("tidewatch_store_head_series", "gauge", "Series in the head.", head.series as f64);
+    let help = "Series in the head that have ended, counted once a minute.";
+    out.single("tidewatch_store_head_stale_series", "gauge", help, head.stale_series as f64);
     out.single("tidewatch_store_head_samples", "gauge", "Samples in the head.", head.samples as f64);
     out.single("tidewatch_store_head_chunks", "gauge", "Runs of samples in the head.", head.chunks as f64);
     out.family("tidewatch_store_head_memory_bytes", "gauge", "Memory of the head by part.");
@@ -102,6 +104,11 @@ fn store(out: &mut Exposition, running: &Running) {
         ("tidewatch_store_duplicates_total", "Samples that were there already.", counters.duplicates),
         ("tidewatch_store_series_created_total", "Series that were new.", counters.series_created),
         ("tidewatch_store_series_removed_total", "Series that left the head.", counters.series_removed),
+        (
+            "tidewatch_store_stale_series_cut_total",
+            "Series that left the head early because they had ended.",
+            counters.stale_series_cut,
+        ),
         ("tidewatch_store_commits_total", "Syncs of the log.", counters.commits),
         ("tidewatch_store_cuts_total", "Blocks cut from the head.", counters.cuts),
         ("tidewatch_store_compactions_total", "Blocks merged.", counters.compactions),

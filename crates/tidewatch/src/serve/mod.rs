@@ -33,7 +33,7 @@ use tidewatch_promql::{Engine, EngineOptions, MemoryPool};
 use tidewatch_scrape::{ScrapeOptions, Scraper, Sink, SinkOutcome};
 use tidewatch_server::{App, Server, ServerOptions, Service};
 use tidewatch_storage::Append;
-use tidewatch_tsdb::{Damage, Db, DbOptions};
+use tidewatch_tsdb::{Damage, Db, DbOptions, STALE_SHARE};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::cli::serve::ServeArgs;
@@ -287,6 +287,7 @@ fn open_store(
         retention_bytes: kept.size_bytes,
         retention_percent: kept.disk_percent,
         exemplars_max: exemplars_max(arguments, config),
+        stale_share: config.storage.stale_share.unwrap_or(STALE_SHARE),
         ..DbOptions::new(arguments.storage_path.clone())
     };
     Ok(Db::open(env.clone(), options)?)

@@ -14,6 +14,7 @@ use tidewatch_promql::EngineOptions;
 use tidewatch_rules::{LoadOptions, RuleFile, Settings};
 use tidewatch_scrape::{InProcess, ScrapeConfig, StaticConfig};
 use tidewatch_server::Service;
+use tidewatch_tsdb::STALE_SHARE;
 use tokio::sync::watch;
 
 use super::alerting;
@@ -116,6 +117,7 @@ pub async fn apply(
         scrape.extend(default_jobs(running, service, &config));
     }
     running.db.set_retention(retention(&running.arguments, &config));
+    running.db.set_stale_share(config.storage.stale_share.unwrap_or(STALE_SHARE));
     running.query_log.switch(&*running.env.disk, config.global.query_log_file.as_deref())?;
     running.scrape.apply(scrape)?;
 

@@ -165,6 +165,12 @@ impl HistogramSeries {
         self.open.times.last().copied().or_else(|| self.sealed.last().map(|run| run.last))
     }
 
+    /// How many samples there are, deleted or not.
+    pub(crate) fn count(&self) -> u64 {
+        let sealed: u64 = self.sealed.iter().map(|run| u64::from(run.count)).sum();
+        sealed + (self.open.times.len() + self.late.len()) as u64
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.sealed.is_empty() && self.open.times.is_empty() && self.late.is_empty()
     }

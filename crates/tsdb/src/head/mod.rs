@@ -18,6 +18,7 @@ pub(crate) mod append;
 pub(crate) mod cells;
 pub(crate) mod clock;
 pub(crate) mod deleted;
+pub(crate) mod ended;
 pub(crate) mod histograms;
 pub(crate) mod image;
 pub(crate) mod lookup;

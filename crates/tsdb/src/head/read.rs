@@ -168,8 +168,13 @@ impl Head {
 
     /// All series in the order of their labels.
     pub(crate) fn ids_by_labels(&self) -> Vec<SeriesId> {
+        let ids = self.directory.read().registry.ids().collect();
+        self.by_labels(ids)
+    }
+
+    /// Series in the order of their labels.
+    pub(crate) fn by_labels(&self, mut ids: Vec<SeriesId>) -> Vec<SeriesId> {
         let directory = self.directory.read();
-        let mut ids: Vec<SeriesId> = directory.registry.ids().collect();
         ids.sort_unstable_by(|a, b| compare(&directory.registry, *a, *b));
         ids
     }

@@ -518,7 +518,8 @@ impl Shard {
         self.get(id).is_none_or(|open| !open.holds_something())
     }
 
-    fn truncate_runs(&mut self, mut open: Open, floor: i64) -> Open {
+    /// Gives back the memory of the runs of a series that lie before a time.
+    pub(super) fn truncate_runs(&mut self, mut open: Open, floor: i64) -> Open {
         if self.newest_of(&open).is_some_and(|newest| newest < floor) {
             self.cells.release(&mut open.tail);
             self.samples -= u64::from(open.count);

@@ -1,0 +1,314 @@
+//! Series that ended leave the head before others: what that changes is memory, and nothing that is read.
+
+mod support;
+
+use std::fmt::Write;
+
+use tidewatch_env::sim::Simulation;
+use tidewatch_env::{Clock, Env};
+use tidewatch_model::{Batch, Labels, Matcher, RawLabels, STALE_NAN, Sample, is_stale};
+use tidewatch_storage::{Append, TimeRange};
+use tidewatch_tsdb::{Db, DbOptions};
+
+use support::{ALL, contents, contents_of};
+
+const MINUTE_MS: i64 = 60_000;
+
+/// Half of the series has to have ended.
+fn open(simulation: &Simulation) -> Db {
+    let options = DbOptions { stale_share: 0.5, retention_ms: None, ..DbOptions::new("/data") };
+    let db = Db::open(simulation.env.clone(), options).expect("opens");
+    db.recover().expect("recovers");
+    db
+}
+
+fn append(db: &Db, labels: &Labels, timestamp: i64, value: f64) -> String {
+    let mut batch = Batch::new();
+    batch.push(RawLabels::Canonical(labels.as_bytes()), &[Sample { timestamp, value }]);
+    let outcome = db.append(&batch).expect("takes writes");
+    outcome.refused.iter().map(|(refusal, _)| format!(" {refusal:?}")).collect()
+}
+
+/// Runs a script and gives what it says. Minutes count from the beginning.
+///
+/// ```text
+/// scrape a b        a sample of each series now, whose value is the minute; `a!` ends it
+/// late a 5          a sample of minute 5, whose value is 5; `late a 5 = 7` of value 7
+/// wait 3            minutes pass
+/// jobs              what is due is done; gives the kinds
+/// delete a 2 9      from minute 2 to 9
+/// restart           after a power cut
+/// head              how many series it has, how many have left early, how many blocks there are
+/// read a            minutes and values; `!` is an end
+/// ```
+fn run(script: &str) -> String {
+    let simulation = Env::simulated(3);
+    let start_ms = simulation.clock.wall_ms().div_euclid(2 * 60 * MINUTE_MS) * 2 * 60 * MINUTE_MS;
+    simulation.clock.jump_to_ms(start_ms);
+    let mut db = open(&simulation);
+    let mut said = String::new();
+    let mut left = 0;
+    for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let minute = |word: &str| start_ms + word.parse::<i64>().expect("a number") * MINUTE_MS;
+        let series = |name: &str| Labels::from_pairs([("__name__", "m"), ("i", name)]);
+        let now = simulation.clock.wall_ms();
+        let mut answer = String::new();
+        match words[..] {
+            ["scrape", ..] => {
+                for name in &words[1..] {
+                    let value = ((now - start_ms) / MINUTE_MS) as f64;
+                    answer += &match name.strip_suffix('!') {
+                        Some(name) => append(&db, &series(name), now, STALE_NAN),
+                        None => append(&db, &series(name), now, value),
+                    };
+                }
+                db.commit().expect("a good disk");
+            }
+            ["late", name, at] => {
+                answer = append(&db, &series(name), minute(at), at.parse().expect("a number"))
+            }
+            ["late", name, at, "=", value] => {
+                answer = append(&db, &series(name), minute(at), value.parse().expect("a number"));
+            }
+            ["wait", minutes] => {
+                simulation.clock.advance_ms(minutes.parse::<u64>().expect("a number") * 60_000)
+            }
+            ["jobs"] => {
+                while let Some(job) = db.next_job(now) {
+                    write!(answer, " {}", job.kind()).expect("memory takes all");
+                    db.run(job).expect("a good disk");
+                }
+            }
+            ["delete", name, from, until] => {
+                let range = TimeRange { start: minute(from), end: minute(until) };
+                db.delete(&[Matcher::equal("i", name)], range).expect("a good disk");
+            }
+            ["restart"] => {
+                db.commit().expect("a good disk");
+                let before = contents(&db);
+                left += db.status().counters.stale_series_cut;
+                drop(db);
+                simulation.disk.crash(0);
+                db = open(&simulation);
+                assert_eq!((contents(&db), db.status().damage), (before, Vec::new()));
+            }
+            ["head"] => {
+                let status = db.status();
+                let gone = left + status.counters.stale_series_cut;
+                let (series, samples) = (status.head.series, status.head.samples);
+                answer = format!(
+                    " {series} series, {samples} samples, {gone} left, {} blocks",
+                    status.blocks.len()
+                );
+            }
+            ["read", name] => {
+                for ((_, timestamp), bits) in contents_of(&db, &[Matcher::equal("i", name)], ALL) {
+                    let (minute, value) = ((timestamp - start_ms) / MINUTE_MS, f64::from_bits(bits));
+                    if is_stale(value) {
+                        write!(answer, " {minute}!").expect("memory takes all");
+                    } else if value == minute as f64 {
+                        write!(answer, " {minute}").expect("memory takes all");
+                    } else {
+                        write!(answer, " {minute}={value}").expect("memory takes all");
+                    }
+                }
+            }
+            _ => panic!("{line:?} is no line of a script"),
+        }
+        if !answer.is_empty() {
+            writeln!(said, "{line}:{answer}").expect("memory takes all");
+        }
+    }
+    said
+}
+
+#[track_caller]
+fn check(script: &str, expected: &str) {
+    let lines =
+        |text: &str| text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    let (said, expected): (Vec<String>, Vec<String>) = (lines(&run(script)), lines(expected));
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn series_that_ended_leave_when_they_are_many_and_are_read_as_before() {
+    check(
+        "scrape a b c d
+         wait 1
+         scrape a b c d
+         wait 1
+         scrape a b! c! d
+         wait 1
+         scrape a d
+         jobs
+         head
+         wait 1
+         jobs
+         head
+         read b
+         read a
+         restart
+         head
+         read c
+         wait 1
+         scrape a d
+         jobs",
+        "head: 4 series, 14 samples, 0 left, 0 blocks
+         jobs: cut_stale
+         head: 2 series, 8 samples, 2 left, 1 blocks
+         read b: 0 1 2!
+         read a: 0 1 2 3
+         head: 2 series, 8 samples, 2 left, 1 blocks
+         read c: 0 1 2!",
+    );
+}
+
+#[test]
+fn few_that_ended_and_those_that_did_just_now_stay() {
+    check(
+        "scrape a b c
+         wait 1
+         scrape a! b c
+         wait 9
+         jobs
+         scrape b! c
+         wait 1
+         jobs
+         head
+         wait 1
+         jobs
+         head",
+        "head: 3 series, 8 samples, 0 left, 0 blocks
+         jobs: cut_stale
+         head: 1 series, 3 samples, 2 left, 1 blocks",
+    );
+}
+
+#[test]
+fn a_series_that_comes_back_goes_on_where_it_was() {
+    check(
+        "scrape a b
+         wait 1
+         scrape a! b
+         wait 5
+         jobs
+         head
+         scrape a b
+         late a 3
+         read a
+         restart
+         read a
+         head
+         wait 1
+         scrape a! b
+         wait 5
+         jobs
+         read a
+         restart
+         read a
+         head",
+        "jobs: cut_stale
+         head: 1 series, 2 samples, 1 left, 1 blocks
+         read a: 0 1! 3 6
+         read a: 0 1! 3 6
+         head: 2 series, 5 samples, 1 left, 1 blocks
+         jobs: cut_stale compact
+         read a: 0 1! 3 6 7!
+         read a: 0 1! 3 6 7!
+         head: 1 series, 4 samples, 2 left, 1 blocks",
+    );
+}
+
+#[test]
+fn the_first_value_stays_though_the_head_has_forgotten_it() {
+    check(
+        "scrape a b
+         wait 1
+         scrape a! b
+         wait 5
+         jobs
+         late a 0
+         late a 0 = 7
+         late a 1 = 7
+         read a
+         restart
+         read a
+         wait 500
+         scrape b
+         jobs
+         read a
+         head",
+        "jobs: cut_stale
+         late a 0 = 7: Conflict
+         read a: 0 1!
+         read a: 0 1!
+         jobs: cut compact
+         read a: 0 1!
+         head: 1 series, 3 samples, 1 left, 1 blocks",
+    );
+}
+
+#[test]
+fn deletions_reach_what_has_left_and_stay() {
+    check(
+        "scrape a b
+         wait 1
+         scrape a b
+         wait 1
+         delete a 0 0
+         scrape a! b
+         wait 5
+         jobs
+         read a
+         delete a 1 1
+         read a
+         late a 1 = 9
+         restart
+         read a
+         wait 500
+         scrape b
+         jobs
+         read a",
+        "jobs: cut_stale
+         read a: 1 2!
+         read a: 2!
+         read a: 1=9 2!
+         jobs: cut compact
+         read a: 1=9 2!",
+    );
+}
+
+#[test]
+fn what_lies_in_several_stretches_goes_to_several_blocks_and_merges_with_the_next_cut() {
+    check(
+        "scrape a b c
+         wait 70
+         scrape a b c
+         wait 70
+         scrape a b! c!
+         late b 100
+         wait 10
+         jobs
+         head
+         read b
+         read c
+         wait 500
+         scrape a
+         jobs
+         read b
+         read a
+         restart
+         read b
+         head",
+        "jobs: cut_stale
+         head: 1 series, 3 samples, 2 left, 2 blocks
+         read b: 0 70 100 140!
+         read c: 0 70 140!
+         jobs: cut compact compact compact
+         read b: 0 70 100 140!
+         read a: 0 70 140 650
+         read b: 0 70 100 140!
+         head: 1 series, 4 samples, 2 left, 1 blocks",
+    );
+}
