@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -143,19 +143,25 @@ impl Blocks {
     pub(crate) fn status(&self) -> Vec<BlockStatus> {
         let status = |block: &Arc<Block>| {
             let meta = block.meta();
-            let name = block.path().file_name().map_or_else(PathBuf::new, PathBuf::from);
             BlockStatus {
-                name: name.display().to_string(),
+                name: file_name(block.path()),
                 min_time: meta.min_ms,
                 max_time: meta.max_ms,
                 series: meta.series,
                 samples: meta.samples,
                 bytes: meta.size,
                 tombstones: block.tombstones().series_count(),
+                chunks: meta.chunks,
+                level: meta.level,
+                parents: meta.parents.iter().map(|id| file_name(&block_path(Path::new(""), *id))).collect(),
             }
         };
         self.list().iter().map(status).collect()
     }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Opens a block. A disk that fails to read it is asked once more, before it is taken for lost.

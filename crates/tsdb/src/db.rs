@@ -17,6 +17,7 @@ use crate::deferred::Deferred;
 use crate::directory::Directory;
 use crate::durable::DurableLog;
 use crate::exemplars::Exemplars;
+use crate::growth::GrowthWatch;
 use crate::head::Head;
 use crate::head::append::{FrameLog, Terms};
 use crate::image::Images;
@@ -29,6 +30,7 @@ use crate::select::{DbSelection, Debt, blocks_within, damaged};
 use crate::stale::StaleWatch;
 use crate::status::{Cardinality, Counters, DbStatus, DiskStatus};
 use crate::texts::Texts;
+use crate::wounds::Wounds;
 
 /// A database of series.
 ///
@@ -65,6 +67,9 @@ pub struct Db {
     pub(crate) exemplars: Exemplars,
     pub(crate) metadata: MetadataStore,
     pub(crate) stale: StaleWatch,
+    pub(crate) growth: GrowthWatch,
+    /// Damage that was met in runs of the head.
+    pub(crate) head_wounds: Arc<Wounds>,
     pub(crate) counters: AtomicCounters,
 }
 
@@ -150,6 +155,7 @@ pub(crate) struct AtomicCounters {
     pub(crate) stale_series_cut: AtomicU64,
     pub(crate) cuts: AtomicU64,
     pub(crate) compactions: AtomicU64,
+    pub(crate) chunks_set_aside: AtomicU64,
     pub(crate) blocks_retired: AtomicU64,
     pub(crate) blocks_cleaned: AtomicU64,
     pub(crate) deletions: AtomicU64,
@@ -216,6 +222,8 @@ impl Db {
             counters: AtomicCounters::default(),
             retention: RwLock::new(options.retention()),
             stale: StaleWatch::new(options.stale_share),
+            growth: GrowthWatch::default(),
+            head_wounds: Arc::default(),
             env,
             options,
             files,
@@ -321,7 +329,9 @@ impl Db {
         if let Some(files) = &self.files {
             status.read_only = files.refusal();
             status.wal_bytes = files.log_bytes();
-            status.damage = files.directory.damage();
+            status.image_bytes = self.image_bytes.load(Ordering::Relaxed);
+            self.note_wounds(files);
+            (status.damage, status.damage_found) = files.directory.damage();
             status.counters.commits = files.log.commits();
             status.disk = files.space().map(|space| DiskStatus {
                 total_bytes: space.total_bytes,
@@ -374,7 +384,7 @@ impl Db {
             let head = self.head.snapshot(&resolution, range, &mut debt)?;
             // What a cut has taken from the head meanwhile is in a block that is not in the list.
             if Arc::ptr_eq(&list, &self.blocks.list()) {
-                return Ok(DbSelection::new(resolution, head, blocks));
+                return Ok(DbSelection::new(resolution, head, blocks, Arc::clone(&self.head_wounds)));
             }
         }
     }
@@ -480,6 +490,7 @@ impl AtomicCounters {
             stale_series_cut: load(&self.stale_series_cut),
             cuts: load(&self.cuts),
             compactions: load(&self.compactions),
+            chunks_set_aside: load(&self.chunks_set_aside),
             blocks_retired: load(&self.blocks_retired),
             blocks_cleaned: load(&self.blocks_cleaned),
             deletions: load(&self.deletions),

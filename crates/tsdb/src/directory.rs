@@ -35,7 +35,8 @@ const DAMAGE_MAX: usize = 100;
 pub(crate) struct Directory {
     pub(crate) env: Env,
     pub(crate) root: PathBuf,
-    damage: Mutex<Vec<Damage>>,
+    /// The first pieces of damage, and how many there were in all.
+    damage: Mutex<(Vec<Damage>, u64)>,
     _lock: Box<dyn Lock>,
 }
 
@@ -60,12 +61,8 @@ impl Directory {
             io::ErrorKind::WouldBlock => OpenError::Locked { path: root.to_owned() },
             _ => io_error(&lock_path)(error),
         })?;
-        let directory = Directory {
-            env: env.clone(),
-            root: root.to_owned(),
-            damage: Mutex::new(Vec::new()),
-            _lock: lock,
-        };
+        let directory =
+            Directory { env: env.clone(), root: root.to_owned(), damage: Mutex::default(), _lock: lock };
         directory.check_format()?;
         for name in ["wal", "head", "blocks"] {
             let path = directory.root.join(name);
@@ -137,13 +134,14 @@ impl Directory {
 
     /// Remembers damage for the status.
     pub(crate) fn report(&self, path: &Path, offset: u64, reason: String) {
-        let mut damage = self.damage.lock();
+        let (damage, found) = &mut *self.damage.lock();
+        *found += 1;
         if damage.len() < DAMAGE_MAX {
             damage.push(Damage { path: path.display().to_string(), offset, reason });
         }
     }
 
-    pub(crate) fn damage(&self) -> Vec<Damage> {
+    pub(crate) fn damage(&self) -> (Vec<Damage>, u64) {
         self.damage.lock().clone()
     }
 

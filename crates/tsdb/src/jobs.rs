@@ -24,6 +24,8 @@ pub enum Job {
     CutStale,
     /// Write images of the head, so that a start has little to replay, and trim the log.
     Image,
+    /// Hide what is damaged of a block, so that what is whole can be read.
+    Mend(BlockId),
     /// Remove blocks that are past retention, by time or by size.
     Retain(Vec<BlockId>),
     /// Merge blocks to a larger one.
@@ -39,6 +41,7 @@ impl Job {
             Job::Cut { .. } => "cut",
             Job::CutStale => "cut_stale",
             Job::Image => "image",
+            Job::Mend(_) => "mend",
             Job::Retain(_) => "retain",
             Job::Compact(_) => "compact",
             Job::Clean(_) => "clean",
@@ -95,6 +98,8 @@ impl Db {
     pub fn next_job(&self, now_ms: i64) -> Option<Job> {
         let files = self.files.as_ref().filter(|_| self.is_complete() && !self.is_stopping())?;
         files.watch_space();
+        self.note_wounds(files);
+        self.note_growth(now_ms);
         let state = self.jobs.lock();
         let may = |job: &Job| {
             let waits = |at: &i64| now_ms < *at && *at <= now_ms.saturating_add(RETRY_MS);
@@ -103,6 +108,9 @@ impl Db {
         let metas = self.blocks.metas();
         let expired = self.past_retention(files, &metas, now_ms);
         if let Some(job) = (!expired.is_empty()).then_some(Job::Retain(expired)).filter(may) {
+            return Some(job);
+        }
+        if let Some(job) = self.mend_due().map(Job::Mend).filter(may) {
             return Some(job);
         }
         if let Some(job) = self.cut_due(now_ms).map(|until_ms| Job::Cut { until_ms }).filter(may) {
@@ -165,6 +173,7 @@ impl Db {
         let result = match &job {
             Job::Cut { until_ms } => self.cut(files, *until_ms),
             Job::CutStale => self.cut_stale(files),
+            Job::Mend(id) => self.mend(files, *id),
             Job::Image => self.write_images(files),
             Job::Retain(expired) => self.retain(files, expired),
             Job::Compact(plan) => self.compact(files, plan, &self.counters.compactions),
@@ -179,12 +188,13 @@ impl Db {
                 state.not_before_ms.insert(job.kind(), retry_ms)
             }
         };
-        if let (
-            Err(JobError::Block(BlockError::Corrupt { .. } | BlockError::Damaged(_))),
-            Job::Compact(plan) | Job::Clean(plan),
-        ) = (&result, &job)
-        {
-            state.unmergeable.extend(&plan.sources);
+        if let (Err(JobError::Block(error)), Job::Compact(plan) | Job::Clean(plan)) = (&result, &job) {
+            // What can be mended is, and then merges.
+            let stays = match error {
+                BlockError::Damaged(damage) => !damage.is_mendable(),
+                error => matches!(error, BlockError::Corrupt { .. }),
+            };
+            state.unmergeable.extend(plan.sources.iter().filter(|_| stays));
         }
         result
     }

@@ -29,6 +29,7 @@ mod durable;
 mod exemplars;
 mod frames;
 mod gather;
+mod growth;
 mod head;
 mod ids;
 mod image;
@@ -36,6 +37,7 @@ pub mod index;
 mod intervals;
 mod jobs;
 mod log;
+mod mend;
 mod metadata;
 pub mod offline;
 mod options;
@@ -49,6 +51,7 @@ mod status;
 mod stored;
 mod texts;
 mod wire;
+mod wounds;
 
 #[doc(hidden)]
 pub use head::image::walk as walk_image;
@@ -61,6 +64,6 @@ pub use jobs::{Job, JobError};
 pub use metadata::FamilyMetadata;
 pub use options::{BLOCK_MS, DbOptions, OpenError, Retention, STALE_SHARE};
 pub use status::{
-    BlockStatus, Cardinality, Counters, Damage, DbStatus, DiskStatus, HeadStatus, Memory, TopEntry,
+    BlockStatus, Cardinality, Counters, Damage, DbStatus, DiskStatus, Growth, HeadStatus, Memory, TopEntry,
 };
 pub use stored::Stored;

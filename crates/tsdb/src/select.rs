@@ -19,6 +19,7 @@ use crate::gather::{Gather, StoredRun, StoredValues};
 use crate::head::read::{HeadSnapshot, HistogramRunView, RunView};
 use crate::head::starts::starts_of;
 use crate::resolve::{Part, Resolution};
+use crate::wounds::Wounds;
 
 /// See the module.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct DbSelection {
     series: Vec<Entry>,
     samples: AtomicU64,
     bytes: AtomicU64,
+    /// Takes note of damage in runs of the head; blocks do so themselves.
+    wounds: Arc<Wounds>,
 }
 
 /// Memory that was taken and is asked for after the fact, a part at a time.
@@ -103,6 +106,7 @@ impl DbSelection {
         resolution: Arc<Resolution>,
         head: HeadSnapshot,
         blocks: Vec<Arc<Block>>,
+        wounds: Arc<Wounds>,
     ) -> DbSelection {
         let mut selection = DbSelection {
             series: Vec::with_capacity(resolution.series.len()),
@@ -111,6 +115,7 @@ impl DbSelection {
             blocks,
             samples: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            wounds,
         };
         for (at, resolved) in selection.resolution.series.iter().enumerate() {
             let in_head = selection.head.has(at);
@@ -125,7 +130,7 @@ impl DbSelection {
 
     /// A selection of the head's samples alone.
     pub(crate) fn of_head(resolution: Arc<Resolution>, head: HeadSnapshot) -> DbSelection {
-        DbSelection::new(resolution, head, Vec::new())
+        DbSelection::new(resolution, head, Vec::new(), Arc::default())
     }
 
     fn parts(&self, entry: &Entry) -> &[Part] {
@@ -243,7 +248,7 @@ impl DbSelection {
         histograms: &mut Vec<NativeHistogram>,
     ) -> Result<(), SelectError> {
         let before = histograms.len();
-        run.decode(timestamps, histograms).map_err(SelectError::Damaged)?;
+        run.decode(timestamps, histograms).map_err(|reason| self.damaged_head(reason))?;
         self.samples.fetch_add((histograms.len() - before) as u64, Ordering::Relaxed);
         self.bytes.fetch_add(run.encoded_bytes() as u64, Ordering::Relaxed);
         Ok(())
@@ -432,9 +437,14 @@ impl DbSelection {
         Ok(merged.merge(columns.within(range)).merge(Columns { times, values }))
     }
 
+    fn damaged_head(&self, reason: String) -> SelectError {
+        self.wounds.meet(0, reason.clone(), false);
+        SelectError::Damaged(reason)
+    }
+
     fn decode(&self, run: &RunView<'_>, out: &mut Vec<f64>) -> Result<(), SelectError> {
         let before = out.len();
-        run.decode(out).map_err(SelectError::Damaged)?;
+        run.decode(out).map_err(|reason| self.damaged_head(reason))?;
         self.samples.fetch_add((out.len() - before) as u64, Ordering::Relaxed);
         self.bytes.fetch_add(run.encoded_bytes() as u64, Ordering::Relaxed);
         Ok(())

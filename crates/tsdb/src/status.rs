@@ -10,11 +10,15 @@ pub struct DbStatus {
     pub head: HeadStatus,
     pub blocks: Vec<BlockStatus>,
     pub wal_bytes: u64,
+    /// Images of the head, when they were written last.
+    pub image_bytes: u64,
     /// The disk that holds the data, where it can be asked; `None` in memory.
     pub disk: Option<DiskStatus>,
     pub counters: Counters,
-    /// What was found damaged and set aside since the start, oldest first.
+    /// What was found damaged since the start, oldest first: the first hundred pieces.
     pub damage: Vec<Damage>,
+    /// How many pieces that were in all.
+    pub damage_found: u64,
 }
 
 /// Room on the disk. Samples are refused while less is free than the reserve.
@@ -34,7 +38,7 @@ pub struct HeadStatus {
     /// Those that have ended, a marker of staleness being their newest sample: at the last look, which
     /// is taken once a minute.
     pub stale_series: u64,
-    /// Sealed and open runs.
+    /// Sealed runs.
     pub chunks: u64,
     pub samples: u64,
     /// Samples taken out of order since the start.
@@ -74,6 +78,21 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// By what it is for: names and bytes, the largest parts of a usual series first.
+    pub fn by_use(&self) -> [(&'static str, u64); 7] {
+        let Memory { symbols, labels, table, index, series, open_runs, clocks, sealed, late, histograms } =
+            *self;
+        [
+            ("labels", symbols + labels),
+            ("index", table + index),
+            ("openRuns", open_runs + clocks),
+            ("bookkeeping", series),
+            ("sealedRuns", sealed),
+            ("outOfOrder", late),
+            ("histograms", histograms),
+        ]
+    }
+
     pub fn total(&self) -> u64 {
         let Memory { symbols, labels, table, index, series, open_runs, clocks, sealed, late, histograms } =
             *self;
@@ -91,6 +110,19 @@ pub struct BlockStatus {
     pub bytes: u64,
     /// Series of which something is deleted.
     pub tombstones: u64,
+    pub chunks: u64,
+    /// 0 from the head, one more for each merge.
+    pub level: u8,
+    /// Names of the blocks that it was merged from.
+    pub parents: Vec<String>,
+}
+
+/// What grew most in the head since `since_ms`, each list largest first; `None` where nobody looked before.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Growth {
+    pub since_ms: Option<i64>,
+    pub series_by_metric: Vec<TopEntry>,
+    pub values_by_label: Vec<TopEntry>,
 }
 
 /// Counted since the start.
@@ -110,6 +142,8 @@ pub struct Counters {
     pub commits: u64,
     pub cuts: u64,
     pub compactions: u64,
+    /// Damaged parts of blocks that are hidden, so that what is whole can be read.
+    pub chunks_set_aside: u64,
     pub blocks_retired: u64,
     /// Blocks rewritten without what was deleted.
     pub blocks_cleaned: u64,

@@ -103,6 +103,10 @@ impl Stage {
         let said = self.read(start, end).expect_err("a part of it is gone");
         assert!(said.contains(&file.display().to_string()), "{said} names {}", file.display());
         assert!(said.contains("the disk can not read"), "{said}");
+        let name = file.display().to_string();
+        let damage = self.db.status().damage;
+        let is_named = damage.iter().any(|damage| damage.path == name || damage.reason.contains(&name));
+        assert!(is_named, "{name} in {damage:?}");
     }
 
     /// What is new is taken and read, whatever else is lost.

@@ -29,8 +29,9 @@ pub(crate) const UNREADABLE: &str = "the disk can not read it";
 /// A chunk that can not be read, named so that a person can tell what is missing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{} is damaged at offset {offset}: {reason}; {series} lacks its samples from {start_ms} to {end_ms} ms",
-    path.display()
+    "{} is damaged at offset {offset}: {}",
+    path.display(),
+    self.what()
 )]
 pub struct Damage {
     pub path: PathBuf,
@@ -41,4 +42,19 @@ pub struct Damage {
     pub start_ms: i64,
     pub end_ms: i64,
     pub reason: String,
+    /// The number of the series in its block.
+    pub(crate) number: u32,
+}
+
+impl Damage {
+    /// Whether it is there to stay: what the disk can not read now it may read at the next start.
+    pub(crate) fn is_mendable(&self) -> bool {
+        self.reason != UNREADABLE
+    }
+
+    /// What is the matter, without the place.
+    pub(crate) fn what(&self) -> String {
+        let Damage { series, start_ms, end_ms, reason, .. } = self;
+        format!("{reason}; {series} lacks its samples from {start_ms} to {end_ms} ms")
+    }
 }

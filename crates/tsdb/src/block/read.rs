@@ -18,6 +18,7 @@ use super::tombstones::Tombstones;
 use crate::index::dictionary::Dictionary;
 use crate::index::lists::Lists;
 use crate::index::{Index, IndexError, postings_for_matchers, visit_names_of, visit_values_of};
+use crate::wounds::Wounds;
 
 /// An open block. The file is mapped; the index was checked against its checksums, chunks are
 /// checked when they are read.
@@ -35,6 +36,8 @@ pub struct Block {
     /// Checksum of the section table: tells this file from others of its name.
     table_crc: u32,
     pub(super) tombstones: Arc<Tombstones>,
+    /// Damage that reading has met, also through other tombstones.
+    wounds: Arc<Wounds>,
 }
 
 impl Block {
@@ -107,6 +110,7 @@ impl Block {
             index_bytes,
             table_crc: format::table_crc(&file),
             tombstones: Arc::default(),
+            wounds: Arc::default(),
         })
     }
 
@@ -121,6 +125,10 @@ impl Block {
 
     pub(super) fn table_crc(&self) -> u32 {
         self.table_crc
+    }
+
+    pub(crate) fn wounds(&self) -> &Wounds {
+        &self.wounds
     }
 
     pub fn path(&self) -> &Path {
@@ -186,7 +194,10 @@ impl Block {
     fn of_index<T>(&self, read: Result<T, IndexError>) -> Result<T, BlockError> {
         let corrupt = |reason| BlockError::Corrupt { path: self.path.clone(), offset: 0, reason };
         match unreadable(&self.index_bytes) {
-            Some(_) => Err(corrupt(UNREADABLE)),
+            Some(_) => {
+                self.wounds.meet(0, UNREADABLE.to_owned(), false);
+                Err(corrupt(UNREADABLE))
+            }
             None => read.map_err(|error| corrupt(error.0)),
         }
     }

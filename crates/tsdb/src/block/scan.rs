@@ -169,6 +169,9 @@ impl Block {
             if clock.first_ms > range.end {
                 break;
             }
+            if self.hides(series, &clock) {
+                continue;
+            }
             match visit(self, &chunk, &clock, at == 0) {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => return Ok(ControlFlow::Break(())),
@@ -202,6 +205,9 @@ impl Block {
             if clock.last_ms() <= after {
                 break;
             }
+            if self.hides(series, &clock) {
+                continue;
+            }
             return match self.newest_of(chunk, &clock, at, scratch) {
                 Ok((timestamp, latest)) => Ok((timestamp > after).then_some(latest)),
                 Err(broken) => {
@@ -232,7 +238,13 @@ impl Block {
         Ok((timestamp, latest))
     }
 
-    /// Reads every chunk of some series and names those that are damaged.
+    /// Whether all of a chunk of a series is deleted: then nobody reads it, and it may be damaged.
+    fn hides(&self, series: u32, clock: &Clock) -> bool {
+        let chunk = TimeRange { start: clock.first_ms, end: clock.last_ms() };
+        self.tombstones().of(series).is_some_and(|deleted| deleted.covers(chunk))
+    }
+
+    /// Reads every chunk of some series that is not deleted and names those that are damaged.
     pub fn verify(&self, series: Range<u32>) -> Result<Vec<Damage>, BlockError> {
         let (mut cursor, mut scratch, mut found) = (Cursor::default(), Scratch::default(), Vec::new());
         for series in series {
@@ -240,6 +252,9 @@ impl Block {
             for at in 0..cursor.record.chunks.len() {
                 let chunk = cursor.record.chunks[at];
                 let clock = self.clock(&chunk);
+                if self.hides(series, &clock) {
+                    continue;
+                }
                 if let Err(broken) = self.read_chunk(&chunk, &clock, &mut scratch) {
                     match self.damaged(&mut cursor, series, &clock, broken) {
                         BlockError::Damaged(damage) => found.push(*damage),
@@ -339,14 +354,17 @@ impl Block {
             Ok(labels) => labels,
             Err(error) => return error,
         };
-        BlockError::Damaged(Box::new(Damage {
+        let damage = Damage {
             path: self.path.clone(),
             offset: broken.offset,
             series: labels.to_string(),
             start_ms: clock.first_ms,
             end_ms: clock.last_ms(),
             reason: broken.reason,
-        }))
+            number: series,
+        };
+        self.wounds().meet(damage.offset, damage.what(), damage.is_mendable());
+        BlockError::Damaged(Box::new(damage))
     }
 }
 

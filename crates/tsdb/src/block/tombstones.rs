@@ -35,7 +35,7 @@ use roaring::RoaringBitmap;
 use tidewatch_model::Matcher;
 use tidewatch_storage::{Latest, Scratch, TimeRange};
 
-use super::error::BlockError;
+use super::error::{BlockError, Damage};
 use super::format::{BlockId, block_path, parse_block_name};
 use super::read::Block;
 use super::scan::Cursor;
@@ -239,6 +239,17 @@ impl Block {
         }
         tombstones.find_gone(self)?;
         Ok(Some(tombstones))
+    }
+
+    /// The tombstones with which damaged chunks are hidden as if they were deleted.
+    pub(crate) fn hiding(&self, damage: &[Damage]) -> Result<Tombstones, BlockError> {
+        let mut tombstones = (*self.tombstones).clone();
+        for Damage { number, start_ms, end_ms, .. } in damage {
+            let chunk = TimeRange { start: *start_ms, end: *end_ms };
+            tombstones.series.entry(*number).or_default().add(chunk);
+        }
+        tombstones.find_gone(self)?;
+        Ok(tombstones)
     }
 
     /// From the first to the last sample of a series, deleted or not; `None` where it has none. Ask

@@ -211,7 +211,8 @@ impl Head {
     }
 }
 
-fn top(mut entries: Vec<TopEntry>, limit: usize) -> Vec<TopEntry> {
+/// The `limit` largest, largest first.
+pub(crate) fn top(mut entries: Vec<TopEntry>, limit: usize) -> Vec<TopEntry> {
     entries.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
     entries.truncate(limit);
     entries

@@ -66,7 +66,7 @@ impl Finding {
     }
 
     fn of_chunk(damage: Damage) -> Finding {
-        let Damage { path, offset, series, start_ms, end_ms, reason } = damage;
+        let Damage { path, offset, series, start_ms, end_ms, reason, .. } = damage;
         Finding { path, offset, reason, lost: Some(Lost { series, start_ms, end_ms }) }
     }
 }

@@ -1,0 +1,198 @@
+//! Damage that is met while the database runs: the query that meets it says so, it is named and counted,
+//! what is whole is read again soon after, and what merges later leaves out no more than was damaged.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use tidewatch_env::sim::{Failure, Simulation};
+use tidewatch_env::{Clock, Env};
+use tidewatch_model::{Batch, Labels, Matcher, RawLabels, Sample};
+use tidewatch_storage::{Append, Scratch, Select};
+use tidewatch_tsdb::{Db, DbOptions, offline};
+
+use support::{ALL, Contents, contents, contents_of};
+
+const STEP_MS: i64 = 60_000;
+const SERIES: usize = 30;
+
+fn series(i: usize) -> Labels {
+    Labels::from_pairs([("__name__", "m"), ("i", &format!("{i:02}"))])
+}
+
+fn open(simulation: &Simulation) -> Db {
+    let options = DbOptions { retention_ms: None, image_log_bytes: 2000, ..DbOptions::new("/data") };
+    let db = Db::open(simulation.env.clone(), options).expect("opens");
+    db.recover().expect("recovers");
+    db
+}
+
+fn ingest(db: &Db, simulation: &Simulation, steps: usize) {
+    for step in 0..steps {
+        let names: Vec<Labels> = (0..SERIES).map(series).collect();
+        let timestamp = simulation.clock.wall_ms();
+        let mut batch = Batch::new();
+        for (i, name) in names.iter().enumerate() {
+            let value = ((step * 31 + i * 7) % 53) as f64 * 0.37;
+            batch.push(RawLabels::Canonical(name.as_bytes()), &[Sample { timestamp, value }]);
+        }
+        assert_eq!(db.append(&batch).expect("takes writes").refused, []);
+        simulation.clock.advance_ms(STEP_MS as u64);
+    }
+    db.commit().expect("a good disk");
+}
+
+fn run_jobs(db: &Db, simulation: &Simulation) -> Vec<&'static str> {
+    let mut kinds = Vec::new();
+    while let Some(job) = db.next_job(simulation.clock.wall_ms()) {
+        kinds.push(job.kind());
+        // One that meets damage fails, and is done when that is mended.
+        let _ = db.run(job);
+    }
+    kinds
+}
+
+/// A database with two blocks and a head, and one byte changed in each of these parts of the data of its
+/// first block; and what it held before.
+fn damaged(places: &[usize]) -> (Simulation, Db, PathBuf, Contents) {
+    let simulation = Env::simulated(4);
+    let start_ms = simulation.clock.wall_ms() / 7_200_000 * 7_200_000;
+    simulation.clock.jump_to_ms(start_ms);
+    let db = open(&simulation);
+    ingest(&db, &simulation, 5 * 60 + 30);
+    assert_eq!(run_jobs(&db, &simulation), ["cut", "image"]);
+    let whole = contents(&db);
+    assert_eq!(whole.len(), SERIES * (5 * 60 + 30));
+    drop(db);
+    let path = Path::new("/data/blocks/00000001.block").to_owned();
+    let mut bytes = simulation.disk.peek(&path).expect("the first block");
+    places.iter().for_each(|place| bytes[*place] ^= 1);
+    simulation.disk.poke(&path, &bytes).expect("there");
+    simulation.disk.kill();
+    let db = open(&simulation);
+    assert_eq!(db.status().damage, [], "nobody has looked at the samples yet");
+    (simulation, db, path, whole)
+}
+
+/// What a query of all series says.
+fn refusal(db: &Db) -> Option<String> {
+    let selection = db.select(&[], ALL).expect("the index is whole");
+    let visit = &mut |_: usize, _: tidewatch_storage::Run<'_>| std::ops::ControlFlow::Continue(());
+    let read = selection.scan(0..selection.len(), ALL, &mut Scratch::default(), visit);
+    read.err().map(|error| error.to_string())
+}
+
+/// Of which series something is missing, and how much.
+fn lost(whole: &Contents, read: &Contents) -> (Vec<String>, usize) {
+    assert!(read.iter().all(|(key, bits)| whole.get(key) == Some(bits)), "nothing that was not sent");
+    let missing: Vec<&(String, i64)> = whole.keys().filter(|key| !read.contains_key(key)).collect();
+    let mut series: Vec<String> = missing.iter().map(|(name, _)| name.clone()).collect();
+    series.dedup();
+    (series, missing.len())
+}
+
+#[test]
+fn damage_costs_one_query_an_error_and_then_what_was_damaged() {
+    let (simulation, db, path, whole) = damaged(&[2000]);
+    let said = refusal(&db).expect("a column is damaged");
+    let status = db.status();
+    let [damage] = &status.damage[..] else { panic!("one piece: {:?}", status.damage) };
+    assert_eq!((damage.path.as_str(), status.damage_found), ("/data/blocks/00000001.block", 1));
+    assert!(said.contains(&damage.reason), "{said} and {}", damage.reason);
+    assert!(
+        damage.reason.contains("a column's checksum does not hold; {__name__=\"m\", i="),
+        "{}",
+        damage.reason
+    );
+    assert_eq!(run_jobs(&db, &simulation), ["mend"]);
+    // A chunk of two hours of one series.
+    let (of, count) = lost(&whole, &contents(&db));
+    assert_eq!((of.len(), count), (1, 120));
+    assert!(damage.reason.contains(&of[0]), "{of:?} is named");
+    let status = db.status();
+    assert_eq!((status.damage_found, status.counters.chunks_set_aside), (1, 1));
+    let aside = Path::new("/data/damaged/00000001.block");
+    let bytes = |path: &Path| simulation.disk.peek(path).expect("there");
+    assert_eq!(bytes(aside), bytes(&path), "it is kept as it was found");
+    // Whoever reads that very series goes on with what is left of it.
+    let number = &of[0][of[0].len() - 4..of[0].len() - 2];
+    assert_eq!(contents_of(&db, &[Matcher::equal("i", number)], ALL).len(), 5 * 60 + 30 - 120);
+}
+
+#[test]
+fn what_was_set_aside_stays_so_and_merges_leave_it_out() {
+    let (simulation, db, _, whole) = damaged(&[1500, 2500]);
+    assert!(refusal(&db).is_some());
+    let job = db.next_job(simulation.clock.wall_ms()).expect("due");
+    assert_eq!(job.kind(), "mend");
+    db.run(job).expect("a good disk");
+    let left = contents(&db);
+    assert_eq!(lost(&whole, &left).1, 2 * 120);
+    drop(db);
+    simulation.disk.crash(0);
+    let db = open(&simulation);
+    assert_eq!((contents(&db), db.status().damage), (left.clone(), Vec::new()));
+    assert_eq!(offline_findings(&simulation, db), [""; 0]);
+    let db = open(&simulation);
+    ingest(&db, &simulation, 3 * 60);
+    let kinds = run_jobs(&db, &simulation);
+    assert!(kinds.contains(&"compact") || kinds.contains(&"clean"), "{kinds:?}");
+    assert!(!simulation.disk.files().contains(&"/data/blocks/00000001.block".into()));
+    let read = contents(&db);
+    assert!(left.iter().all(|(key, bits)| read.get(key) == Some(bits)));
+    assert_eq!(db.status().damage, []);
+}
+
+fn offline_findings(simulation: &Simulation, db: Db) -> Vec<String> {
+    drop(db);
+    let verified = offline::verify(&simulation.env, Path::new("/data")).expect("a good disk");
+    verified.findings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_merge_that_meets_damage_first_is_done_when_that_is_mended() {
+    let (simulation, db, _, whole) = damaged(&[2000]);
+    ingest(&db, &simulation, 3 * 60);
+    let kinds = run_jobs(&db, &simulation);
+    assert_eq!(kinds[..3], ["cut", "image", "compact"], "{kinds:?}");
+    assert!(kinds.contains(&"mend"), "{kinds:?}");
+    simulation.clock.advance_ms(31_000);
+    assert_eq!(run_jobs(&db, &simulation), ["compact"]);
+    let status = db.status();
+    assert_eq!((status.damage_found, status.counters.compactions), (1, 1));
+    let read = contents(&db);
+    let missing = whole.keys().filter(|key| !read.contains_key(key)).count();
+    assert_eq!(missing, 120);
+}
+
+#[test]
+fn no_failing_change_of_the_disk_loses_more_than_was_damaged() {
+    for failure in [Failure::Crash, Failure::Io, Failure::IoForGood, Failure::Full] {
+        for n in 1.. {
+            let mut fired = false;
+            for fate in [0, 1, n + 7] {
+                let (simulation, db, _, whole) = damaged(&[2000]);
+                assert!(refusal(&db).is_some());
+                simulation.disk.fail_at(simulation.disk.changes() + n, failure);
+                run_jobs(&db, &simulation);
+                fired |= simulation.disk.fired();
+                drop(db);
+                simulation.disk.crash(fate);
+                simulation.disk.repair();
+                simulation.disk.free_space();
+                let context = format!("change {n} failing with {failure:?}, fate {fate}");
+                let db = open(&simulation);
+                // Hidden, or found again.
+                if refusal(&db).is_some() {
+                    assert_eq!(run_jobs(&db, &simulation), ["mend"], "{context}");
+                }
+                assert_eq!(lost(&whole, &contents(&db)).1, 120, "{context}");
+            }
+            if !fired {
+                assert!(n > 2, "mending changes the disk");
+                eprintln!("== mending: each of {} changes failing with {failure:?}, three fates", n - 1);
+                break;
+            }
+        }
+    }
+}
