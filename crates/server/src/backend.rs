@@ -63,6 +63,11 @@ pub trait Backend: Send + Sync {
     /// on a thread for blocking work.
     fn tsdb_status(&self, limit: usize) -> TsdbStatus;
 
+    /// The blocks of the store, oldest first. Called on a thread for blocking work.
+    fn tsdb_blocks(&self) -> Vec<BlockView> {
+        Vec::new()
+    }
+
     /// How many series the store holds in memory. The page asks every few seconds, so an
     /// implementation that knows it without statistics should say so.
     fn series_count(&self) -> u64 {
@@ -171,4 +176,66 @@ pub struct TsdbStatus {
     pub values_by_label: Vec<(String, u64)>,
     pub memory_by_label: Vec<(String, u64)>,
     pub series_by_label_pair: Vec<(String, u64)>,
+    /// What Prometheus does not say.
+    pub store: StoreStatus,
+}
+
+/// The store beyond what Prometheus says of its own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StoreStatus {
+    /// Whether queries see all data.
+    pub complete: bool,
+    /// Why no writes are taken, if that is so.
+    pub read_only: Option<String>,
+    pub head_samples: u64,
+    /// Series in memory that have ended.
+    pub stale_series: u64,
+    /// Bytes in memory by what they are for.
+    pub memory: Vec<(&'static str, u64)>,
+    /// Since when what grew has grown; lists with the largest first.
+    pub growth_since_ms: Option<i64>,
+    pub growth_by_metric: Vec<(String, u64)>,
+    pub growth_by_label: Vec<(String, u64)>,
+    pub log_bytes: u64,
+    pub image_bytes: u64,
+    pub block_count: u64,
+    pub block_bytes: u64,
+    pub disk: Option<DiskView>,
+    /// Pieces of damage found since the start, and the first of them.
+    pub damage_found: u64,
+    pub damage: Vec<DamageView>,
+}
+
+/// Room on the disk, and how much of it samples leave alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DiskView {
+    pub total_bytes: u64,
+    pub free_bytes: u64,
+    pub reserve_bytes: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DamageView {
+    pub file: String,
+    pub offset: u64,
+    pub reason: String,
+}
+
+/// One block of the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BlockView {
+    pub name: String,
+    /// Times of its first and last sample.
+    pub min_time_ms: i64,
+    pub max_time_ms: i64,
+    pub samples: u64,
+    pub series: u64,
+    pub chunks: u64,
+    /// Series of which something is deleted.
+    pub tombstones: u64,
+    /// 1 from memory, one more for each merge.
+    pub level: u64,
+    /// The blocks that it was merged from.
+    pub parents: Vec<String>,
+    pub bytes: u64,
 }

@@ -44,7 +44,8 @@ mod watch;
 mod web_config;
 
 pub use backend::{
-    AdminError, AlertmanagersView, Backend, BuildInfo, Pending, Phase, RuntimeInfo, TsdbStatus,
+    AdminError, AlertmanagersView, Backend, BlockView, BuildInfo, DamageView, DiskView, Pending, Phase,
+    RuntimeInfo, StoreStatus, TsdbStatus,
 };
 pub use body::{BodyError, RequestBody, ResponseBody};
 pub use listen::{BindError, Server};

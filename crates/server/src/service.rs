@@ -15,7 +15,7 @@ use tidewatch_promql::{Lease, QueryError};
 use crate::access::Access;
 use crate::api::query::QueryGate;
 use crate::api::write::WritePool;
-use crate::api::{self, admin, expression, rules, series, status, targets};
+use crate::api::{self, admin, expression, rules, series, status, targets, tsdb};
 use crate::backend::Phase;
 use crate::body::{RequestBody, ResponseBody};
 use crate::counters::Counters;
@@ -224,7 +224,8 @@ impl Service {
             Route::RuntimeInfo => status::runtime_info(&backend.runtime_info(), self.app.env.clock.wall_ms()),
             Route::Flags => status::flags(&backend.flags()),
             Route::Config => status::config(&backend.config_yaml()),
-            Route::TsdbStatus => status::tsdb(self, params).await?,
+            Route::TsdbStatus => tsdb::status(self, params).await?,
+            Route::TsdbBlocks => tsdb::blocks(self).await?,
             Route::WalReplay => status::wal_replay(&backend.phase()),
             Route::Replicas => status::replicas(self.app.replicas.as_deref()),
             Route::Notices => status::notices(backend, &self.app.options.page_title),

@@ -313,7 +313,11 @@ fn status_pages_say_how_the_server_is() {
     );
     scene.check(
         "GET /api/v1/status/tsdb?limit=1",
-        &answer(r#"{"headStats":{"numSeries":3,"numLabelPairs":0,"chunkCount":0,"minTime":0,"maxTime":0},"seriesCountByMetricName":[{"name":"up","value":2}],"labelValueCountByLabelName":[],"memoryInBytesByLabelName":[],"seriesCountByLabelValuePair":[]}"#),
+        &answer(r#"{"headStats":{"numSeries":3,"numLabelPairs":0,"chunkCount":0,"minTime":0,"maxTime":0},"seriesCountByMetricName":[{"name":"up","value":2}],"labelValueCountByLabelName":[],"memoryInBytesByLabelName":[],"seriesCountByLabelValuePair":[],"memoryInBytesByPart":[{"name":"labels","value":700},{"name":"index","value":203}],"memoryInBytesPerSeries":301,"growth":{"since":1000,"seriesCountByMetricName":[{"name":"up","value":1}],"labelValueCountByLabelName":[]},"storage":{"complete":true,"readOnly":"no room","headSamples":0,"staleSeries":0,"logBytes":0,"imageBytes":0,"blocks":0,"blockBytes":0,"disk":{"totalBytes":9,"freeBytes":1,"reserveBytes":2}},"damage":{"count":2,"found":[{"file":"blocks/00000001.block","offset":7,"reason":"a column"}]}}"#),
+    );
+    scene.check(
+        "GET /api/v1/status/tsdb/blocks",
+        &answer(r#"{"blocks":[{"ulid":"00000007","minTime":5,"maxTime":10,"stats":{"numSamples":4,"numSeries":2,"numChunks":3},"compaction":{"level":1,"sources":["00000007"]},"version":1,"bytes":0},{"ulid":"00000009","minTime":0,"maxTime":1,"stats":{"numSamples":0,"numSeries":0,"numChunks":0,"numTombstones":1},"compaction":{"level":2,"sources":["00000004","00000005"]},"version":1,"bytes":99}]}"#),
     );
     scene.check("GET /api/v1/status/walreplay", &answer(r#"{"min":0,"max":0,"current":0}"#));
     scene.check(

@@ -1,21 +1,11 @@
 //! `/api/v1/status/…` and what the page asks besides.
 
-use std::sync::Arc;
-
 use parking_lot::Mutex;
 use tidewatch_ingest::HaTracker;
 
-use super::blocking;
-use crate::backend::{Backend, BuildInfo, Phase, RuntimeInfo, TsdbStatus};
-use crate::error::ApiError;
-use crate::json::Json;
+use crate::backend::{Backend, BuildInfo, Phase, RuntimeInfo};
 use crate::reply::Reply;
-use crate::request::{Params, format_time};
-use crate::service::Service;
-
-/// Entries of each list of statistics, unless `limit` asks for another number.
-const STATISTICS: usize = 10;
-const STATISTICS_MAX: usize = 10_000;
+use crate::request::format_time;
 
 pub(crate) fn build_info(info: &BuildInfo) -> Reply {
     Reply::json(|json| {
@@ -57,49 +47,6 @@ pub(crate) fn flags(flags: &[(String, String)]) -> Reply {
 
 pub(crate) fn config(yaml: &str) -> Reply {
     Reply::json(|json| json.object(|json| json.key("yaml").string(yaml)))
-}
-
-pub(crate) async fn tsdb(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
-    let limit = match params.integer("limit") {
-        Ok(None) => STATISTICS,
-        Ok(Some(limit)) if limit >= 1 => limit as usize,
-        _ => return Err(ApiError::bad_data("limit must be a positive number")),
-    };
-    let TsdbStatus {
-        series_count,
-        chunk_count,
-        label_pair_count,
-        min_time_ms,
-        max_time_ms,
-        series_by_metric,
-        values_by_label,
-        memory_by_label,
-        series_by_label_pair,
-    } = blocking(service, move |service| service.app.backend.tsdb_status(limit.min(STATISTICS_MAX))).await?;
-    Ok(Reply::json(|json| {
-        json.object(|json| {
-            json.key("headStats").object(|json| {
-                json.key("numSeries").integer(series_count);
-                json.key("numLabelPairs").integer(label_pair_count);
-                json.key("chunkCount").integer(chunk_count);
-                json.key("minTime").integer(min_time_ms);
-                json.key("maxTime").integer(max_time_ms);
-            });
-            write_statistics(json, "seriesCountByMetricName", &series_by_metric);
-            write_statistics(json, "labelValueCountByLabelName", &values_by_label);
-            write_statistics(json, "memoryInBytesByLabelName", &memory_by_label);
-            write_statistics(json, "seriesCountByLabelValuePair", &series_by_label_pair);
-        });
-    }))
-}
-
-fn write_statistics(json: &mut Json<'_>, name: &str, rows: &[(String, u64)]) {
-    json.key(name).array(rows, |json, (name, value)| {
-        json.object(|json| {
-            json.key("name").string(name);
-            json.key("value").integer(*value);
-        });
-    });
 }
 
 pub(crate) fn wal_replay(phase: &Phase) -> Reply {

@@ -20,8 +20,8 @@ use tidewatch_promql::{Engine, EngineOptions};
 use tidewatch_rules::{AlertState, AlertStatus, AlertingStatus, GroupStatus, Health, RuleStatus};
 use tidewatch_scrape::{DroppedTarget, MetadataEntry, TargetStatus, TargetsSnapshot};
 use tidewatch_server::{
-    AdminError, AlertmanagersView, App, Backend, BuildInfo, Pending, Phase, Request, RuntimeInfo,
-    ServerOptions, Service, TsdbStatus,
+    AdminError, AlertmanagersView, App, Backend, BlockView, BuildInfo, DamageView, DiskView, Pending, Phase,
+    Request, RuntimeInfo, ServerOptions, Service, StoreStatus, TsdbStatus,
 };
 use tidewatch_storage::{
     Append, AppendError, AppendOutcome, Latest, Refusal, Room, Run, RunValues, Scratch, Select, SelectError,
@@ -331,8 +331,47 @@ impl Backend for FixedBackend {
         TsdbStatus {
             series_count: 3,
             series_by_metric: series_by_metric.into_iter().take(limit).collect(),
+            store: StoreStatus {
+                complete: true,
+                read_only: Some("no room".to_owned()),
+                memory: vec![("labels", 700), ("index", 203)],
+                growth_since_ms: Some(1000),
+                growth_by_metric: vec![("up".to_owned(), 1)],
+                disk: Some(DiskView { total_bytes: 9, free_bytes: 1, reserve_bytes: 2 }),
+                damage_found: 2,
+                damage: vec![DamageView {
+                    file: "blocks/00000001.block".to_owned(),
+                    offset: 7,
+                    reason: "a column".to_owned(),
+                }],
+                ..StoreStatus::default()
+            },
             ..TsdbStatus::default()
         }
+    }
+
+    fn tsdb_blocks(&self) -> Vec<BlockView> {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let first = BlockView {
+            name: "00000007".to_owned(),
+            min_time_ms: 5,
+            max_time_ms: 9,
+            samples: 4,
+            series: 2,
+            chunks: 3,
+            level: 1,
+            ..BlockView::default()
+        };
+        let parents = names(&["00000004", "00000005"]);
+        let merged = BlockView {
+            name: "00000009".to_owned(),
+            tombstones: 1,
+            level: 2,
+            parents,
+            bytes: 99,
+            ..BlockView::default()
+        };
+        vec![first, merged]
     }
 
     fn external_labels(&self) -> Labels {

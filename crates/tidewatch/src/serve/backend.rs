@@ -10,10 +10,12 @@ use tidewatch_model::{Exemplar, Labels, Matcher, format_duration};
 use tidewatch_rules::GroupStatus;
 use tidewatch_scrape::{MetadataEntry, ScrapeConfig, TargetsSnapshot};
 use tidewatch_server::{
-    AdminError, AlertmanagersView, Backend, BuildInfo, Pending, Phase, RuntimeInfo, TsdbStatus,
+    AdminError, AlertmanagersView, Backend, BlockView, BuildInfo, DamageView, DiskView, Pending, Phase,
+    RuntimeInfo, StoreStatus, TsdbStatus,
 };
 use tidewatch_storage::{SelectError, Ticket, TimeRange};
-use tidewatch_tsdb::{Db, JobError, Retention, TopEntry};
+use tidewatch_tsdb::block::FILE_SUFFIX;
+use tidewatch_tsdb::{BlockStatus, Damage, Db, DbStatus, DiskStatus, Growth, JobError, Retention, TopEntry};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::alerting::Alerting;
@@ -203,7 +205,7 @@ impl Backend for Running {
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             reload_config_success: self.reload_succeeded.load(Ordering::Relaxed),
             last_config_time_ms: self.reloaded_ms.load(Ordering::Relaxed),
-            corruption_count: self.db.status().damage.len() as u64,
+            corruption_count: self.db.status().damage_found,
             thread_count: metrics::thread_count(),
             cpu_count: std::thread::available_parallelism().map_or(1, |count| count.get() as u64),
             memory_limit_bytes: memory::limit_bytes(),
@@ -214,11 +216,10 @@ impl Backend for Running {
     fn tsdb_status(&self, limit: usize) -> TsdbStatus {
         let status = self.db.status();
         let top = self.db.cardinality(limit);
-        let list =
-            |entries: Vec<TopEntry>| entries.into_iter().map(|entry| (entry.name, entry.count)).collect();
         TsdbStatus {
             series_count: status.head.series,
-            chunk_count: status.head.chunks,
+            // A series has an open run beside its sealed ones.
+            chunk_count: status.head.chunks + status.head.series,
             label_pair_count: status.head.label_pairs,
             min_time_ms: status.head.min_time.unwrap_or(0),
             max_time_ms: status.head.max_time.unwrap_or(0),
@@ -226,7 +227,27 @@ impl Backend for Running {
             values_by_label: list(top.values_by_label),
             memory_by_label: list(top.bytes_by_label),
             series_by_label_pair: list(top.series_by_pair),
+            store: store_status(status, self.db.growth(limit)),
         }
+    }
+
+    fn tsdb_blocks(&self) -> Vec<BlockView> {
+        let name = |file: &str| file.trim_end_matches(FILE_SUFFIX).to_owned();
+        let view = |block: BlockStatus| BlockView {
+            name: name(&block.name),
+            min_time_ms: block.min_time,
+            max_time_ms: block.max_time,
+            samples: block.samples,
+            series: block.series,
+            chunks: block.chunks,
+            tombstones: block.tombstones,
+            level: u64::from(block.level) + 1,
+            parents: block.parents.iter().map(|parent| name(parent)).collect(),
+            bytes: block.bytes,
+        };
+        let mut blocks: Vec<BlockView> = self.db.status().blocks.into_iter().map(view).collect();
+        blocks.sort_by(|a, b| (a.min_time_ms, &a.name).cmp(&(b.min_time_ms, &b.name)));
+        blocks
     }
 
     fn series_count(&self) -> u64 {
@@ -261,6 +282,36 @@ impl Backend for Running {
         let standing = self.notices.iter().chain(missing.iter()).cloned();
         let replicas = self.replicas.iter().flat_map(Replicas::notices);
         standing.chain(replicas).chain(read_only).chain(jobs).chain(damage).chain(warnings).collect()
+    }
+}
+
+fn list(entries: Vec<TopEntry>) -> Vec<(String, u64)> {
+    entries.into_iter().map(|entry| (entry.name, entry.count)).collect()
+}
+
+fn store_status(status: DbStatus, growth: Growth) -> StoreStatus {
+    let disk = |disk: DiskStatus| DiskView {
+        total_bytes: disk.total_bytes,
+        free_bytes: disk.free_bytes,
+        reserve_bytes: disk.reserve_bytes,
+    };
+    let damage = |Damage { path, offset, reason }| DamageView { file: path, offset, reason };
+    StoreStatus {
+        complete: status.complete,
+        read_only: status.read_only,
+        head_samples: status.head.samples,
+        stale_series: status.head.stale_series,
+        memory: status.head.memory.by_use().to_vec(),
+        growth_since_ms: growth.since_ms,
+        growth_by_metric: list(growth.series_by_metric),
+        growth_by_label: list(growth.values_by_label),
+        log_bytes: status.wal_bytes,
+        image_bytes: status.image_bytes,
+        block_count: status.blocks.len() as u64,
+        block_bytes: status.blocks.iter().map(|block| block.bytes).sum(),
+        disk: status.disk.map(disk),
+        damage_found: status.damage_found,
+        damage: status.damage.into_iter().map(damage).collect(),
     }
 }
 

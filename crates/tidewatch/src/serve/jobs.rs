@@ -22,7 +22,8 @@ const IDLE: Duration = Duration::from_secs(1);
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
 
 /// Kinds of jobs, as the metric names them: what decides, and the jobs of the store.
-const KINDS: [&str; 8] = ["journal", "plan", "cut", "cut_stale", "image", "retain", "compact", "clean"];
+const KINDS: [&str; 9] =
+    ["journal", "plan", "mend", "cut", "cut_stale", "image", "retain", "compact", "clean"];
 
 /// How the jobs went so far.
 #[derive(Debug, Default)]
@@ -111,7 +112,12 @@ fn run_due(running: &Running) -> Duration {
         Err(JobError::Stopped) => Ok(()),
         result => result,
     };
+    let before = running.db.chunks_set_aside();
     let done = health.watch(job.kind(), run);
+    let count = running.db.chunks_set_aside() - before;
+    if count > 0 {
+        tracing::error!(count, "damaged parts of a block were set aside: /api/v1/status/tsdb names them");
+    }
     trim_heap();
     done.map_or(AFTER_FAILURE, |()| Duration::ZERO)
 }

@@ -69,7 +69,7 @@ fn store(out: &mut Exposition, running: &Running) {
         "Whether queries see all data.",
         f64::from(u8::from(status.complete)),
     );
-    let damage = status.damage.len() as f64;
+    let damage = status.damage_found as f64;
     out.single("tidewatch_store_damage_total", "counter", "Pieces of data that were found damaged.", damage);
     let counters = status.counters;
     out.single(
@@ -112,6 +112,11 @@ fn store(out: &mut Exposition, running: &Running) {
         ("tidewatch_store_commits_total", "Syncs of the log.", counters.commits),
         ("tidewatch_store_cuts_total", "Blocks cut from the head.", counters.cuts),
         ("tidewatch_store_compactions_total", "Blocks merged.", counters.compactions),
+        (
+            "tidewatch_store_damaged_chunks_set_aside_total",
+            "Damaged parts of blocks that queries and merges leave out.",
+            counters.chunks_set_aside,
+        ),
         ("tidewatch_store_blocks_retired_total", "Blocks dropped by retention.", counters.blocks_retired),
         (
             "tidewatch_store_blocks_cleaned_total",
