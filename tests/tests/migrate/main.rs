@@ -161,7 +161,39 @@ fn text_and_json_come_in_and_go_out_and_are_not_done_twice() -> Result<()> {
     let from = format!("--from={}", (NEWEST_MS - 60_000) as f64 / 1000.0);
     let few = export(&first, "openmetrics", &["--match=requests_total", "--match={code=\"200\"}", &from])?;
     let lines: Vec<&str> = few.lines().collect();
-    ensure!(lines.len() == 5 && lines[0].starts_with("requests_total{code=\"200\"} 5088 "), "{few}");
+    ensure!(lines.len() == 6 && lines[0] == "# TYPE requests counter", "{few}");
+    ensure!(lines[1].starts_with("requests_total{code=\"200\"} 5088 "), "{few}");
+    Ok(())
+}
+
+/// What stands beside samples in a text comes in and goes out again, each family in one piece.
+#[test]
+fn metadata_and_exemplars_of_a_text_come_in_and_go_out() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let [first, second] = ["first", "second"].map(|name| folder.path().join(name));
+    let seconds = NEWEST_MS / 1000;
+    let text = format!(
+        "# HELP rooms Rooms \\\\ \\\"here\\\".\n# TYPE rooms gauge\nrooms 3 {seconds}\n\
+         # HELP wait_seconds Waits.\n# TYPE wait_seconds histogram\n# UNIT wait_seconds seconds\n\
+         wait_seconds_bucket{{le=\"0.5\"}} 1 {seconds} # {{trace=\"a \\\"b\\\"\"}} 0.25 {seconds}\n\
+         wait_seconds_bucket{{le=\"+Inf\"}} 2 {seconds}\nwait_seconds_count 2 {seconds}\n\
+         wait_seconds_sum 3.5 {seconds}\n# EOF\n"
+    );
+    let said = import(&first, "openmetrics", &write(folder.path(), "in.txt", &text)?)?;
+    ensure!(said.contains("1 exemplars and the metadata of 2 metrics"), "{said}");
+    let found = export(&first, "openmetrics", &[])?;
+    let mut lines: (Vec<&str>, Vec<&str>) = (text.lines().collect(), found.lines().collect());
+    // Buckets are in the order of their labels' texts.
+    lines.0.sort_unstable();
+    lines.1.sort_unstable();
+    ensure!(lines.0 == lines.1, "{found}");
+    let again = write(folder.path(), "out.txt", &found)?;
+    import(&second, "openmetrics", &again)?;
+    ensure!(export(&second, "openmetrics", &[])? == found, "what went out comes in again");
+
+    // Of a family that is not asked for nothing is said.
+    let few = export(&first, "openmetrics", &["--match=rooms"])?;
+    ensure!(few.lines().count() == 4 && !few.contains("wait"), "{few}");
     Ok(())
 }
 

@@ -1,15 +1,16 @@
-//! What a log of Prometheus has beside samples: exemplars, and what targets said of metrics.
+//! What a log of Prometheus, or a text, has beside samples: exemplars, and what is said of metrics.
 //!
 //! The store keeps these in its own log and not in blocks, so they are handed to it at the end, when
 //! no backfill has the directory any more. Only then is their source done: an import that ended
 //! before reads it again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use tidewatch_env::Env;
+use tidewatch_migrate::openmetrics::{Line, Said, Word};
 use tidewatch_model::{Batch, BatchExemplar, Exemplar, Labels, Metadata, MetricType, RawLabels};
 use tidewatch_storage::Append;
 use tidewatch_tsdb::{Db, DbOptions, FamilyMetadata};
@@ -22,8 +23,7 @@ const EXEMPLARS_MAX: usize = 100_000;
 /// See the module.
 #[derive(Default)]
 pub struct Beside {
-    /// Oldest first.
-    exemplars: VecDeque<(Labels, Exemplar)>,
+    exemplars: Vec<(Labels, Exemplar)>,
     /// By family; the newest word counts.
     families: BTreeMap<String, FamilyMetadata>,
     /// Keys of sources that are done with this.
@@ -36,9 +36,34 @@ impl Beside {
     }
 
     pub fn exemplar(&mut self, series: &Labels, exemplar: Exemplar) {
-        self.exemplars.push_back((series.clone(), exemplar));
-        if self.exemplars.len() > EXEMPLARS_MAX {
-            self.exemplars.pop_front();
+        self.exemplars.push((series.clone(), exemplar));
+        if self.exemplars.len() >= 2 * EXEMPLARS_MAX {
+            self.keep_newest();
+        }
+    }
+
+    /// A text has them by series: which are the newest shows when they are in the order of time.
+    fn keep_newest(&mut self) {
+        self.exemplars.sort_by_key(|(_, exemplar)| exemplar.timestamp);
+        let past = self.exemplars.len().saturating_sub(EXEMPLARS_MAX);
+        self.exemplars.drain(..past);
+    }
+
+    /// Takes what a line of a text says beside its sample.
+    pub fn take(&mut self, said: &Said) {
+        match said {
+            Said::Sample(Line { labels, exemplar: Some(exemplar), .. }) => {
+                self.exemplar(labels, exemplar.clone());
+            }
+            Said::Word { family, word } => {
+                let known = self.families.entry(family.clone()).or_default();
+                match word {
+                    Word::Kind(kind) => known.kind = *kind,
+                    Word::Help(help) => known.help.clone_from(help),
+                    Word::Unit(unit) => known.unit.clone_from(unit),
+                }
+            }
+            Said::Sample(_) | Said::Nothing => {}
         }
     }
 
@@ -53,8 +78,9 @@ impl Beside {
     }
 
     /// Hands everything to the store, durably, and remembers that the sources are done.
-    pub fn store(self, env: &Env, dir: &Path, state: &mut State, out: &mut dyn Write) -> Result<()> {
+    pub fn store(mut self, env: &Env, dir: &Path, state: &mut State, out: &mut dyn Write) -> Result<()> {
         if !self.is_empty() {
+            self.keep_newest();
             let options =
                 DbOptions { retention_ms: None, exemplars_max: EXEMPLARS_MAX, ..DbOptions::new(dir) };
             let db = Db::open(env.clone(), options)?;

@@ -7,7 +7,6 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use tidewatch_env::Env;
 use tidewatch_migrate::prometheus::{BlockWriter, Values};
-use tidewatch_migrate::{jsonl, openmetrics};
 use tidewatch_model::{Labels, Matcher};
 use tidewatch_storage::TimeRange;
 use tidewatch_tsdb::block::{StoredRun, StoredValues};
@@ -15,21 +14,23 @@ use tidewatch_tsdb::{BLOCK_MS, Db, DbOptions, Stored};
 
 use super::parquet::{self, ParquetWriter};
 use super::progress::Progress;
-use super::{Export, ExportFormat};
+use super::{Export, ExportFormat, text};
 use crate::cli::Console;
 use crate::cli::check::OK;
 use crate::time;
 
 /// What was written, and what there was no place for.
 #[derive(Default)]
-struct Counts {
-    series: u64,
-    samples: u64,
-    blocks: u64,
-    markers: u64,
-    nameless: u64,
-    histograms: u64,
-    starts: u64,
+pub struct Counts {
+    pub series: u64,
+    pub samples: u64,
+    pub blocks: u64,
+    pub markers: u64,
+    pub nameless: u64,
+    pub histograms: u64,
+    pub starts: u64,
+    pub exemplars: u64,
+    pub exemplars_left: u64,
 }
 
 pub fn run(arguments: &Export, console: &mut Console<'_>) -> Result<u8> {
@@ -41,7 +42,7 @@ pub fn run(arguments: &Export, console: &mut Console<'_>) -> Result<u8> {
     let env = Env::real()?;
     let db = open(&env, &arguments.storage_path)?;
     let err = &mut *console.err;
-    let counts = match (arguments.format, &arguments.output) {
+    let mut counts = match (arguments.format, &arguments.output) {
         (ExportFormat::Prometheus, None) => bail!("--output: name a directory for the blocks"),
         (ExportFormat::Parquet, None) => bail!("--output: name a file for the rows"),
         (ExportFormat::Prometheus, Some(output)) => write_blocks(&env, &db, &selectors, range, output, err)?,
@@ -63,6 +64,10 @@ pub fn run(arguments: &Export, console: &mut Console<'_>) -> Result<u8> {
             counts
         }
     };
+    if arguments.format != ExportFormat::Openmetrics {
+        let exemplars = db.exemplars(&selectors, range);
+        counts.exemplars_left = exemplars.iter().map(|(_, of_series)| of_series.len() as u64).sum();
+    }
     say(&counts, arguments.format, console.err)?;
     for damage in db.status().damage {
         writeln!(console.err, "  DAMAGED: {} at offset {}: {}", damage.path, damage.offset, damage.reason)?;
@@ -81,6 +86,8 @@ fn say(counts: &Counts, format: ExportFormat, err: &mut dyn Write) -> Result<()>
         (counts.markers, "staleness markers left out: OpenMetrics has no word for them"),
         (counts.nameless, "series left out: OpenMetrics has none without a metric name"),
         (counts.histograms, "native histograms left out: only blocks of Prometheus have a place for them"),
+        (counts.exemplars, "exemplars among them"),
+        (counts.exemplars_left, "exemplars left out: they stand on samples, and in OpenMetrics alone"),
         (counts.starts, "start timestamps left out: the format has no place for them"),
     ] {
         if count > 0 {
@@ -123,24 +130,24 @@ fn open(env: &Env, dir: &Path) -> Result<Db> {
     if !env.disk.exists(&dir.join("FORMAT"))? {
         bail!("{}: this is no data directory of Tidewatch", dir.display());
     }
-    let options = DbOptions { retention_ms: None, ..DbOptions::new(dir) };
+    let options = DbOptions { retention_ms: None, exemplars_max: usize::MAX, ..DbOptions::new(dir) };
     let db = Db::open(env.clone(), options)?;
     db.recover()?;
     Ok(db)
 }
 
 /// The series of several selectors, each once, in the order of their labels.
-struct Union {
+pub struct Union {
     selections: Vec<Stored>,
     /// Selection and series.
     series: Vec<(usize, usize)>,
 }
 
 /// Takes samples of a series and says what became of them.
-type Visit<'a> = dyn FnMut(&Labels, &StoredRun<'_>, &mut Counts) -> Result<()> + 'a;
+pub type Visit<'a> = dyn FnMut(&Labels, &StoredRun<'_>, &mut Counts) -> Result<()> + 'a;
 
 impl Union {
-    fn select(db: &Db, selectors: &[Vec<Matcher>], range: TimeRange) -> Result<Union> {
+    pub fn select(db: &Db, selectors: &[Vec<Matcher>], range: TimeRange) -> Result<Union> {
         let selections: Vec<Stored> =
             selectors.iter().map(|matchers| db.stored(matchers, range)).collect::<Result<_, _>>()?;
         let mut series: Vec<(usize, usize)> = (0..selections.len())
@@ -154,28 +161,49 @@ impl Union {
         Ok(Union { selections, series })
     }
 
+    pub fn len(&self) -> usize {
+        self.series.len()
+    }
+
+    pub fn labels(&self, number: usize) -> &Labels {
+        let (at, series) = self.series[number];
+        self.selections[at].labels(series)
+    }
+
     /// Visits the samples of each series in order. What is visited counts as written until the visit
     /// says otherwise.
-    fn visit(
+    pub fn visit(
         &self,
         range: TimeRange,
         counts: &mut Counts,
         progress: &mut dyn FnMut(u64),
         visit: &mut Visit<'_>,
     ) -> Result<()> {
-        for (done, (at, series)) in (0..).zip(&self.series) {
-            let stored = &self.selections[*at];
-            let labels = stored.labels(*series);
-            let before = counts.samples;
-            stored.visit(*series, range, &mut |run| {
-                counts.samples += run.timestamps.len() as u64;
-                let starts = run.starts.unwrap_or(&[]).iter();
-                counts.starts += starts.filter(|start| **start != 0).count() as u64;
-                visit(labels, &run, counts)
-            })?;
-            counts.series += u64::from(counts.samples > before);
-            progress(done);
+        for number in 0..self.len() {
+            self.visit_one(number, range, counts, visit)?;
+            progress(number as u64);
         }
+        Ok(())
+    }
+
+    /// Visits the samples of one series.
+    pub fn visit_one(
+        &self,
+        number: usize,
+        range: TimeRange,
+        counts: &mut Counts,
+        visit: &mut Visit<'_>,
+    ) -> Result<()> {
+        let (at, series) = self.series[number];
+        let labels = self.labels(number);
+        let before = counts.samples;
+        self.selections[at].visit(series, range, &mut |run| {
+            counts.samples += run.timestamps.len() as u64;
+            let starts = run.starts.unwrap_or(&[]).iter();
+            counts.starts += starts.filter(|start| **start != 0).count() as u64;
+            visit(labels, &run, counts)
+        })?;
+        counts.series += u64::from(counts.samples > before);
         Ok(())
     }
 }
@@ -188,43 +216,10 @@ fn write_text(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<Counts> {
-    let union = Union::select(db, selectors, range)?;
-    let mut counts = Counts::default();
-    let mut progress = Progress::start("export", union.series.len() as u64);
-    let mut text = String::new();
-    let mut series: Option<(Labels, Option<String>)> = None;
-    let mut shown = |done| progress.set(done, err, || format!("{done} series"));
-    union.visit(range, &mut counts, &mut shown, &mut |labels, run, counts| {
-        let StoredValues::Floats(values) = run.values else {
-            leave_histograms(run, counts);
-            return Ok(());
-        };
-        text.clear();
-        if format == ExportFormat::Jsonl {
-            jsonl::write(&mut text, labels, run.timestamps, values);
-            return Ok(out.write_all(text.as_bytes())?);
-        }
-        if series.as_ref().is_none_or(|(known, _)| known != labels) {
-            series = Some((labels.clone(), openmetrics::series_text(labels)));
-            counts.nameless += u64::from(labels.metric_name().is_none());
-        }
-        let Some((_, Some(prefix))) = &series else {
-            counts.samples -= values.len() as u64;
-            return Ok(());
-        };
-        for (time, value) in run.timestamps.iter().zip(values) {
-            if !openmetrics::write_line(&mut text, prefix, *time, *value) {
-                counts.markers += 1;
-                counts.samples -= 1;
-            }
-        }
-        Ok(out.write_all(text.as_bytes())?)
-    })?;
-    if format == ExportFormat::Openmetrics {
-        out.write_all(openmetrics::EOF.as_bytes())?;
+    match format {
+        ExportFormat::Openmetrics => text::write_openmetrics(db, selectors, range, out, err),
+        _ => text::write_jsonl(db, selectors, range, out, err),
     }
-    out.flush()?;
-    Ok(counts)
 }
 
 /// Writes a row of Parquet for each sample. Markers of staleness are NaNs there as here.
@@ -251,7 +246,7 @@ fn write_rows(
     Ok((writer.finish()?, counts))
 }
 
-fn leave_histograms(run: &StoredRun<'_>, counts: &mut Counts) {
+pub fn leave_histograms(run: &StoredRun<'_>, counts: &mut Counts) {
     counts.samples -= run.timestamps.len() as u64;
     counts.histograms += run.timestamps.len() as u64;
 }

@@ -2,9 +2,11 @@
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use tidewatch_env::{Env, Open};
+use tidewatch_env::{Env, File, Open};
+use tidewatch_migrate::openmetrics::Said;
 use tidewatch_migrate::{Lines, Piece, Place, jsonl, openmetrics};
 use tidewatch_model::Labels;
 use tidewatch_tsdb::Backfill;
@@ -82,6 +84,9 @@ impl Importer<'_, '_> {
             None => {}
         }
         let mut progress = Progress::start(&shown, file.len()?);
+        if format == ImportFormat::Openmetrics {
+            self.read_beside_again(file.clone(), from.0)?;
+        }
         let mut reader = openmetrics::Reader::resume(&from.1);
         let mut lines = Lines::new(file, from.0);
         while let Some(piece) = lines.next_piece().with_context(|| shown.clone())? {
@@ -110,13 +115,44 @@ impl Importer<'_, '_> {
             let reason = "the text does not end with \"# EOF\", so it may have been cut short";
             self.problem(&shown, reason);
         }
-        self.state.set(&key, Reached::Done)
+        // What stands beside the samples is stored with that of all sources, and then this one is done.
+        self.state.set(&key, Reached::At { place: lines.place(), type_line: reader.type_line() })?;
+        self.beside.then_done(key);
+        Ok(())
+    }
+
+    /// Reads the part of a text again of which an import before this one has the samples: what stands
+    /// beside these it had not stored yet.
+    fn read_beside_again(&mut self, file: Arc<dyn File>, until: Place) -> Result<()> {
+        let mut reader = openmetrics::Reader::default();
+        let mut lines = Lines::new(file, Place::default());
+        let mut number = 0;
+        while number < until.lines
+            && let Some(piece) = lines.next_piece()?
+        {
+            let Piece::Lines { bytes, first } = piece else { continue };
+            number = first - 1;
+            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                if number == until.lines {
+                    break;
+                }
+                number += 1;
+                let has_more = line.starts_with(b"# ") || line.windows(4).any(|at| at == b" # {");
+                // What is wrong with a line was said then.
+                if has_more && let Ok(said) = reader.read(line) {
+                    self.beside.take(&said);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn openmetrics_line(&mut self, reader: &mut openmetrics::Reader, line: &[u8]) -> Result<(), String> {
-        match reader.read(line)? {
-            Some(line) => self.take(&line.labels, &[line.timestamp], &[line.value]),
-            None => Ok(()),
+        let said = reader.read(line)?;
+        self.beside.take(&said);
+        match said {
+            Said::Sample(line) => self.take(&line.labels, &[line.timestamp], &[line.value]),
+            Said::Nothing | Said::Word { .. } => Ok(()),
         }
     }
 

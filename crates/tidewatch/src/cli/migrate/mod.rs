@@ -16,6 +16,7 @@ mod parquet;
 mod progress;
 mod prometheus;
 mod state;
+mod text;
 
 use std::path::PathBuf;
 

@@ -3,10 +3,14 @@
 //!
 //! A line stands for itself, so a bad one costs nothing but itself; only the last `# TYPE` line is
 //! remembered, because the spelling of `le` and `quantile` depends on it. `_created` lines are series
-//! like others, as they are there; exemplars are read over.
+//! like others, as they are there. What a line says of a family is handed on word by word.
+
+mod write;
 
 use tidewatch_ingest::{Entry, Format, Parser};
-use tidewatch_model::{Labels, LabelsBuilder, METRIC_NAME, is_stale, is_valid_legacy_name, push_float};
+use tidewatch_model::{Exemplar, Labels, LabelsBuilder, MetricType};
+
+pub use write::{EOF, Place, keeps_labels, place_of, series_text, write_family, write_line};
 
 /// Reads line after line.
 #[derive(Debug, Default)]
@@ -21,12 +25,44 @@ pub struct Reader {
     labels: Option<Labels>,
 }
 
+/// What a line says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Said {
+    /// Nothing that is stored.
+    Nothing,
+    Sample(Line),
+    /// A word about a metric family.
+    Word {
+        family: String,
+        word: Word,
+    },
+}
+
 /// A sample of a line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
     pub labels: Labels,
     pub timestamp: i64,
     pub value: f64,
+    /// One without a time has that of the sample.
+    pub exemplar: Option<Exemplar>,
+}
+
+/// What is said of a family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Word {
+    Kind(MetricType),
+    Help(String),
+    Unit(String),
+}
+
+/// The parser leaves the labels of an exemplar as they are written, as Prometheus does.
+fn unescaped(labels: &Labels) -> Labels {
+    Labels::from_pairs(labels.iter().map(|(name, value)| (write::unescape(name), write::unescape(value))))
+}
+
+fn word(family: &[u8], word: Word) -> Said {
+    Said::Word { family: String::from_utf8_lossy(family).into_owned(), word }
 }
 
 impl Reader {
@@ -46,22 +82,25 @@ impl Reader {
         self.complete
     }
 
-    /// Reads a line; its line break may be missing. `None` where it has no sample.
-    pub fn read(&mut self, line: &[u8]) -> Result<Option<Line>, String> {
+    /// Reads a line; its line break may be missing.
+    pub fn read(&mut self, line: &[u8]) -> Result<Said, String> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         if line.is_empty() {
-            return Ok(None);
+            return Ok(Said::Nothing);
         }
         self.complete = line == b"# EOF";
         if self.complete {
             // Files that were put behind one another go on.
-            return Ok(None);
+            return Ok(Said::Nothing);
         }
         self.document.clear();
         self.document.extend_from_slice(&self.type_line);
         self.document.extend_from_slice(line);
         self.document.extend_from_slice(b"\n# EOF\n");
         let mut parser = Parser::new(&self.document, Format::OpenMetrics);
+        // The line that stands before this one in the document was read before.
+        let mut repeats = !self.type_line.is_empty();
+        let mut said = Said::Nothing;
         loop {
             match parser.next_entry().map_err(|error| error.message)? {
                 Entry::Series(series) => {
@@ -73,8 +112,21 @@ impl Reader {
                         self.text.extend_from_slice(series.text);
                         self.labels = Some(builder.build());
                     }
+                    let exemplar = match series.exemplar {
+                        Some(exemplar) => {
+                            let mut labels = LabelsBuilder::new();
+                            parser.exemplar_labels(&mut labels).map_err(|error| error.message)?;
+                            let timestamp = exemplar.timestamp.unwrap_or(timestamp);
+                            Some(Exemplar {
+                                labels: unescaped(&labels.build()),
+                                value: exemplar.value,
+                                timestamp,
+                            })
+                        }
+                        None => None,
+                    };
                     let labels = self.labels.clone().expect("set above");
-                    return Ok(Some(Line { labels, timestamp, value: series.value }));
+                    return Ok(Said::Sample(Line { labels, timestamp, value: series.value, exemplar }));
                 }
                 Entry::Eof => {
                     if line.starts_with(b"# TYPE ") {
@@ -84,76 +136,25 @@ impl Reader {
                         // The same text may now mean other labels.
                         self.labels = None;
                     }
-                    return Ok(None);
+                    return Ok(said);
                 }
-                Entry::Type { .. } | Entry::Help { .. } | Entry::Unit { .. } | Entry::Comment(_) => {}
+                Entry::Type { .. } if std::mem::take(&mut repeats) => {}
+                Entry::Type { family, kind } => said = word(family, Word::Kind(kind)),
+                Entry::Help { family, text } => said = word(family, Word::Help(text.into_owned())),
+                Entry::Unit { family, unit } => {
+                    said = word(family, Word::Unit(String::from_utf8_lossy(unit).into_owned()));
+                }
+                Entry::Comment(_) => {}
             }
         }
-    }
-}
-
-/// The end of a document.
-pub const EOF: &str = "# EOF\n";
-
-/// A series as a line begins with it; `None` without a metric name, which the format must have.
-pub fn series_text(labels: &Labels) -> Option<String> {
-    let name = labels.metric_name()?;
-    let mut parts = Vec::new();
-    let quoted = !is_valid_metric_name(name);
-    if quoted {
-        parts.push(format!("\"{}\"", escape(name)));
-    }
-    for (name, value) in labels.iter().filter(|(name, _)| *name != METRIC_NAME) {
-        let value = escape(value);
-        parts.push(match is_valid_legacy_name(name) {
-            true => format!("{name}=\"{value}\""),
-            false => format!("\"{}\"=\"{value}\"", escape(name)),
-        });
-    }
-    let bare = if quoted { "" } else { name };
-    Some(if parts.is_empty() { bare.to_owned() } else { format!("{bare}{{{}}}", parts.join(",")) })
-}
-
-fn is_valid_metric_name(name: &str) -> bool {
-    is_valid_legacy_name(&name.replace(':', "_"))
-}
-
-fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
-/// Appends a sample's line; `false` for a staleness marker, for which the format has no word: there
-/// is none then.
-pub fn write_line(out: &mut String, series: &str, time_ms: i64, value: f64) -> bool {
-    if is_stale(value) {
-        return false;
-    }
-    out.push_str(series);
-    out.push(' ');
-    push_float(out, value);
-    out.push(' ');
-    push_seconds(out, time_ms);
-    out.push('\n');
-    true
-}
-
-/// Milliseconds as seconds. Prometheus' reader multiplies by a thousand in floating point and cuts
-/// what is left of a millisecond: where that would give the millisecond before, a fourth digit
-/// lifts it.
-fn push_seconds(out: &mut String, time_ms: i64) {
-    let sign = if time_ms < 0 { "-" } else { "" };
-    let (seconds, ms) = (time_ms.unsigned_abs() / 1000, time_ms.unsigned_abs() % 1000);
-    let text = if ms == 0 { format!("{sign}{seconds}") } else { format!("{sign}{seconds}.{ms:03}") };
-    out.push_str(&text);
-    let reads_as = text.parse::<f64>().map(|seconds| (seconds * 1000.0) as i64);
-    if reads_as != Ok(time_ms) {
-        out.push_str(if ms == 0 { ".0005" } else { "5" });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use tidewatch_model::METRIC_NAME;
 
     use super::*;
 
@@ -162,7 +163,13 @@ mod tests {
         let said: Vec<String> = lines
             .lines()
             .filter_map(|line| match reader.read(line.as_bytes()) {
-                Ok(line) => line.map(|line| format!("{} {} @{}", line.labels, line.value, line.timestamp)),
+                Ok(Said::Nothing) => None,
+                Ok(Said::Word { family, word }) => Some(format!("{family}: {word:?}")),
+                Ok(Said::Sample(Line { labels, timestamp, value, exemplar })) => {
+                    let exemplar =
+                        exemplar.map(|e| format!(" with {} {} @{}", e.labels, e.value, e.timestamp));
+                    Some(format!("{labels} {value} @{timestamp}{}", exemplar.unwrap_or_default()))
+                }
                 Err(reason) => Some(format!("refused: {reason}")),
             })
             .collect();
@@ -174,6 +181,8 @@ mod tests {
         check(
             "# HELP x Words.\n# TYPE x counter\nx_total{a=\"1\"} 1 1.5\nx_total{a= 2\nx_total{a=\"1\"} 2 2\nx 3\n# EOF\n",
             &[
+                "x: Help(\"Words.\")",
+                "x: Kind(Counter)",
                 r#"{__name__="x_total", a="1"} 1 @1500"#,
                 "refused: expected label value, got \" \" (\"INVALID\") while parsing: \"x_total{a= \"",
                 r#"{__name__="x_total", a="1"} 2 @2000"#,
@@ -186,16 +195,35 @@ mod tests {
     fn buckets_are_spelt_as_prometheus_stores_them() {
         check(
             "# TYPE h histogram\nh_bucket{le=\"1\"} 1 1\n# TYPE g gauge\nh_bucket{le=\"1\"} 1 1\n",
-            &[r#"{__name__="h_bucket", le="1.0"} 1 @1000"#, r#"{__name__="h_bucket", le="1"} 1 @1000"#],
+            &[
+                "h: Kind(Histogram)",
+                r#"{__name__="h_bucket", le="1.0"} 1 @1000"#,
+                "g: Kind(Gauge)",
+                r#"{__name__="h_bucket", le="1"} 1 @1000"#,
+            ],
         );
     }
 
     #[test]
     fn a_reader_goes_on_under_the_type_of_another() {
         let mut reader = Reader::resume("# TYPE h histogram");
-        let line = reader.read(b"h_bucket{le=\"5\"} 1 1").expect("good").expect("a sample");
+        let said = reader.read(b"h_bucket{le=\"5\"} 1 1").expect("good");
+        let Said::Sample(line) = said else { panic!("no sample") };
         assert_eq!(line.labels.get("le"), Some("5.0"));
+        let said = reader.read(b"# UNIT h_s s").expect("good");
+        assert_eq!(said, Said::Word { family: "h_s".to_owned(), word: Word::Unit("s".to_owned()) });
         assert_eq!(reader.type_line(), "# TYPE h histogram");
+    }
+
+    #[test]
+    fn exemplars_are_read_with_their_time_or_that_of_their_sample() {
+        check(
+            "x_total 1 1.5 # {trace=\"a b\"} 0.5\nx_total 2 2 # {} 1 1.75\n",
+            &[
+                r#"{__name__="x_total"} 1 @1500 with {trace="a b"} 0.5 @1500"#,
+                r#"{__name__="x_total"} 2 @2000 with {} 1 @1750"#,
+            ],
+        );
     }
 
     proptest! {
@@ -205,16 +233,23 @@ mod tests {
             name in "[a-z:_]{1,5}|[ -~ü]{1,5}",
             time_ms in -10_000_000_000_000i64..10_000_000_000_000,
             bits in any::<u64>(),
+            trace in proptest::option::of(("[a-z]{1,4}|[ -~é\n]{1,4}", "[ -~ä\n]{0,6}")),
         ) {
             let mut labels = Labels::from_pairs(pairs).to_builder();
             labels.set(METRIC_NAME, &name);
             let (labels, value) = (labels.build(), f64::from_bits(bits));
             prop_assume!(!value.is_nan());
             let mut text = String::new();
-            prop_assert!(write_line(&mut text, &series_text(&labels).expect("a name"), time_ms, value));
-            let line = Reader::default().read(text.as_bytes());
-            let expected = Line { labels, timestamp: time_ms, value };
-            prop_assert_eq!(line, Ok(Some(expected)), "{}", text);
+            let exemplar = trace.map(|(name, value)| Exemplar {
+                labels: Labels::from_pairs([(name, value)]),
+                value: 0.25,
+                timestamp: time_ms - 1,
+            });
+            let series = series_text(&labels).expect("a name");
+            prop_assert!(write_line(&mut text, &series, time_ms, value, exemplar.as_ref()));
+            let said = Reader::default().read(text.as_bytes());
+            let expected = Line { labels, timestamp: time_ms, value, exemplar };
+            prop_assert_eq!(said, Ok(Said::Sample(expected)), "{}", text);
         }
 
         #[test]

@@ -1,0 +1,148 @@
+//! Exports as text: OpenMetrics with what is known of metrics and with exemplars, and JSON lines.
+//!
+//! OpenMetrics wants the samples of a family together, so the series are put in the order of their
+//! families. An exemplar stands on the first sample of its series that is not older than it: that is
+//! where whoever wrote it had put it.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::io::Write;
+
+use anyhow::Result;
+use tidewatch_migrate::{jsonl, openmetrics};
+use tidewatch_model::{Exemplar, Labels, Matcher, MetricType};
+use tidewatch_storage::TimeRange;
+use tidewatch_tsdb::block::StoredValues;
+use tidewatch_tsdb::{Db, FamilyMetadata};
+
+use super::export::{Counts, Union, leave_histograms};
+use super::progress::Progress;
+
+/// Writes a JSON object for each run of samples.
+pub fn write_jsonl(
+    db: &Db,
+    selectors: &[Vec<Matcher>],
+    range: TimeRange,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<Counts> {
+    let union = Union::select(db, selectors, range)?;
+    let mut counts = Counts::default();
+    let mut progress = Progress::start("export", union.len() as u64);
+    let mut text = String::new();
+    let mut shown = |done| progress.set(done, err, || format!("{done} series"));
+    union.visit(range, &mut counts, &mut shown, &mut |labels, run, counts| {
+        let StoredValues::Floats(values) = run.values else {
+            leave_histograms(run, counts);
+            return Ok(());
+        };
+        text.clear();
+        jsonl::write(&mut text, labels, run.timestamps, values);
+        Ok(out.write_all(text.as_bytes())?)
+    })?;
+    out.flush()?;
+    Ok(counts)
+}
+
+/// The series of a family, by their numbers, and what is known of it.
+#[derive(Default)]
+struct Family {
+    series: Vec<usize>,
+    /// The name under which it is known, and its kind.
+    known: Option<(String, MetricType)>,
+}
+
+/// Writes a line for each sample.
+pub fn write_openmetrics(
+    db: &Db,
+    selectors: &[Vec<Matcher>],
+    range: TimeRange,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<Counts> {
+    let union = Union::select(db, selectors, range)?;
+    let mut counts = Counts::default();
+    let metadata: HashMap<String, FamilyMetadata> = db.metadata().into_iter().collect();
+    let families = families(&union, &metadata, &mut counts);
+    let mut exemplars: HashMap<Labels, VecDeque<Exemplar>> =
+        db.exemplars(selectors, range).into_iter().map(|(labels, of)| (labels, of.into())).collect();
+    let mut progress = Progress::start("export", union.len() as u64);
+    let mut done = 0;
+    for (name, family) in &families {
+        let mut text = String::new();
+        if let Some((known, kind)) = &family.known {
+            let FamilyMetadata { help, unit, .. } = &metadata[known];
+            openmetrics::write_family(&mut text, name, *kind, help, unit);
+        }
+        for series in &family.series {
+            let labels = union.labels(*series);
+            let prefix = openmetrics::series_text(labels).expect("nameless ones are in no family");
+            let mut waiting = exemplars.remove(labels).unwrap_or_default();
+            union.visit_one(*series, range, &mut counts, &mut |_, run, counts| {
+                let StoredValues::Floats(values) = run.values else {
+                    leave_histograms(run, counts);
+                    return Ok(());
+                };
+                let before = text.len();
+                for (time, value) in run.timestamps.iter().zip(values) {
+                    let exemplar = waiting.front().filter(|exemplar| exemplar.timestamp <= *time);
+                    if !openmetrics::write_line(&mut text, &prefix, *time, *value, exemplar) {
+                        counts.markers += 1;
+                        counts.samples -= 1;
+                    } else if exemplar.is_some() {
+                        counts.exemplars += 1;
+                        waiting.pop_front();
+                    }
+                }
+                // What is said of a family comes with its first sample.
+                if text.len() > before {
+                    out.write_all(text.as_bytes())?;
+                    text.clear();
+                }
+                Ok(())
+            })?;
+            counts.exemplars_left += waiting.len() as u64;
+            done += 1;
+            progress.set(done, err, || format!("{done} series"));
+        }
+    }
+    counts.exemplars_left += exemplars.values().map(|of| of.len() as u64).sum::<u64>();
+    out.write_all(openmetrics::EOF.as_bytes())?;
+    out.flush()?;
+    Ok(counts)
+}
+
+/// The families of the series that have a name, by their names.
+fn families(
+    union: &Union,
+    metadata: &HashMap<String, FamilyMetadata>,
+    counts: &mut Counts,
+) -> BTreeMap<String, Family> {
+    let kind_of = |name: &str| metadata.get(name).map(|known| known.kind);
+    let mut families: BTreeMap<String, Family> = BTreeMap::new();
+    for series in 0..union.len() {
+        let Some(metric) = union.labels(series).metric_name() else {
+            counts.nameless += 1;
+            continue;
+        };
+        let openmetrics::Place { family, known, kind } = openmetrics::place_of(metric, &kind_of);
+        let known = known.map(|known| (known, kind));
+        let place = families.get(&family);
+        if place.is_some_and(|place| place.known.is_some() && place.known != known) {
+            // Something else of that name is known: a gauge `x` beside a counter `x_total`.
+            families.entry(metric.to_owned()).or_default().series.push(series);
+            continue;
+        }
+        let place = families.entry(family).or_default();
+        place.known = known.or_else(|| place.known.take());
+        place.series.push(series);
+    }
+    for (name, family) in &mut families {
+        if let Some((_, kind)) = &mut family.known {
+            let mut labels = family.series.iter().map(|series| union.labels(*series));
+            if !labels.all(|labels| openmetrics::keeps_labels(name, *kind, labels)) {
+                *kind = MetricType::Unknown;
+            }
+        }
+    }
+    families
+}
