@@ -19,14 +19,19 @@ const PERIOD_MS: i64 = 30 * 60 * 1000;
 #[derive(Debug)]
 struct Baseline {
     taken_ms: i64,
-    /// Pairs of metric names, which keep their numbers, ascending, with the number of their series.
-    metrics: Vec<(u32, u32)>,
+    /// Hashes of metric names, ascending, with the number of their series: names would take ten times
+    /// the memory, where they are many.
+    metrics: Vec<(u64, u32)>,
     labels: HashMap<Box<str>, u64>,
 }
 
 /// The two newest lists, the older first.
 #[derive(Debug, Default)]
 pub(crate) struct GrowthWatch(Mutex<Vec<Baseline>>);
+
+fn hash_of(directory: &Directory, pair: u32) -> u64 {
+    directory.registry.hasher().hash(directory.registry.pairs.bytes(PairId(pair)))
+}
 
 impl Baseline {
     fn take(directory: &Directory, taken_ms: i64) -> Baseline {
@@ -35,15 +40,16 @@ impl Baseline {
             baseline.labels.insert(name.into(), pairs.len() as u64);
             if name == METRIC_NAME {
                 let count = |pair: u32| directory.postings.count(pair) as u32;
-                baseline.metrics = pairs.iter().map(|pair| (*pair, count(*pair))).collect();
+                baseline.metrics =
+                    pairs.iter().map(|pair| (hash_of(directory, *pair), count(*pair))).collect();
                 baseline.metrics.sort_unstable();
             }
         }
         baseline
     }
 
-    fn series_of(&self, metric: u32) -> u64 {
-        let at = self.metrics.binary_search_by_key(&metric, |(pair, _)| *pair);
+    fn series_of(&self, metric: u64) -> u64 {
+        let at = self.metrics.binary_search_by_key(&metric, |(hash, _)| *hash);
         at.map_or(0, |at| u64::from(self.metrics[at].1))
     }
 }
@@ -78,7 +84,8 @@ impl Db {
             if name == METRIC_NAME {
                 for pair in pairs {
                     let metric = directory.registry.pairs.get(PairId(*pair)).1;
-                    grown(&mut metrics, metric, directory.postings.count(*pair), before.series_of(*pair));
+                    let had = before.series_of(hash_of(&directory, *pair));
+                    grown(&mut metrics, metric, directory.postings.count(*pair), had);
                 }
             }
         }

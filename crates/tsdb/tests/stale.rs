@@ -39,6 +39,7 @@ fn append(db: &Db, labels: &Labels, timestamp: i64, value: f64) -> String {
 /// delete a 2 9      from minute 2 to 9
 /// restart           after a power cut
 /// head              how many series it has, how many have left early, how many blocks there are
+/// pairs             whether it has few label pairs
 /// read a            minutes and values; `!` is an end
 /// ```
 fn run(script: &str) -> String {
@@ -101,6 +102,10 @@ fn run(script: &str) -> String {
                     " {series} series, {samples} samples, {gone} left, {} blocks",
                     status.blocks.len()
                 );
+            }
+            ["pairs"] => {
+                let pairs = db.status().head.label_pairs;
+                answer = if pairs < 64 { " few".to_owned() } else { format!(" {pairs}") };
             }
             ["read", name] => {
                 for ((_, timestamp), bits) in contents_of(&db, &[Matcher::equal("i", name)], ALL) {
@@ -277,6 +282,23 @@ fn deletions_reach_what_has_left_and_stay() {
          jobs: cut compact
          read a: 1=9 2!",
     );
+}
+
+#[test]
+fn texts_of_labels_that_nobody_bears_are_given_back() {
+    let mut script = String::new();
+    for round in 0..40 {
+        let names =
+            |round: i32, end: &str| (0..10).map(|pod| format!(" {round}-{pod}{end}")).collect::<String>();
+        let ended = if round > 0 { names(round - 1, "!") } else { String::new() };
+        writeln!(script, "scrape{}{ended}\nwait 3\njobs\nwait 1", names(round, ""))
+            .expect("memory takes all");
+    }
+    let said = run(&(script + "restart\nhead\npairs\nread 7-3"));
+    let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("jobs")).collect();
+    assert_eq!(said[0], "head: 10 series, 10 samples, 390 left, 2 blocks");
+    assert_eq!(said[1], "pairs: few");
+    assert_eq!(said[2], "read 7-3: 28 32!");
 }
 
 #[test]

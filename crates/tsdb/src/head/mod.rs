@@ -45,6 +45,9 @@ use shard::Shard;
 /// Series of one page: neighbours in id, of one shard.
 pub(crate) const PAGE_SERIES: u32 = 1024;
 
+/// Fewer pairs are not worth a look.
+const PAIRS_MIN: usize = 64;
+
 /// Shards of the head. More than cores, so that writers seldom meet.
 pub(crate) const SHARDS: usize = 16;
 
@@ -122,6 +125,7 @@ impl Head {
         });
         directory.remove(&gone);
         if !gone.is_empty() {
+            directory.give_back_texts();
             let next = directory.registry.next_id();
             self.shards.iter().enumerate().for_each(|(at, shard)| shard.lock().free_pages(at, next));
         }
@@ -261,5 +265,16 @@ impl Directory {
         let registry = &self.registry;
         self.postings.remove(gone.iter().map(|id| (id.0, registry.labels(*id).iter().map(|pair| pair.0))));
         self.registry.remove(gone);
+    }
+
+    /// Forgets the texts of pairs that no series bears any more, where they are more than half.
+    pub(crate) fn give_back_texts(&mut self) {
+        let (borne, all) = self.postings.pair_counts();
+        if all < PAIRS_MIN || borne * 2 > all {
+            return;
+        }
+        let postings = &self.postings;
+        let numbers = self.registry.renumber(&|pair| postings.count(pair) > 0);
+        self.postings.renumber(&numbers);
     }
 }

@@ -20,6 +20,8 @@
 
 mod restore;
 
+mod renumber;
+
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;

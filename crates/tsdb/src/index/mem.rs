@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
-use super::{Index, IndexError};
+use super::{GONE, Index, IndexError};
 
 /// Where the text of the head's pairs lives.
 pub trait PairTable {
@@ -267,6 +267,27 @@ impl MemPostings {
             pairs.retain(|pair| lists[*pair as usize].len() > 0);
             !pairs.is_empty()
         });
+    }
+
+    /// Pairs that series bear, and all that have a number.
+    pub(crate) fn pair_counts(&self) -> (usize, usize) {
+        (self.names.values().map(Vec::len).sum(), self.lists.len())
+    }
+
+    /// Pairs have other numbers now: the new one of each, or [`GONE`] where no series bears it.
+    pub(crate) fn renumber(&mut self, numbers: &[u32]) {
+        let mut lists = Vec::with_capacity(self.pair_counts().0);
+        for (list, number) in std::mem::take(&mut self.lists).into_iter().zip(numbers) {
+            if *number != GONE {
+                debug_assert!(lists.len() == *number as usize, "the order stays");
+                lists.push(list);
+            }
+        }
+        self.lists = lists;
+        for pairs in self.names.values_mut() {
+            pairs.iter_mut().for_each(|pair| *pair = numbers[*pair as usize]);
+            pairs.shrink_to_fit();
+        }
     }
 
     /// How many series there are.

@@ -34,6 +34,9 @@ pub use mem::{MemIndex, MemPostings, PairTable};
 #[error("the index is inconsistent: {0}")]
 pub struct IndexError(pub &'static str);
 
+/// Stands for the new number of a pair that is gone.
+pub(crate) const GONE: u32 = u32::MAX;
+
 /// What matchers are evaluated against.
 pub trait Index {
     /// Every series.
