@@ -108,11 +108,11 @@ pub(crate) fn visit_series(
     mut damage: impl FnMut(u64, &str),
 ) {
     // The second copy of the pairs stands behind the series.
-    let (mut pairs, mut series) = (Vec::new(), Vec::new());
+    let (mut pairs, mut series) = (Pairs::within(bytes), Vec::new());
     let visit = |range: Range<usize>| {
         let mut body = Reader { bytes: &bytes[range.clone()] };
         match body.byte()? {
-            PAIRS => read_pairs(body, visitor, &mut pairs),
+            PAIRS => pairs.read(body, visitor),
             SERIES => {
                 series.push(range);
                 Ok(())
@@ -128,33 +128,42 @@ pub(crate) fn visit_series(
     }
 }
 
-fn read_pairs(
-    mut body: Reader<'_>,
-    visitor: &mut impl SeriesVisitor,
-    pairs: &mut Vec<Option<PairId>>,
-) -> Result<(), FrameError> {
-    let first = usize::try_from(body.varint()?).map_err(|_| FrameError::Malformed)?;
-    // Where a section between them was lost its pairs are not known.
-    if first > pairs.len().saturating_add(LOST_PAIRS_MAX) {
-        return Err(FrameError::Malformed);
-    }
-    for at in (first..).take(usize::try_from(body.varint()?).map_err(|_| FrameError::Malformed)?) {
-        let pair = visitor.pair(body.utf8()?, body.utf8()?);
-        if pairs.len() <= at {
-            pairs.resize(at + 1, None);
-        }
-        pairs[at] = Some(pair);
-    }
-    Ok(())
+/// The pairs of an image by their numbers; `None` for those that were lost.
+struct Pairs {
+    known: Vec<Option<PairId>>,
+    /// A pair takes four bytes at least, whatever a number says.
+    max: usize,
 }
 
-/// More in a row are not lost, but a number that is none: 64 MiB of them.
-const LOST_PAIRS_MAX: usize = 1 << 23;
+impl Pairs {
+    fn within(bytes: &[u8]) -> Pairs {
+        Pairs { known: Vec::new(), max: bytes.len() / 4 }
+    }
+
+    fn read(&mut self, mut body: Reader<'_>, visitor: &mut impl SeriesVisitor) -> Result<(), FrameError> {
+        let first = body.varint()?;
+        let count = body.varint()?;
+        for number in (0..count).map(|at| first.saturating_add(at)) {
+            let pair = visitor.pair(body.utf8()?, body.utf8()?);
+            let at = usize::try_from(number).ok().filter(|at| *at < self.max).ok_or(FrameError::Malformed)?;
+            if self.known.len() <= at {
+                // Where a section between them was lost its pairs are not known.
+                self.known.resize(at + 1, None);
+            }
+            self.known[at] = Some(pair);
+        }
+        Ok(())
+    }
+
+    fn get(&self, number: u64) -> Option<PairId> {
+        usize::try_from(number).ok().and_then(|at| self.known.get(at).copied().flatten())
+    }
+}
 
 fn read_series(
     mut body: Reader<'_>,
     visitor: &mut impl SeriesVisitor,
-    pairs: &[Option<PairId>],
+    pairs: &Pairs,
 ) -> Result<(), FrameError> {
     let mut next = u64::from(u32::from_le_bytes(body.array()?));
     let (mut labels, mut before): (Vec<PairId>, Vec<PairId>) = (Vec::new(), Vec::new());
@@ -174,10 +183,7 @@ fn read_series(
             for label in 0..part {
                 let pair = match mask >> label & 1 {
                     1 => *before.get(labels.len()).ok_or(FrameError::Malformed)?,
-                    _ => {
-                        let number = usize::try_from(body.varint()?).map_err(|_| FrameError::Malformed)?;
-                        pairs.get(number).copied().flatten().unwrap_or(LOST)
-                    }
+                    _ => pairs.get(body.varint()?).unwrap_or(LOST),
                 };
                 labels.push(pair);
             }
@@ -198,7 +204,7 @@ const LOST: PairId = PairId(u32::MAX);
 /// Reads bytes as a section of pairs and as one of series, as if their checksums held.
 pub(super) fn walk_series(bytes: &[u8]) {
     let mut registry = Registry::new(0);
-    let mut pairs = Vec::new();
-    let _ = read_pairs(Reader { bytes }, &mut registry, &mut pairs);
+    let mut pairs = Pairs::within(bytes);
+    let _ = pairs.read(Reader { bytes }, &mut registry);
     let _ = read_series(Reader { bytes }, &mut registry, &pairs);
 }
