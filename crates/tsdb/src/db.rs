@@ -13,6 +13,7 @@ use tidewatch_wal::{OpenReport, WalOptions};
 
 use crate::blocks::Blocks;
 use crate::compact;
+use crate::debt::Debt;
 use crate::deferred::Deferred;
 use crate::directory::Directory;
 use crate::durable::DurableLog;
@@ -26,7 +27,7 @@ use crate::metadata::{FamilyMetadata, MetadataStore};
 use crate::options::{DbOptions, OpenError, Retention};
 use crate::recover;
 use crate::resolve::Resolutions;
-use crate::select::{DbSelection, Debt, blocks_within, damaged};
+use crate::select::{DbSelection, blocks_within, damaged};
 use crate::stale::StaleWatch;
 use crate::status::{Cardinality, Counters, DbStatus, DiskStatus};
 use crate::texts::Texts;

@@ -22,6 +22,7 @@ mod blocks;
 pub mod compact;
 mod cut;
 mod db;
+mod debt;
 mod deferred;
 mod delete;
 mod directory;

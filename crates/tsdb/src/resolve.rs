@@ -16,10 +16,11 @@ use tidewatch_model::{Labels, Matcher};
 use tidewatch_storage::SelectError;
 
 use crate::block::{Block, BlockId, Cursor};
+use crate::debt::Debt;
 use crate::head::registry::SeriesId;
 use crate::head::shard::Shard;
 use crate::head::{Directory, Head, SHARDS};
-use crate::select::{Debt, Entry, LABELS_BYTES, damaged};
+use crate::select::{Entry, LABELS_BYTES, damaged};
 
 /// A series in one of the blocks of a resolution.
 #[derive(Debug, Clone, Copy)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tidewatch_storage::{Room, SelectError};
 
-use crate::select::Debt;
+use crate::debt::Debt;
 
 /// What a text takes beside its bytes: its place in the set and the allocator's own.
 const TEXT_BYTES: usize = 48;

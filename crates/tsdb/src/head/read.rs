@@ -19,12 +19,12 @@ use super::sealed::{ChunkBytes, check_readable};
 use super::shard::{Open, Shard};
 use super::starts::Step;
 use super::{Directory, Head};
+use crate::debt::Debt;
 use crate::gather::alone;
 use crate::index::{postings_for_matchers, visit_names_of, visit_values_of};
 use crate::intervals::Intervals;
 use crate::resolve::Resolution;
 use crate::rows::RowLayout;
-use crate::select::Debt;
 
 /// What the series of a resolution have in the head.
 #[derive(Debug, Default)]

@@ -1,9 +1,14 @@
 //! A resolved selector over head and blocks.
 //!
-//! The selector's series are resolved elsewhere (`resolve`). A series' samples may lie in several places. Where the places follow one another in time,
-//! their runs are handed on as they are; where they overlap (samples out of order, a block cut
-//! beside another), the columns are merged, and of two samples at one time the one that was
-//! stored first stays: blocks before the head, older blocks before newer ones.
+//! A series' samples may lie in several places. Where the places follow one another in time, their runs
+//! are handed on as they are; where they overlap (samples out of order, a block cut beside another),
+//! the columns are merged, and of two samples at one time the one that was stored first stays: blocks
+//! before the head, older blocks before newer ones.
+//!
+//! Not here: which series there are (`resolve`).
+
+mod columns;
+mod newest;
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -11,9 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidewatch_model::{Labels, NativeHistogram, Sample};
 use tidewatch_storage::{
-    ClockId, Latest, Room, Run, RunValues, Scratch, SelectError, Selection, Statistics, TimeRange,
+    ClockId, Latest, Run, RunValues, Scratch, SelectError, Selection, Statistics, TimeRange,
 };
 
+use self::columns::{Columns, rows_within, within};
 use crate::block::{Block, BlockError, Cursor};
 use crate::gather::{Gather, StoredRun, StoredValues};
 use crate::head::read::{HeadSnapshot, HistogramRunView, RunView};
@@ -33,30 +39,6 @@ pub(crate) struct DbSelection {
     bytes: AtomicU64,
     /// Takes note of damage in runs of the head; blocks do so themselves.
     wounds: Arc<Wounds>,
-}
-
-/// Memory that was taken and is asked for after the fact, a part at a time.
-pub(crate) struct Debt<'a, 'r> {
-    room: &'a mut Room<'r>,
-    owed: usize,
-}
-
-/// Bytes that are asked for at once.
-const ASKED_BYTES: usize = 64 << 10;
-
-impl<'a, 'r> Debt<'a, 'r> {
-    pub(crate) fn new(room: &'a mut Room<'r>) -> Debt<'a, 'r> {
-        Debt { room, owed: 0 }
-    }
-
-    pub(crate) fn owe(&mut self, bytes: usize) -> Result<(), SelectError> {
-        self.owed += bytes;
-        if self.owed < ASKED_BYTES {
-            return Ok(());
-        }
-        let owed = std::mem::take(&mut self.owed) as u64;
-        if (self.room)(owed) { Ok(()) } else { Err(SelectError::NoRoom) }
-    }
 }
 
 /// One series.
@@ -450,123 +432,6 @@ impl DbSelection {
         Ok(())
     }
 
-    /// The newest sample of a series with `after < timestamp <= at`.
-    fn newest(
-        &self,
-        series: usize,
-        after: i64,
-        at: i64,
-        worker: &mut Worker<'_>,
-    ) -> Result<Option<Latest>, SelectError> {
-        let entry = &self.series[series];
-        let mut newest = match entry.head() {
-            Some(head) => {
-                let float = self.newest_in_head(head, after, at, worker.scratch)?;
-                let float = float.map(|Sample { timestamp, value }| Latest::Float { timestamp, value });
-                match self.newest_histogram_in_head(head, after, at)? {
-                    Some(found)
-                        if float.as_ref().is_none_or(|float| float.timestamp() < found.timestamp()) =>
-                    {
-                        Some(found)
-                    }
-                    _ => float,
-                }
-            }
-            None => None,
-        };
-        if entry.apart {
-            // Places follow one another, so the first that has a sample has the newest.
-            for part in self.parts(entry).iter().rev() {
-                if newest.is_some() {
-                    break;
-                }
-                newest = self.newest_in_block(*part, after, at, worker)?;
-            }
-            return Ok(newest);
-        }
-        for part in self.parts_as_stored(entry).into_iter().rev() {
-            let found = self.newest_in_block(part, after, at, worker)?;
-            let is_newer =
-                |found: &Latest| newest.as_ref().is_none_or(|newest| found.timestamp() >= newest.timestamp());
-            if found.as_ref().is_some_and(is_newer) {
-                newest = found;
-            }
-        }
-        Ok(newest)
-    }
-
-    fn newest_in_block(
-        &self,
-        part: Part,
-        after: i64,
-        at: i64,
-        worker: &mut Worker<'_>,
-    ) -> Result<Option<Latest>, SelectError> {
-        let (block, cursor) = (&self.blocks[part.block as usize], &mut worker.cursors[part.block as usize]);
-        block.latest(cursor, part.series, after, at, worker.scratch).map_err(damaged)
-    }
-
-    fn newest_in_head(
-        &self,
-        series: usize,
-        after: i64,
-        at: i64,
-        scratch: &mut Scratch,
-    ) -> Result<Option<Sample>, SelectError> {
-        let range = TimeRange { start: after.saturating_add(1), end: at };
-        let late = within(self.head.late(series), range).last().copied();
-        for run in self.head.runs(series).rev() {
-            let timestamps = run.timestamps();
-            let end = timestamps.partition_point(|t| *t <= at);
-            let Some(row) = end.checked_sub(1) else { continue };
-            let timestamp = timestamps[row];
-            if timestamp <= after || late.is_some_and(|late| late.timestamp > timestamp) {
-                return Ok(late);
-            }
-            let value = match run.newest() {
-                Some(newest) if end == timestamps.len() => newest,
-                _ => {
-                    scratch.values.clear();
-                    self.decode(&run, &mut scratch.values)?;
-                    scratch.values[row]
-                }
-            };
-            return Ok(Some(Sample { timestamp, value }));
-        }
-        Ok(late)
-    }
-
-    fn newest_histogram_in_head(
-        &self,
-        series: usize,
-        after: i64,
-        at: i64,
-    ) -> Result<Option<Latest>, SelectError> {
-        if !self.head.has_histograms(series) {
-            return Ok(None);
-        }
-        let late = self.head.late_histograms(series);
-        let late = late[..late.partition_point(|(time, _)| *time <= at)].last();
-        let mut newest = late.filter(|(time, _)| *time > after).cloned();
-        let (mut timestamps, mut histograms) = (Vec::new(), Vec::new());
-        for run in self.head.histogram_runs(series).rev().filter(|run| run.first() <= at) {
-            timestamps.clear();
-            histograms.clear();
-            self.decode_histograms(&run, &mut timestamps, &mut histograms)?;
-            let Some(row) = timestamps.partition_point(|time| *time <= at).checked_sub(1) else { continue };
-            let timestamp = timestamps[row];
-            if timestamp > after && newest.as_ref().is_none_or(|(newest, _)| *newest < timestamp) {
-                newest = Some((timestamp, histograms.swap_remove(row)));
-            }
-            break;
-        }
-        let latest = |(timestamp, value): (i64, NativeHistogram)| Latest::Histogram {
-            timestamp,
-            value: Box::new(value.into_float()),
-        };
-        Ok(newest.map(latest))
-    }
-
     fn worker<'a>(&self, scratch: &'a mut Scratch) -> Worker<'a> {
         Worker { scratch, cursors: self.blocks.iter().map(|_| Cursor::default()).collect() }
     }
@@ -632,64 +497,4 @@ impl Selection for DbSelection {
             bytes: self.bytes.load(Ordering::Relaxed),
         }
     }
-}
-
-/// Two columns of one length, ascending in time.
-#[derive(Debug, Default)]
-struct Columns {
-    times: Vec<i64>,
-    values: Vec<f64>,
-}
-
-impl Columns {
-    fn push(&mut self, run: &Run<'_>) {
-        let RunValues::Floats(values) = run.values else { unreachable!("the series has floats only") };
-        self.times.extend_from_slice(run.timestamps);
-        self.values.extend_from_slice(values);
-    }
-
-    fn within(mut self, range: TimeRange) -> Columns {
-        let rows = rows_within(&self.times, range);
-        self.times.truncate(rows.end);
-        self.values.truncate(rows.end);
-        self.times.drain(..rows.start);
-        self.values.drain(..rows.start);
-        self
-    }
-
-    /// Both in one; at equal times the sample of `self` stays.
-    fn merge(self, other: Columns) -> Columns {
-        if self.times.is_empty() || other.times.is_empty() {
-            return if self.times.is_empty() { other } else { self };
-        }
-        let room = self.times.len() + other.times.len();
-        let mut merged = Columns { times: Vec::with_capacity(room), values: Vec::with_capacity(room) };
-        let (mut a, mut b) = (0, 0);
-        while a < self.times.len() || b < other.times.len() {
-            let from_self = match (self.times.get(a), other.times.get(b)) {
-                (Some(left), Some(right)) => {
-                    b += usize::from(left == right);
-                    left <= right
-                }
-                (left, _) => left.is_some(),
-            };
-            let (columns, at) = if from_self { (&self, &mut a) } else { (&other, &mut b) };
-            merged.times.push(columns.times[*at]);
-            merged.values.push(columns.values[*at]);
-            *at += 1;
-        }
-        merged
-    }
-}
-
-fn rows_within(timestamps: &[i64], range: TimeRange) -> Range<usize> {
-    let start = timestamps.partition_point(|t| *t < range.start);
-    let end = timestamps.partition_point(|t| *t <= range.end);
-    start..end.max(start)
-}
-
-fn within(samples: &[Sample], range: TimeRange) -> &[Sample] {
-    let start = samples.partition_point(|sample| sample.timestamp < range.start);
-    let end = samples.partition_point(|sample| sample.timestamp <= range.end);
-    &samples[start..end.max(start)]
 }
