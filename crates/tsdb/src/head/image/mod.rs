@@ -47,7 +47,8 @@
 //!   open    unless 0: varint, twice the length, one more for a column; column, or:
 //!             exponent in six bits, 63 for none, the next bit for a last token that repeats; tokens
 //!             (see `cells`)
-//!   late    where there are: varint, how many; of each: timestamp i64, bits u64
+//!   late    where there are: varint, how many; for each 1,024 of them: columns of timestamps and of
+//!           values, each with its length before it
 //! ```
 //!
 //! Then, for each page that has native histograms or start timestamps, a section of these:
@@ -76,7 +77,7 @@
 //!         column
 //! open    count u8; unless 0: clock varint, first row u8, repeating u8, exponent u8, newest
 //!         value u64, length varint, tokens
-//! late    as above, 0 where there are none
+//! late    varint, how many; of each: timestamp i64, bits u64
 //! ```
 //!
 //! Damage costs the section that it is in. The columns of sealed runs are not copied out of the
@@ -104,6 +105,9 @@ pub(crate) const VERSION: u16 = 3;
 
 /// Added to the number of a page, or to [`DELETED_PAGE`], in a section of histograms.
 const HISTOGRAMS: u64 = 1 << 32;
+
+/// Late samples of one pair of columns.
+const LATE_PIECE: usize = 1024;
 
 /// The parts of the byte that goes with an open run's tokens.
 const REPEATING: u8 = 1 << 6;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tidewatch_model::Sample;
 
 use super::series::walk_series;
-use super::{EXPONENT_BITS, HISTOGRAMS, ImageHeader, REPEATING, sections};
+use super::{EXPONENT_BITS, HISTOGRAMS, ImageHeader, LATE_PIECE, REPEATING, sections};
 use crate::head::cells::NO_EXPONENT;
 use crate::head::clock::ROWS_MAX;
 use crate::head::deleted::DELETED_PAGE;
@@ -138,10 +138,22 @@ impl Shard {
     }
 
     fn read_late(&mut self, id: SeriesId, body: &mut Reader<'_>) -> Result<(), FrameError> {
-        for _ in 0..body.varint()? {
-            let timestamp = i64::from_le_bytes(body.array()?);
-            let value = f64::from_bits(u64::from_le_bytes(body.array()?));
-            self.restore_late(id, Sample { timestamp, value });
+        let mut left = body.varint()?;
+        let (mut values, mut newest) = (Vec::new(), None);
+        while left > 0 {
+            let count = left.min(LATE_PIECE as u64);
+            let times = read_times(body.text()?, count)?;
+            values.clear();
+            tidewatch_chunk::decode_values(body.text()?, count as usize, &mut values)
+                .map_err(|_| FrameError::Malformed)?;
+            if newest >= times.first().copied() {
+                return Err(FrameError::Malformed);
+            }
+            newest = times.last().copied();
+            for (timestamp, value) in times.into_iter().zip(values.iter().copied()) {
+                self.restore_late(id, Sample { timestamp, value });
+            }
+            left -= count;
         }
         Ok(())
     }
@@ -176,7 +188,11 @@ impl Shard {
                 let values = OpenValues::Tokens { tokens: body.text()?, repeating: repeating != 0, exponent };
                 self.restore_open(id, clock, (first_row, count), values)?;
             }
-            self.read_late(id, &mut body)?;
+            for _ in 0..body.varint()? {
+                let timestamp = i64::from_le_bytes(body.array()?);
+                let value = f64::from_bits(u64::from_le_bytes(body.array()?));
+                self.restore_late(id, Sample { timestamp, value });
+            }
         }
         Ok(())
     }
@@ -322,7 +338,7 @@ fn read_rows(body: &mut Reader<'_>, count: u64) -> Result<Vec<i64>, FrameError> 
     Ok(rows)
 }
 
-/// A column of at most [`ROWS_MAX`] timestamps that ascend.
+/// A column of timestamps that ascend.
 fn read_times(column: &[u8], count: u64) -> Result<Vec<i64>, FrameError> {
     let mut times = Vec::new();
     let decoded = tidewatch_chunk::decode_times(column, count as usize, &mut times);

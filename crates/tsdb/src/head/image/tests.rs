@@ -36,7 +36,8 @@ fn an_image_of_a_shard_is_frozen() {
     assert_eq!(bytes[72..81], clocks, "{:02x?}", &bytes[72..81]);
     // Page, series, slot, shape; its chunks, count, clock and row; length, exponent, tokens.
     let mut page = vec![0, 1, 5, 1, 0, 2, 0, 0, 4, 0, 0x42, 0x42];
-    page.extend([1, 0xeb, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xe0, 0x3f]);
+    // The late sample: lengths and columns.
+    page.extend([1, 4, 1, 8, 0xd6, 0x0f, 3, 1, 0x3f, 0xe0]);
     assert_eq!(bytes[89..], page, "{:02x?}", &bytes[89..]);
 }
 
@@ -104,6 +105,10 @@ fn what_stands_in_an_image_comes_back_and_goes_on() {
         }
     };
     fill(&mut shard, 0..300);
+    let late = (0..1500).map(|at| Sample { timestamp: at * 1000 + 1, value: (at % 5) as f64 });
+    late.clone().for_each(|late| {
+        shard.take(ids[3], late, i64::MAX);
+    });
     let (bytes, placed) = shard.to_image(0, (1, 1));
     shard.relocate(Bytes::from(bytes.clone()), &placed);
     let mut again = Shard::default();
@@ -112,6 +117,7 @@ fn what_stands_in_an_image_comes_back_and_goes_on() {
     fill(&mut shard, 300..500);
     fill(&mut again, 300..500);
     assert_eq!((shard.samples, shard.oldest, shard.newest), (again.samples, again.oldest, again.newest));
+    assert_eq!(again.late[&ids[3]], late.collect::<Vec<_>>());
     // Numbers of clocks may differ; all else is the same, byte for byte.
     assert_eq!(shard.to_image(0, (2, 2)).0.len(), again.to_image(0, (2, 2)).0.len());
 }

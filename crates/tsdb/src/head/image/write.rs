@@ -4,8 +4,9 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tidewatch_chunk::{Encoder, encode_times};
+use tidewatch_model::Sample;
 
-use super::{EXPONENT_BITS, HEADER_LEN, HISTOGRAMS, ImageHeader, ImageKind, REPEATING, VERSION};
+use super::{EXPONENT_BITS, HEADER_LEN, HISTOGRAMS, ImageHeader, ImageKind, LATE_PIECE, REPEATING, VERSION};
 use crate::head::cells::{NONE, decode_tokens};
 use crate::head::deleted::{DELETED_PAGE, write_deleted};
 use crate::head::histograms::HistogramSeries;
@@ -235,11 +236,7 @@ impl Shard {
             self.write_open(open, scratch, out);
         }
         if !late.is_empty() {
-            push_varint(late.len() as u64, out);
-        }
-        for sample in late {
-            out.extend_from_slice(&sample.timestamp.to_le_bytes());
-            out.extend_from_slice(&sample.value.to_bits().to_le_bytes());
+            write_late(late, scratch, out);
         }
     }
 
@@ -284,6 +281,24 @@ impl Shard {
     }
 }
 
+/// One of the sources of a server may be an hour behind the others, and then nothing but late.
+fn write_late(late: &[Sample], scratch: &mut Scratch, out: &mut Vec<u8>) {
+    let Scratch { times, values, column, encoder, .. } = scratch;
+    push_varint(late.len() as u64, out);
+    for piece in late.chunks(LATE_PIECE) {
+        times.clear();
+        times.extend(piece.iter().map(|sample| sample.timestamp));
+        column.clear();
+        encode_times(times, column);
+        push_text(column, out);
+        values.clear();
+        values.extend(piece.iter().map(|sample| sample.value));
+        column.clear();
+        encoder.encode(values, column);
+        push_text(column, out);
+    }
+}
+
 /// From so many bytes of tokens on the strong codec takes half of them or less, and the time that it
 /// takes is well spent: runs of two samples or of a constant are not encoded twice.
 const LONG_TOKENS: usize = 40;
@@ -295,6 +310,7 @@ struct Scratch {
     shape: Vec<u8>,
     shapes: Shapes,
     tokens: Vec<u8>,
+    times: Vec<i64>,
     values: Vec<f64>,
     column: Vec<u8>,
     encoder: Encoder,
