@@ -248,7 +248,7 @@ fn the_first_value_stays_though_the_head_has_forgotten_it() {
          late a 0 = 7: Conflict
          read a: 0 1!
          read a: 0 1!
-         jobs: cut compact
+         jobs: cut image compact
          read a: 0 1!
          head: 1 series, 3 samples, 1 left, 1 blocks",
     );
@@ -279,7 +279,7 @@ fn deletions_reach_what_has_left_and_stay() {
          read a: 1 2!
          read a: 2!
          read a: 1=9 2!
-         jobs: cut compact
+         jobs: cut image compact
          read a: 1=9 2!",
     );
 }
@@ -327,7 +327,7 @@ fn what_lies_in_several_stretches_goes_to_several_blocks_and_merges_with_the_nex
          head: 1 series, 3 samples, 2 left, 2 blocks
          read b: 0 70 100 140!
          read c: 0 70 140!
-         jobs: cut compact compact compact
+         jobs: cut image compact compact compact
          read b: 0 70 100 140!
          read a: 0 70 140 650
          read b: 0 70 100 140!
