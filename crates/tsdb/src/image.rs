@@ -141,12 +141,16 @@ impl Images {
     }
 
     /// Loads everything into an empty head, shards and series side by side.
-    pub(crate) fn load(&self, env: &Env, directory: &Directory, head: &Head) {
+    pub(crate) fn load(&self, env: &Env, directory: &Directory, head: &Head) -> Settled {
+        let mut settled = Settled { next_id: 0, position: Position::START };
         let mut jobs: Vec<Job<'_>> = Vec::new();
         if let Some((header, bytes)) = &self.series {
-            jobs.push(Box::new(|| {
+            let settled = &mut settled;
+            jobs.push(Box::new(move || {
                 let bytes = readable(env, &series_path(directory), bytes);
-                load_series(directory, head, header, &bytes);
+                if load_series(directory, head, header, &bytes) {
+                    *settled = Settled { next_id: header.next_id, position: to_position(header.position) };
+                }
             }));
         }
         for (at, image) in self.shards.iter().enumerate() {
@@ -159,12 +163,38 @@ impl Images {
             }));
         }
         env.parallel.run(jobs);
+        settled
     }
 }
 
-fn load_series(directory: &Directory, head: &Head, header: &ImageHeader, bytes: &Bytes) {
+/// Up to where it is sure which series there are, as the image of series is whole.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settled {
+    next_id: u32,
+    position: Position,
+}
+
+impl Settled {
+    /// Whether a series that is not known had left before the image was made. What it had is in blocks;
+    /// images of shards that are older still have it.
+    pub(crate) fn has_left(&self, id: SeriesId) -> bool {
+        id.0 < self.next_id
+    }
+
+    /// Whether samples of a series that is not known, at a position of the log, are of one that left.
+    pub(crate) fn had_left(&self, id: SeriesId, position: Position) -> bool {
+        self.has_left(id) && position < self.position
+    }
+}
+
+/// Whether the image is whole.
+fn load_series(directory: &Directory, head: &Head, header: &ImageHeader, bytes: &Bytes) -> bool {
     let path = series_path(directory);
-    let damage = |offset: u64, reason: &str| report(directory, &path, offset, reason);
+    let mut is_whole = true;
+    let damage = |offset: u64, reason: &str| {
+        is_whole = false;
+        report(directory, &path, offset, reason);
+    };
     if header.version < 3 {
         let visit = |range: std::ops::Range<usize>| {
             if let Frame::Definitions(definitions) = read_frame(&bytes[range])? {
@@ -177,6 +207,7 @@ fn load_series(directory: &Directory, head: &Head, header: &ImageHeader, bytes: 
         visit_series(bytes, header, &mut head.directory.write().registry, damage);
     }
     head.directory.write().registry.skip_to(SeriesId(header.next_id));
+    is_whole
 }
 
 /// Names damage, and keeps the file: the next image takes its name.

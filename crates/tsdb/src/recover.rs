@@ -24,7 +24,7 @@ use crate::directory::Directory;
 use crate::head::registry::{KnownIds, PairId, SeriesId};
 use crate::head::shard::{Shard, Verdict};
 use crate::head::{Head, SHARDS};
-use crate::image::Images;
+use crate::image::{Images, Settled};
 use crate::log::{Definitions, Frame, FrameError, first_of_floats, read_frame};
 
 /// Bytes of frames that are read while the shards replay as many: enough that a shard has work for
@@ -73,7 +73,7 @@ pub(crate) fn replay(
     until: u64,
 ) -> Result<Recovered, WalError> {
     let (env, head) = (&db.env, &db.head);
-    images.load(env, directory, head);
+    let settled = images.load(env, directory, head);
     let from = images.positions();
     let start = from.iter().copied().fold(images.series_position(), Position::min);
     let mut log = LogReading {
@@ -101,7 +101,7 @@ pub(crate) fn replay(
                 let job: Job<'_> = Box::new(move || {
                     let mut shard = head.shards[at].lock();
                     frames.iter().for_each(|(position, bytes)| {
-                        replay_frame(&mut shard, at, known, *position, bytes, result)
+                        replay_frame(&mut shard, at, known, settled, *position, bytes, result)
                     });
                 });
                 job
@@ -119,7 +119,13 @@ pub(crate) fn replay(
         // An id that samples bear and no definition gives must not be given to another series.
         series.registry.skip_to(SeriesId(newest.0.saturating_add(1)));
     }
-    series.complete(&*env.parallel);
+    for id in series.complete(&*env.parallel) {
+        head.shards[Shard::of(id)].lock().leave(id);
+    }
+    let known = series.registry.known_ids();
+    for (at, shard) in head.shards.iter().enumerate() {
+        shard.lock().leave_where(at, |id| settled.has_left(id) && !known.is_alive(id));
+    }
     Ok(log.recovered)
 }
 
@@ -231,13 +237,14 @@ fn replay_frame(
     shard: &mut Shard,
     at: usize,
     known: &KnownIds,
+    settled: Settled,
     position: Position,
     bytes: &[u8],
     result: &mut Replayed,
 ) {
     let known = |id: SeriesId, result: &mut Replayed| {
         let is_known = Shard::of(id) == at && known.is_alive(id);
-        if !is_known {
+        if !is_known && !settled.had_left(id, position) {
             result.set_aside += 1;
             result.segments.insert(position.segment);
             if known.is_near(id) {

@@ -4,7 +4,7 @@ mod support;
 
 use std::fmt::Write;
 
-use tidewatch_env::sim::Simulation;
+use tidewatch_env::sim::{Failure, Simulation};
 use tidewatch_env::{Clock, Env};
 use tidewatch_model::{Batch, Labels, Matcher, RawLabels, STALE_NAN, Sample, is_stale};
 use tidewatch_storage::{Append, TimeRange};
@@ -36,8 +36,11 @@ fn append(db: &Db, labels: &Labels, timestamp: i64, value: f64) -> String {
 /// late a 5          a sample of minute 5, whose value is 5; `late a 5 = 7` of value 7
 /// wait 3            minutes pass
 /// jobs              what is due is done; gives the kinds
+/// job               the same, of one
 /// delete a 2 9      from minute 2 to 9
 /// restart           after a power cut
+/// lose departures   after one that took what the log says of series that left; gives how many frames
+/// tear 6            the power goes at the sixth change of the disk of the job that is due
 /// head              how many series it has, how many have left early, how many blocks there are
 /// pairs             whether it has few label pairs
 /// read a            minutes and values; `!` is an end
@@ -48,7 +51,7 @@ fn run(script: &str) -> String {
     simulation.clock.jump_to_ms(start_ms);
     let mut db = open(&simulation);
     let mut said = String::new();
-    let mut left = 0;
+    let (mut left, mut is_damaged) = (0, false);
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let words: Vec<&str> = line.split_whitespace().collect();
         let minute = |word: &str| start_ms + word.parse::<i64>().expect("a number") * MINUTE_MS;
@@ -81,6 +84,11 @@ fn run(script: &str) -> String {
                     db.run(job).expect("a good disk");
                 }
             }
+            ["job"] => {
+                let job = db.next_job(now).expect("a job is due");
+                write!(answer, " {}", job.kind()).expect("memory takes all");
+                db.run(job).expect("a good disk");
+            }
             ["delete", name, from, until] => {
                 let range = TimeRange { start: minute(from), end: minute(until) };
                 db.delete(&[Matcher::equal("i", name)], range).expect("a good disk");
@@ -92,7 +100,29 @@ fn run(script: &str) -> String {
                 drop(db);
                 simulation.disk.crash(0);
                 db = open(&simulation);
-                assert_eq!((contents(&db), db.status().damage), (before, Vec::new()));
+                assert_eq!(contents(&db), before);
+                assert!(is_damaged || db.status().damage.is_empty());
+            }
+            ["lose", "departures"] => {
+                db.commit().expect("a good disk");
+                left += db.status().counters.stale_series_cut;
+                drop(db);
+                simulation.disk.crash(0);
+                write!(answer, " {}", lose_departures(&simulation)).expect("memory takes all");
+                is_damaged = true;
+                db = open(&simulation);
+            }
+            ["tear", changes] => {
+                let job = db.next_job(now).expect("a job is due");
+                let at = simulation.disk.changes() + changes.parse::<u64>().expect("a number");
+                simulation.disk.fail_at(at, Failure::Crash);
+                db.run(job.clone()).expect_err("the power goes");
+                left += db.status().counters.stale_series_cut;
+                drop(db);
+                simulation.disk.crash(0);
+                db = open(&simulation);
+                let set_aside = db.status().counters.samples_set_aside;
+                answer = format!(" {}, {set_aside} samples set aside", job.kind());
             }
             ["head"] => {
                 let status = db.status();
@@ -126,6 +156,26 @@ fn run(script: &str) -> String {
         }
     }
     said
+}
+
+/// Damages the frames of the log that say which series left.
+fn lose_departures(simulation: &Simulation) -> usize {
+    const FRAME_MAGIC: [u8; 4] = [0xa7, b'T', b'W', 0x9d];
+    const KIND_LEFT: u8 = 7;
+    let mut lost = 0;
+    for path in simulation.disk.files() {
+        if path.extension().is_some_and(|extension| extension == "wal") {
+            let mut bytes = simulation.disk.peek(&path).expect("a file of the log");
+            for at in 0..bytes.len().saturating_sub(20) {
+                if bytes[at..].starts_with(&FRAME_MAGIC) && bytes[at + 16..].starts_with(&[KIND_LEFT, 0]) {
+                    bytes[at + 18] ^= 1;
+                    lost += 1;
+                }
+            }
+            simulation.disk.poke(&path, &bytes).expect("a file of the log");
+        }
+    }
+    lost
 }
 
 #[track_caller]
@@ -332,5 +382,76 @@ fn what_lies_in_several_stretches_goes_to_several_blocks_and_merges_with_the_nex
          read a: 0 70 140 650
          read b: 0 70 100 140!
          head: 1 series, 4 samples, 2 left, 1 blocks",
+    );
+}
+
+// What they had is in a block; were they still the owners of their labels, what comes now would be
+// theirs, and lie where nobody looks.
+#[test]
+fn series_that_came_back_are_read_when_the_log_has_lost_that_they_left() {
+    check(
+        "scrape a b c d
+         wait 1
+         scrape a b! c! d
+         wait 3
+         scrape a d
+         jobs
+         wait 1
+         scrape a b c d
+         head
+         lose departures
+         head
+         wait 1
+         scrape a b c d
+         read b
+         restart
+         read b
+         wait 300
+         scrape a b c d
+         jobs
+         read b
+         restart
+         read b
+         read a",
+        "jobs: cut_stale
+         head: 4 series, 10 samples, 2 left, 1 blocks
+         lose departures: 1
+         head: 4 series, 10 samples, 2 left, 1 blocks
+         read b: 0 1! 5 6
+         read b: 0 1! 5 6
+         jobs: cut image compact
+         read b: 0 1! 5 6 306
+         read b: 0 1! 5 6 306
+         read a: 0 1 4 5 6 306",
+    );
+}
+
+#[test]
+fn images_of_shards_that_are_older_than_that_of_series_bring_nobody_back() {
+    check(
+        "scrape a b c d
+         wait 200
+         scrape a b! c! d
+         jobs
+         wait 200
+         scrape a d
+         job
+         head
+         tear 8
+         head
+         jobs
+         head
+         read b
+         restart
+         head",
+        "jobs: cut image
+         job: cut
+         head: 2 series, 6 samples, 0 left, 2 blocks
+         tear 8: image, 0 samples set aside
+         head: 2 series, 6 samples, 0 left, 2 blocks
+         jobs: image
+         head: 2 series, 6 samples, 0 left, 2 blocks
+         read b: 0 200!
+         head: 2 series, 6 samples, 0 left, 2 blocks",
     );
 }

@@ -28,18 +28,22 @@ pub(crate) struct Ended {
 impl Head {
     /// The series that ended at or before a time, by shard, ascending.
     pub(crate) fn ended(&self, until_ms: i64) -> Vec<Ended> {
+        let known = self.directory.read().registry.known_ids();
         let mut ended = Vec::new();
         for (at, shard) in self.shards.iter().enumerate() {
             shard.lock().for_each_ended(at, until_ms, |series| ended.push(series));
         }
+        // Samples whose labels are lost have no place in a block.
+        ended.retain(|series: &Ended| known.is_alive(series.id));
         ended
     }
 
     /// How many series ended at or before a time.
     pub(crate) fn ended_count(&self, until_ms: i64) -> u64 {
+        let known = self.directory.read().registry.known_ids();
         let mut count = 0;
         for (at, shard) in self.shards.iter().enumerate() {
-            shard.lock().for_each_ended(at, until_ms, |_| count += 1);
+            shard.lock().for_each_ended(at, until_ms, |series| count += u64::from(known.is_alive(series.id)));
         }
         count
     }
@@ -111,6 +115,15 @@ impl Shard {
             series.for_each_time(|time| {
                 windows.insert(time.div_euclid(length_ms));
             });
+        }
+    }
+
+    /// Forgets the series that have left, as blocks have what they had.
+    pub(crate) fn leave_where(&mut self, shard: usize, has_left: impl Fn(SeriesId) -> bool) {
+        for page in 0..self.page_count() {
+            let ids = self.used_of_page(page).map(|(slot, _)| Shard::id_of(shard, page, slot));
+            let gone: Vec<SeriesId> = ids.filter(|id| has_left(*id)).collect();
+            gone.into_iter().for_each(|id| self.leave(id));
         }
     }
 

@@ -112,11 +112,13 @@ impl Head {
     /// that. Returns how many series went.
     pub(crate) fn truncate(&self) -> usize {
         let mut gone = Vec::new();
-        {
-            let directory = self.directory.read();
-            for (shard, ids) in self.shards.iter().zip(directory.ids_of_shards()) {
-                shard.lock().truncate(ids.into_iter(), &mut gone);
+        let of_shards = self.directory.read().ids_of_shards();
+        for (shard, ids) in self.shards.iter().zip(of_shards) {
+            // Writers wait for no more than a page.
+            for ids in ids.chunks(PAGE_SERIES as usize) {
+                shard.lock().truncate(ids, &mut gone);
             }
+            shard.lock().truncate_rest();
         }
         let mut directory = self.directory.write();
         // Requests hold the directory while they write: what is empty now stays so.
@@ -230,7 +232,8 @@ impl Directory {
     }
 
     /// Makes the series that came back after a start to be found, by their labels and by matchers.
-    pub(crate) fn complete(&mut self, parallel: &dyn Parallel) {
+    /// Gives those that had left before, as a newer one has their labels; they are removed.
+    pub(crate) fn complete(&mut self, parallel: &dyn Parallel) -> Vec<SeriesId> {
         let Directory { registry, postings } = self;
         let mut table = None;
         {
@@ -244,7 +247,9 @@ impl Directory {
                 Box::new(|| postings.fill(0..registry.next_id().0, pairs_of, registry)),
             ]);
         }
-        registry.set_table(table.expect("built above"));
+        let outdated = registry.set_table(table.expect("built above"));
+        self.remove(&outdated);
+        outdated
     }
 
     /// Ids of living series, ascending, for each shard.

@@ -459,8 +459,8 @@ impl Shard {
 
     /// Gives back the memory of runs that lie before the floor as a whole. Gives the series of
     /// `ids` that hold nothing any more to `gone`.
-    pub(crate) fn truncate(&mut self, ids: impl Iterator<Item = SeriesId>, gone: &mut Vec<SeriesId>) {
-        for id in ids {
+    pub(crate) fn truncate(&mut self, ids: &[SeriesId], gone: &mut Vec<SeriesId>) {
+        for &id in ids {
             if let Some(open) = self.get(id).copied() {
                 *self.open_mut(id) = self.truncate_runs(open, self.floor);
                 if open.has_histograms {
@@ -472,6 +472,10 @@ impl Shard {
                 gone.push(id);
             }
         }
+    }
+
+    /// What is left to do when all series of the shard were truncated.
+    pub(crate) fn truncate_rest(&mut self) {
         self.prune_deleted();
         self.starts.values_mut().for_each(|starts| starts.truncate(self.floor));
         let late = self.late.values().filter_map(|late| late.first()).map(|sample| sample.timestamp);

@@ -9,6 +9,7 @@
 //! Invariant: until [`Registry::set_table`] was called nothing is found by its labels.
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use tidewatch_env::{Job, Parallel};
 
 use super::{LabelPage, PairId, Registry, SeriesId, Slot};
@@ -42,7 +43,11 @@ impl KnownIds {
 }
 
 /// The table of a registry, on its way there.
-pub(crate) struct Table(HashTable<Slot>);
+pub(crate) struct Table {
+    slots: HashTable<Slot>,
+    /// Series whose labels a newer one has.
+    outdated: Vec<SeriesId>,
+}
 
 fn is_near(id: SeriesId, next: u32) -> bool {
     id.0 < next.saturating_add(LOST_IDS_MAX)
@@ -114,17 +119,27 @@ impl Registry {
             job
         });
         parallel.run(jobs.collect());
-        let mut table = HashTable::with_capacity(self.live as usize);
+        let mut table = Table { slots: HashTable::with_capacity(self.live as usize), outdated: Vec::new() };
         for slot in slots.into_iter().flatten() {
-            table.insert_unique(Slot::spread(slot.tag), slot, |slot| Slot::spread(slot.tag));
+            let same = |have: &Slot| have.tag == slot.tag && self.labels(have.id) == self.labels(slot.id);
+            match table.slots.entry(Slot::spread(slot.tag), same, |slot| Slot::spread(slot.tag)) {
+                Entry::Vacant(place) => drop(place.insert(slot)),
+                Entry::Occupied(mut older) => {
+                    let older = std::mem::replace(older.get_mut(), slot);
+                    table.outdated.push(older.id);
+                }
+            }
         }
-        Table(table)
+        table
     }
 
-    /// From now on the series that came back are found by their labels.
-    pub(crate) fn set_table(&mut self, table: Table) {
+    /// From now on the series that came back are found by their labels. Gives those whose labels a
+    /// newer one has: it was defined when the older one had been removed, with all that it had in
+    /// blocks, and what says so in the log is lost.
+    pub(crate) fn set_table(&mut self, table: Table) -> Vec<SeriesId> {
         assert!(self.table.is_empty(), "series come back before others are created");
-        self.table = table.0;
+        self.table = table.slots;
+        table.outdated
     }
 
     /// Hashes the canonical spelling of each living series of pages that begin at id `first`.
