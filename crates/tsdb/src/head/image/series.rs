@@ -122,7 +122,8 @@ pub(crate) fn visit_series(
     };
     sections(bytes, header, visit, &mut damage);
     for range in series {
-        if read_series(Reader { bytes: &bytes[range.start + 1..range.end] }, visitor, &pairs).is_err() {
+        let body = Reader { bytes: &bytes[range.start + 1..range.end] };
+        if read_series(body, header.next_id, visitor, &pairs).is_err() {
             damage(range.start as u64 - 8, "a section of the image is malformed, or its labels are damaged");
         }
     }
@@ -160,18 +161,22 @@ impl Pairs {
     }
 }
 
+/// Ids that the header does not have, or that are of another page, are none: each one that is left out
+/// costs memory.
 fn read_series(
     mut body: Reader<'_>,
+    next_id: u32,
     visitor: &mut impl SeriesVisitor,
     pairs: &Pairs,
 ) -> Result<(), FrameError> {
     let mut next = u64::from(u32::from_le_bytes(body.array()?));
+    let end = u64::from(next_id).min(next.saturating_add(u64::from(PAGE_SERIES)));
     let (mut labels, mut before): (Vec<PairId>, Vec<PairId>) = (Vec::new(), Vec::new());
     // Series whose labels were lost: the others of the section are whole.
     let mut lost = false;
     for _ in 0..body.varint()? {
-        let id = next.checked_add(body.varint()?).and_then(|id| u32::try_from(id).ok());
-        let id = id.ok_or(FrameError::Malformed)?;
+        let id = next.checked_add(body.varint()?).filter(|id| *id < end);
+        let id = id.and_then(|id| u32::try_from(id).ok()).ok_or(FrameError::Malformed)?;
         let count = body.varint()?;
         if count > LABELS_MAX {
             return Err(FrameError::Malformed);
@@ -206,5 +211,5 @@ pub(super) fn walk_series(bytes: &[u8]) {
     let mut registry = Registry::new(0);
     let mut pairs = Pairs::within(bytes);
     let _ = pairs.read(Reader { bytes }, &mut registry);
-    let _ = read_series(Reader { bytes }, &mut registry, &pairs);
+    let _ = read_series(Reader { bytes }, 64 * PAGE_SERIES, &mut registry, &pairs);
 }
