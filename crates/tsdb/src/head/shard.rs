@@ -12,23 +12,25 @@
 //! its newest time is a row of its clock; runs of a series ascend; a late sample's time is not
 //! among the series' runs. What lies below the floor is in blocks, and not read here, except
 //! for late samples, which are removed the moment a block has them.
+//!
+//! Not here: what goes when blocks have it (`truncate`), what comes back from images (`restore`).
 
-use std::collections::BTreeSet;
+pub(super) mod restore;
+mod truncate;
 
 use hashbrown::HashMap;
 use tidewatch_chunk::{Encoder, HistogramEncoder};
 use tidewatch_model::{NativeHistogram, Sample, is_stale};
-use tidewatch_storage::{Refusal, TimeRange};
+use tidewatch_storage::Refusal;
 
-use super::cells::{Cells, NONE, RunState, Tail, decode_tokens};
+use super::cells::{Cells, NONE, Tail, decode_tokens};
 use super::clock::Clocks;
 use super::deleted::Deleted;
 use super::histograms::HistogramSeries;
 use super::registry::SeriesId;
-use super::sealed::{ChunkBytes, NewChunk, Sealed, check_readable};
+use super::sealed::{ChunkBytes, Sealed, check_readable};
 use super::starts::{Starts, Step};
 use super::{PAGE_SERIES, SHARDS};
-use crate::log::FrameError;
 
 /// The open run of a series and the way to its older runs.
 #[derive(Debug, Clone, Copy)]
@@ -61,22 +63,8 @@ impl Open {
     }
 }
 
-/// Columns below this many bytes, of constants above all, are no shorter with fewer rows.
-const SHORTENED_LEN: u16 = 16;
-
 // 856,000 of them: each word here is 7 MB there.
 const _: () = assert!(size_of::<Open>() == 40);
-
-/// How an image has the values of an open run.
-pub(crate) enum OpenValues<'a> {
-    /// As the cells have them, with the state of the last token.
-    Tokens {
-        tokens: &'a [u8],
-        repeating: bool,
-        exponent: u8,
-    },
-    Column(&'a [u8]),
-}
 
 /// What became of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -383,113 +371,6 @@ impl Shard {
         None
     }
 
-    /// A cut begins: what lies before `bar` now is its part, and does not change any more.
-    pub(crate) fn begin_cut(&mut self, bar: i64) {
-        self.bar = self.bar.max(bar);
-        self.cutting.clear();
-        for (id, late) in &self.late {
-            let part: Vec<Sample> = late.iter().copied().filter(|sample| sample.timestamp < bar).collect();
-            if !part.is_empty() {
-                self.cutting.insert(*id, part);
-            }
-        }
-        self.cutting_histograms.clear();
-        for (id, series) in &self.histograms {
-            let part: Vec<i64> =
-                series.late.iter().map(|(time, _)| *time).filter(|time| *time < bar).collect();
-            if !part.is_empty() {
-                self.cutting_histograms.insert(*id, part);
-            }
-        }
-    }
-
-    /// A cut has ended: blocks have what was its part, and it is not read here any more.
-    /// [`Shard::truncate`] gives its memory back.
-    pub(crate) fn end_cut(&mut self, floor: i64) {
-        self.floor = self.floor.max(floor);
-        self.bar = self.bar.max(floor);
-        for (id, part) in std::mem::take(&mut self.cutting) {
-            self.drop_late(id, &part);
-        }
-        for (id, part) in std::mem::take(&mut self.cutting_histograms) {
-            let Some(series) = self.histograms.get_mut(&id) else { continue };
-            self.samples -= series.remove_late(|time| part.binary_search(&time).is_ok());
-        }
-    }
-
-    /// Late samples of a series that are part of the cut under way.
-    pub(crate) fn cutting(&self, id: SeriesId) -> &[Sample] {
-        self.cutting.get(&id).map_or(&[], Vec::as_slice)
-    }
-
-    /// Gives the numbers of the stretches of `length_ms` before `until` in which there are samples.
-    pub(crate) fn windows_before(
-        &self,
-        until: i64,
-        length_ms: i64,
-        ids: impl Iterator<Item = SeriesId>,
-        windows: &mut BTreeSet<i64>,
-    ) {
-        let range = TimeRange { start: i64::MIN, end: until - 1 };
-        let window = |timestamp: i64| timestamp.div_euclid(length_ms);
-        for id in ids {
-            let Some(open) = self.get(id) else { continue };
-            self.for_each_run(open, range, |place| {
-                let rows = self.clocks.rows(place.clock, place.first_row, place.count);
-                let rows =
-                    &rows[rows.partition_point(|t| *t < self.floor)..rows.partition_point(|t| *t < until)];
-                if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
-                    windows.insert(window(*first));
-                    if window(*first) != window(*last) {
-                        windows.extend(rows.iter().map(|t| window(*t)));
-                    }
-                }
-            });
-        }
-        windows.extend(self.cutting.values().flatten().map(|sample| window(sample.timestamp)));
-        for series in self.histograms.values() {
-            series.for_each_time(|time| {
-                if self.floor <= time && time < until {
-                    windows.insert(window(time));
-                }
-            });
-        }
-        windows.extend(self.cutting_histograms.values().flatten().map(|time| window(*time)));
-    }
-
-    /// Gives back the memory of runs that lie before the floor as a whole. Gives the series of
-    /// `ids` that hold nothing any more to `gone`.
-    pub(crate) fn truncate(&mut self, ids: &[SeriesId], gone: &mut Vec<SeriesId>) {
-        for &id in ids {
-            if let Some(open) = self.get(id).copied() {
-                *self.open_mut(id) = self.truncate_runs(open, self.floor);
-                if open.has_histograms {
-                    self.truncate_histograms(id);
-                }
-            }
-            if self.is_empty_series(id) {
-                self.starts.remove(&id);
-                gone.push(id);
-            }
-        }
-    }
-
-    /// What is left to do when all series of the shard were truncated.
-    pub(crate) fn truncate_rest(&mut self) {
-        self.prune_deleted();
-        self.starts.values_mut().for_each(|starts| starts.truncate(self.floor));
-        let late = self.late.values().filter_map(|late| late.first()).map(|sample| sample.timestamp);
-        let late =
-            late.chain(self.histograms.values().filter_map(|series| series.late.first()).map(|(t, _)| *t));
-        self.oldest = self.oldest.max(self.floor).min(late.min().unwrap_or(i64::MAX));
-    }
-
-    fn truncate_histograms(&mut self, id: SeriesId) {
-        let Some(series) = self.histograms.get_mut(&id) else { return };
-        self.samples -= series.truncate(self.floor);
-        self.forget_if_empty(id);
-    }
-
     /// Says when the counter of a sample that was just taken started; gives the steps that say so.
     pub(crate) fn set_start(&mut self, id: SeriesId, timestamp: i64, start: i64) -> [Option<Step>; 2] {
         if start == 0 && !self.starts.contains_key(&id) {
@@ -499,11 +380,6 @@ impl Shard {
         let newest_histogram = self.histograms.get(&id).and_then(HistogramSeries::newest);
         let is_newest = newest_float.max(newest_histogram).is_none_or(|newest| newest <= timestamp);
         self.starts.entry(id).or_default().set(timestamp, start, is_newest)
-    }
-
-    /// Puts a step back that was logged.
-    pub(crate) fn restore_step(&mut self, id: SeriesId, step: Step) {
-        self.starts.entry(id).or_default().insert(step);
     }
 
     /// Frees pages of series that hold nothing and will not again: those below `next`, which is
@@ -520,87 +396,6 @@ impl Shard {
     /// Whether the shard holds no sample of a series.
     pub(crate) fn is_empty_series(&self, id: SeriesId) -> bool {
         self.get(id).is_none_or(|open| !open.holds_something())
-    }
-
-    /// Gives back the memory of the runs of a series that lie before a time.
-    pub(super) fn truncate_runs(&mut self, mut open: Open, floor: i64) -> Open {
-        if self.newest_of(&open).is_some_and(|newest| newest < floor) {
-            self.cells.release(&mut open.tail);
-            self.samples -= u64::from(open.count);
-            self.clocks.release(open.clock);
-            open = Open { clock: NONE, count: 0, first_row: 0, ..open };
-        }
-        // The chain goes from new to old: find the first chunk that may go, drop it and the rest.
-        let (mut newer, mut at) = (NONE, open.chunk);
-        while at != NONE {
-            let chunk = *self.sealed.get(at);
-            let newest = self.clocks.rows(chunk.clock, chunk.first_row, chunk.count).last();
-            if newest.is_some_and(|newest| *newest < floor) {
-                break;
-            }
-            (newer, at) = (at, chunk.older);
-        }
-        match newer {
-            NONE => open.chunk = NONE,
-            newer => {
-                self.sealed.get_mut(newer).older = NONE;
-                self.shorten_chunk(newer, floor);
-            }
-        }
-        while at != NONE {
-            let chunk = *self.sealed.get(at);
-            self.samples -= u64::from(chunk.count);
-            self.clocks.release(chunk.clock);
-            self.sealed.remove(at);
-            at = chunk.older;
-        }
-        open
-    }
-
-    /// Leaves out of a run what lies before the floor, where that saves something: images would
-    /// have it until the whole run goes.
-    fn shorten_chunk(&mut self, number: u32, floor: i64) {
-        let chunk = *self.sealed.get(number);
-        let rows = self.clocks.rows(chunk.clock, chunk.first_row, chunk.count);
-        let gone = rows.partition_point(|row| *row < floor);
-        if gone == 0 || chunk.len < SHORTENED_LEN {
-            return;
-        }
-        let Shard { encoder, values, sealed, .. } = self;
-        values.clear();
-        let is_whole = match sealed.bytes(&chunk) {
-            ChunkBytes::Shared(bytes) => {
-                let decoded = tidewatch_chunk::decode_values(&bytes, usize::from(chunk.count), values);
-                decoded.is_ok() && check_readable(&bytes).is_ok()
-            }
-            ChunkBytes::Filling(bytes) => {
-                tidewatch_chunk::decode_values(bytes, usize::from(chunk.count), values).is_ok()
-            }
-        };
-        // What can not be read is said to who wants to read it.
-        if is_whole {
-            sealed.shorten(number, gone as u8, |out| {
-                encoder.encode(&values[gone..], out);
-            });
-            self.samples -= gone as u64;
-        }
-    }
-
-    /// Removes late samples of a series that a block has now.
-    fn drop_late(&mut self, id: SeriesId, part: &[Sample]) {
-        self.remove_late(id, |timestamp| part.binary_search_by_key(&timestamp, |p| p.timestamp).is_ok());
-    }
-
-    /// Removes late samples of a series by their times.
-    pub(super) fn remove_late(&mut self, id: SeriesId, goes: impl Fn(i64) -> bool) {
-        let Some(late) = self.late.get_mut(&id) else { return };
-        let before = late.len();
-        late.retain(|sample| !goes(sample.timestamp));
-        self.samples -= (before - late.len()) as u64;
-        if late.is_empty() {
-            self.late.remove(&id);
-            self.open_mut(id).has_late = false;
-        }
     }
 
     pub(crate) fn bar(&self) -> i64 {
@@ -620,84 +415,6 @@ impl Shard {
     /// The series at a slot of a page of a shard.
     pub(crate) fn id_of(shard: usize, page: usize, slot: usize) -> SeriesId {
         SeriesId((page * SHARDS + shard) as u32 * PAGE_SERIES + slot as u32)
-    }
-
-    /// Puts a sealed run back; those of a series come from old to new.
-    pub(crate) fn restore_chunk(&mut self, id: SeriesId, new: NewChunk) -> Result<(), FrameError> {
-        let older = self.open_mut(id).chunk;
-        if !self.clocks.refer(new.clock, new.first_row, new.count) {
-            return Err(FrameError::Malformed);
-        }
-        let chunk = self.sealed.restore(new, older).ok_or(FrameError::Malformed)?;
-        self.open_mut(id).chunk = chunk;
-        self.restored(new.clock, new.first_row, new.count);
-        Ok(())
-    }
-
-    /// Puts an open run back.
-    pub(crate) fn restore_open(
-        &mut self,
-        id: SeriesId,
-        clock: u32,
-        (first_row, count): (u8, u8),
-        values: OpenValues<'_>,
-    ) -> Result<(), FrameError> {
-        self.values.clear();
-        let is_whole = match values {
-            OpenValues::Tokens { tokens, .. } => decode_tokens(tokens, usize::from(count), &mut self.values),
-            OpenValues::Column(column) => {
-                tidewatch_chunk::decode_values(column, usize::from(count), &mut self.values).is_ok()
-            }
-        };
-        let newest = self.values.last().filter(|_| is_whole).ok_or(FrameError::Malformed)?.to_bits();
-        let state = match values {
-            OpenValues::Tokens { tokens, repeating, exponent } => {
-                Some((tokens, RunState { value: newest, repeating, exponent }))
-            }
-            OpenValues::Column(_) => None,
-        };
-        if state.is_some_and(|(_, state)| !state.is_possible()) || !self.clocks.refer(clock, first_row, count)
-        {
-            return Err(FrameError::Malformed);
-        }
-        let tail = match state {
-            Some((tokens, state)) => self.cells.restore(tokens, state),
-            None => {
-                let mut tail = Tail::EMPTY;
-                self.values.iter().for_each(|value| self.cells.push(&mut tail, *value));
-                tail
-            }
-        };
-        let open = self.open_mut(id);
-        *open = Open { tail, clock, first_row, count, ..*open };
-        self.restored(clock, first_row, count);
-        Ok(())
-    }
-
-    fn restored(&mut self, clock: u32, first_row: u8, count: u8) {
-        let rows = self.clocks.rows(clock, first_row, count);
-        self.oldest = self.oldest.min(rows[0]);
-        self.newest = self.newest.max(rows[rows.len() - 1]);
-        self.samples += u64::from(count);
-    }
-
-    pub(crate) fn restore_late(&mut self, id: SeriesId, sample: Sample) {
-        self.late.entry(id).or_default().push(sample);
-        self.open_mut(id).has_late = true;
-        self.count(sample.timestamp);
-    }
-
-    pub(crate) fn restore_histograms(&mut self, id: SeriesId, series: HistogramSeries) {
-        if series.is_empty() {
-            return;
-        }
-        series.for_each_time(|time| self.count(time));
-        self.histograms.insert(id, series);
-        self.open_mut(id).has_histograms = true;
-    }
-
-    pub(crate) fn restore_bounds(&mut self, floor: i64, bar: i64) {
-        (self.floor, self.bar) = (floor, bar);
     }
 
     pub(crate) fn bytes_of_open(&self) -> usize {

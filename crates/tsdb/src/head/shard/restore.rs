@@ -1,0 +1,108 @@
+//! How a shard gets back what an image has of it.
+//!
+//! Not here: the bytes of images (`head::image`).
+
+use tidewatch_model::Sample;
+
+use super::{Open, SeriesId, Shard};
+use crate::head::cells::{RunState, Tail, decode_tokens};
+use crate::head::histograms::HistogramSeries;
+use crate::head::sealed::NewChunk;
+use crate::head::starts::Step;
+use crate::log::FrameError;
+
+/// How an image has the values of an open run.
+pub(crate) enum OpenValues<'a> {
+    /// As the cells have them, with the state of the last token.
+    Tokens {
+        tokens: &'a [u8],
+        repeating: bool,
+        exponent: u8,
+    },
+    Column(&'a [u8]),
+}
+
+impl Shard {
+    /// Puts a step back that was logged.
+    pub(crate) fn restore_step(&mut self, id: SeriesId, step: Step) {
+        self.starts.entry(id).or_default().insert(step);
+    }
+
+    /// Puts a sealed run back; those of a series come from old to new.
+    pub(crate) fn restore_chunk(&mut self, id: SeriesId, new: NewChunk) -> Result<(), FrameError> {
+        let older = self.open_mut(id).chunk;
+        if !self.clocks.refer(new.clock, new.first_row, new.count) {
+            return Err(FrameError::Malformed);
+        }
+        let chunk = self.sealed.restore(new, older).ok_or(FrameError::Malformed)?;
+        self.open_mut(id).chunk = chunk;
+        self.restored(new.clock, new.first_row, new.count);
+        Ok(())
+    }
+
+    /// Puts an open run back.
+    pub(crate) fn restore_open(
+        &mut self,
+        id: SeriesId,
+        clock: u32,
+        (first_row, count): (u8, u8),
+        values: OpenValues<'_>,
+    ) -> Result<(), FrameError> {
+        self.values.clear();
+        let is_whole = match values {
+            OpenValues::Tokens { tokens, .. } => decode_tokens(tokens, usize::from(count), &mut self.values),
+            OpenValues::Column(column) => {
+                tidewatch_chunk::decode_values(column, usize::from(count), &mut self.values).is_ok()
+            }
+        };
+        let newest = self.values.last().filter(|_| is_whole).ok_or(FrameError::Malformed)?.to_bits();
+        let state = match values {
+            OpenValues::Tokens { tokens, repeating, exponent } => {
+                Some((tokens, RunState { value: newest, repeating, exponent }))
+            }
+            OpenValues::Column(_) => None,
+        };
+        if state.is_some_and(|(_, state)| !state.is_possible()) || !self.clocks.refer(clock, first_row, count)
+        {
+            return Err(FrameError::Malformed);
+        }
+        let tail = match state {
+            Some((tokens, state)) => self.cells.restore(tokens, state),
+            None => {
+                let mut tail = Tail::EMPTY;
+                self.values.iter().for_each(|value| self.cells.push(&mut tail, *value));
+                tail
+            }
+        };
+        let open = self.open_mut(id);
+        *open = Open { tail, clock, first_row, count, ..*open };
+        self.restored(clock, first_row, count);
+        Ok(())
+    }
+
+    fn restored(&mut self, clock: u32, first_row: u8, count: u8) {
+        let rows = self.clocks.rows(clock, first_row, count);
+        self.oldest = self.oldest.min(rows[0]);
+        self.newest = self.newest.max(rows[rows.len() - 1]);
+        self.samples += u64::from(count);
+    }
+
+    pub(crate) fn restore_late(&mut self, id: SeriesId, sample: Sample) {
+        self.late.entry(id).or_default().push(sample);
+        self.open_mut(id).has_late = true;
+        self.count(sample.timestamp);
+    }
+
+    pub(crate) fn restore_histograms(&mut self, id: SeriesId, series: HistogramSeries) {
+        if series.is_empty() {
+            return;
+        }
+        series.for_each_time(|time| self.count(time));
+        self.histograms.insert(id, series);
+        self.open_mut(id).has_histograms = true;
+    }
+
+    pub(crate) fn restore_bounds(&mut self, floor: i64, bar: i64) {
+        (self.floor, self.bar) = (floor, bar);
+    }
+}
