@@ -13,6 +13,7 @@
 mod durable;
 mod heap;
 mod mapped;
+mod prefetch;
 mod real;
 pub mod sim;
 mod traits;
@@ -20,4 +21,5 @@ mod traits;
 pub use durable::{create_dir_durably, parent_of, replace_durably};
 pub use heap::{share_heap, trim_heap};
 pub use mapped::{give_back, unreadable};
+pub use prefetch::prefetch;
 pub use traits::{Clock, Disk, Entropy, Env, File, Job, Lock, Open, Parallel, Space, is_unreadable};

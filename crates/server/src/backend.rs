@@ -17,6 +17,14 @@ pub trait Backend: Send + Sync {
     /// Resolves when everything up to `ticket` is durable; an error says why it never will be.
     fn durable(&self, ticket: Ticket) -> Pending<'_, Result<(), String>>;
 
+    /// A write request has come in whole and is being decoded: whoever syncs may wait a moment for it,
+    /// so that one sync is for several. Each call is followed by one of
+    /// [`write_ended`](Backend::write_ended), whatever became of the request.
+    fn write_began(&self) {}
+
+    /// The samples of a request are appended, or it was refused.
+    fn write_ended(&self) {}
+
     /// Where the program stands on its way up or down.
     fn phase(&self) -> Phase;
 

@@ -25,7 +25,7 @@ use tidewatch_model::Batch;
 use tidewatch_storage::{AppendError, AppendOutcome, Refusal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::backend::Phase;
+use crate::backend::{Backend, Phase};
 use crate::body::{RequestBody, ResponseBody};
 use crate::reply;
 use crate::request::media_type;
@@ -41,10 +41,9 @@ const KEPT_BYTES_MAX: usize = 8 << 20;
 /// The unit in which [`Room`] is counted, as semaphores count to 2^29 at least.
 const ROOM_UNIT: usize = 1 << 10;
 
-/// Memory of one request.
+/// Memory to decode one request.
 #[derive(Default)]
 struct Buffers {
-    compressed: Vec<u8>,
     body: Vec<u8>,
     reordered: Vec<u8>,
     batch: Batch<'static>,
@@ -52,7 +51,12 @@ struct Buffers {
 }
 
 /// Buffers for write requests, and the bound on what all of them hold.
+///
+/// A request holds memory for what it received while it waits for the rest, and memory to decode it
+/// for a fraction of a millisecond: so few of the large buffers are in use, and who decodes gets those
+/// that were used last, which the processor's cache still has.
 pub(crate) struct WritePool {
+    received: Mutex<Vec<Vec<u8>>>,
     idle: Mutex<Vec<Buffers>>,
     room: Arc<Semaphore>,
 }
@@ -60,7 +64,11 @@ pub(crate) struct WritePool {
 impl WritePool {
     pub(crate) fn new(bytes_in_flight: usize) -> WritePool {
         let units = (bytes_in_flight / ROOM_UNIT).clamp(1, Semaphore::MAX_PERMITS);
-        WritePool { idle: Mutex::new(Vec::new()), room: Arc::new(Semaphore::new(units)) }
+        WritePool {
+            received: Mutex::default(),
+            idle: Mutex::default(),
+            room: Arc::new(Semaphore::new(units)),
+        }
     }
 
     /// Takes room for `bytes`, where there is some.
@@ -69,20 +77,32 @@ impl WritePool {
         self.room.clone().try_acquire_many_owned(units).ok()
     }
 
+    /// A buffer to receive a request in.
+    fn take_received(&self) -> Vec<u8> {
+        self.received.lock().pop().unwrap_or_default()
+    }
+
+    fn give_received(&self, mut compressed: Vec<u8>) {
+        compressed.clear();
+        keep(&self.received, compressed.capacity(), compressed);
+    }
+
     fn take(&self) -> Buffers {
         self.idle.lock().pop().unwrap_or_default()
     }
 
     fn give(&self, mut buffers: Buffers) {
-        let Buffers { compressed, body, reordered, batch, replaced } = &mut buffers;
-        compressed.clear();
+        let Buffers { body, reordered, batch, replaced } = &mut buffers;
         reordered.clear();
         batch.clear();
-        let held = compressed.capacity() + body.capacity() + reordered.capacity() + replaced.capacity();
-        let mut idle = self.idle.lock();
-        if held <= KEPT_BYTES_MAX && idle.len() < IDLE_MAX {
-            idle.push(buffers);
-        }
+        keep(&self.idle, body.capacity() + reordered.capacity() + replaced.capacity(), buffers);
+    }
+}
+
+fn keep<T>(idle: &Mutex<Vec<T>>, bytes: usize, memory: T) {
+    let mut idle = idle.lock();
+    if bytes <= KEPT_BYTES_MAX && idle.len() < IDLE_MAX {
+        idle.push(memory);
     }
 }
 
@@ -153,19 +173,19 @@ async fn take(
     if matches!(service.app.backend.phase(), Phase::Starting | Phase::Stopping) {
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the server takes no writes now"));
     }
-    let mut buffers = service.writes.take();
-    let room = match receive(service, body, &mut buffers.compressed).await {
+    let mut compressed = service.writes.take_received();
+    let room = match receive(service, body, &mut compressed).await {
         Ok(room) => room,
         Err(refused) => {
-            service.writes.give(buffers);
+            service.writes.give_received(compressed);
             return Err(refused);
         }
     };
-    let result = if buffers.compressed.len() <= INLINE_BYTES {
-        append(service, buffers, room)
+    let result = if compressed.len() <= INLINE_BYTES {
+        append(service, compressed, room)
     } else {
         let service = service.clone();
-        tokio::task::spawn_blocking(move || append(&service, buffers, room)).await.map_err(|_| {
+        tokio::task::spawn_blocking(move || append(&service, compressed, room)).await.map_err(|_| {
             Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "the write failed for a bug in the server")
         })?
     };
@@ -253,24 +273,45 @@ async fn receive(
     Ok((room, body_room))
 }
 
+/// A request between its last byte and its last sample.
+struct Underway<'a>(&'a dyn Backend);
+
+impl Underway<'_> {
+    fn begin(backend: &dyn Backend) -> Underway<'_> {
+        backend.write_began();
+        Underway(backend)
+    }
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        self.0.write_ended();
+    }
+}
+
 /// Decodes and appends. Room and buffers are free again when this returns.
 fn append(
     service: &Service,
-    mut buffers: Buffers,
+    compressed: Vec<u8>,
     room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
 ) -> Result<(WriteSummary, AppendOutcome), Refused> {
-    let result = decode_and_append(service, &mut buffers);
+    let underway = Underway::begin(&*service.app.backend);
+    let mut buffers = service.writes.take();
+    let result = decode_and_append(service, &compressed, &mut buffers);
+    drop(underway);
     service.writes.give(buffers);
+    service.writes.give_received(compressed);
     drop(room);
     result
 }
 
 fn decode_and_append(
     service: &Service,
+    compressed: &[u8],
     buffers: &mut Buffers,
 ) -> Result<(WriteSummary, AppendOutcome), Refused> {
     let limits = &service.app.limits;
-    let Buffers { compressed, body, reordered, batch, replaced } = buffers;
+    let Buffers { body, reordered, batch, replaced } = buffers;
     decompress(compressed, limits, body)?;
     let mut borrowing = std::mem::take(batch).recycle();
     let result = append_body(service, body, reordered, replaced, &mut borrowing);

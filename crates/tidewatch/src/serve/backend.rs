@@ -90,6 +90,14 @@ impl Backend for Running {
         Box::pin(self.committer.durable(ticket))
     }
 
+    fn write_began(&self) {
+        self.committer.write_began();
+    }
+
+    fn write_ended(&self) {
+        self.committer.write_ended();
+    }
+
     fn phase(&self) -> Phase {
         match self.phase.0.load(Ordering::Acquire) {
             AtomicPhase::STARTING => Phase::Starting,

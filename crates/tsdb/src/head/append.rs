@@ -253,6 +253,9 @@ fn order_by_shard(scratch: &mut RequestScratch) {
     }
 }
 
+/// How many series ahead the memory of a series is asked for: about as long as an answer takes.
+const AHEAD: usize = 4;
+
 /// Takes the samples of the series `group`, which are all of `shard`, and frames those taken.
 fn take_group(
     batch: &Batch<'_>,
@@ -265,7 +268,10 @@ fn take_group(
 ) {
     let window_ms = terms.limits.out_of_order_window_ms;
     let has_starts = !batch.starts.is_empty() || !shard.starts.is_empty();
-    for at in group {
+    for (place, at) in group.iter().enumerate() {
+        if let Some(later) = group.get(place + AHEAD) {
+            shard.expect(ids[*later as usize]);
+        }
         let series = &batch.series[*at as usize];
         let id = ids[*at as usize];
         let first = series.samples.start as usize;

@@ -19,6 +19,8 @@
 //! cell a series where growing buffers would waste half of themselves, and all freed cells are
 //! of one size.
 
+use tidewatch_env::prefetch;
+
 /// No cell, clock or chunk.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -89,6 +91,14 @@ impl Tail {
 }
 
 impl Cells {
+    /// A value of this run will be written soon.
+    #[inline]
+    pub(crate) fn expect(&self, tail: &Tail) {
+        if let Some(page) = self.pages.get(tail.last as usize / PAGE) {
+            prefetch(&page[tail.last as usize % PAGE]);
+        }
+    }
+
     /// Writes the next value of a run.
     #[inline]
     pub(crate) fn push(&mut self, tail: &mut Tail, value: f64) {
@@ -235,10 +245,17 @@ impl Cells {
             return at;
         }
         if self.fresh as usize == self.pages.len() * PAGE {
-            self.pages.push(Box::new([EMPTY; PAGE]));
+            self.add_page();
         }
         self.fresh += 1;
         self.fresh - 1
+    }
+
+    /// Not inlined: a page is built on the stack, and who has room for one touches all of it each time.
+    #[cold]
+    #[inline(never)]
+    fn add_page(&mut self) {
+        self.pages.push(Box::new([EMPTY; PAGE]));
     }
 
     #[inline]

@@ -156,7 +156,7 @@ impl Sealed {
             }
             None => {
                 if self.fresh as usize == self.chunks.len() * CHUNK_PAGE {
-                    self.chunks.push(Box::new([NO_CHUNK; CHUNK_PAGE]));
+                    self.add_chunks();
                 }
                 self.fresh += 1;
                 self.fresh - 1
@@ -164,6 +164,13 @@ impl Sealed {
         };
         *self.get_mut(at) = chunk;
         at
+    }
+
+    /// Not inlined: a page is built on the stack, and who has room for one touches all of it each time.
+    #[cold]
+    #[inline(never)]
+    fn add_chunks(&mut self) {
+        self.chunks.push(Box::new([NO_CHUNK; CHUNK_PAGE]));
     }
 
     /// Makes the filling page immutable and shareable.

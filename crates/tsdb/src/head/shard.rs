@@ -121,7 +121,14 @@ fn open_of(pages: &mut Vec<Option<OpenPage>>, id: SeriesId) -> &mut Open {
     if pages.len() <= page {
         pages.resize_with(page + 1, || None);
     }
-    &mut pages[page].get_or_insert_with(|| Box::new([NO_RUN; PAGE_SERIES as usize]))[slot]
+    &mut pages[page].get_or_insert_with(new_page)[slot]
+}
+
+/// Not inlined: a page is built on the stack, and who has room for one touches all of it each time.
+#[cold]
+#[inline(never)]
+fn new_page() -> OpenPage {
+    Box::new([NO_RUN; PAGE_SERIES as usize])
 }
 
 impl Default for Shard {
@@ -170,6 +177,14 @@ impl Shard {
         open_of(&mut self.pages, id)
     }
 
+    /// A sample of this series will be taken soon.
+    #[inline]
+    pub(crate) fn expect(&self, id: SeriesId) {
+        if let Some(open) = self.get(id) {
+            self.cells.expect(&open.tail);
+        }
+    }
+
     /// Takes a sample, or says why not. `window_ms`: how far behind its series it may be.
     #[inline]
     pub(crate) fn take(&mut self, id: SeriesId, sample: Sample, window_ms: i64) -> Verdict {
@@ -196,8 +211,7 @@ impl Shard {
         self.oldest = self.oldest.min(timestamp);
     }
 
-    /// Everything but the next sample of a running clock. Not inlined: sealing wants pages of
-    /// stack, which [`Shard::take`] would have to touch for each sample.
+    /// Everything but the next sample of a running clock. Not inlined: it is rare and long.
     #[inline(never)]
     fn take_apart(&mut self, id: SeriesId, sample: Sample, window_ms: i64) -> Verdict {
         let mut open = *self.open_mut(id);
