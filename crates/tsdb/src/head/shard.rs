@@ -230,7 +230,8 @@ impl Shard {
             };
             return if is_repeat { Verdict::Duplicate } else { Verdict::Refused(refusal) };
         }
-        let newest = self.newest_of(&open);
+        // Runs that were lost to damage have left late samples.
+        let newest = self.newest_of(&open).or_else(|| Some(self.late.get(&id)?.last()?.timestamp));
         if sample.timestamp < self.bar || newest.is_some_and(|newest| sample.timestamp <= newest) {
             return self.take_late(id, sample, window_ms);
         }

@@ -80,7 +80,8 @@
 //! late    varint, how many; of each: timestamp i64, bits u64
 //! ```
 //!
-//! Damage costs the section that it is in. The columns of sealed runs are not copied out of the
+//! Damage costs the section that it is in; to that of the clocks it costs the runs of floats, which have no
+//! times without, and not what has times of its own. The columns of sealed runs are not copied out of the
 //! file again: once it is there they are read from it, and the heap is rid of them.
 
 mod read;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tidewatch_model::Sample;
 
 use super::series::walk_series;
-use super::{EXPONENT_BITS, HISTOGRAMS, ImageHeader, LATE_PIECE, REPEATING, sections};
+use super::{EXPONENT_BITS, HEADER_LEN, HISTOGRAMS, ImageHeader, LATE_PIECE, REPEATING, sections};
 use crate::head::cells::NO_EXPONENT;
 use crate::head::clock::ROWS_MAX;
 use crate::head::deleted::DELETED_PAGE;
@@ -31,11 +31,13 @@ pub fn walk(bytes: &[u8]) {
     let bytes = Bytes::copy_from_slice(page);
     let number = shard.sealed.add_page(bytes.clone());
     let version = u16::from(version % 3 + 1);
-    if let Ok(known) = shard.clocks.read(version, Reader { bytes: clocks }) {
-        let place = PageBytes { file: &bytes, page: number, version };
-        let _ = shard.read_page(0, Reader { bytes: &bytes }, &place, &known);
-    }
+    let known = shard.clocks.read(version, Reader { bytes: clocks }).unwrap_or(ClockNumbers::lost());
+    let place = PageBytes { file: &bytes, page: number, version };
+    let _ = shard.read_page(0, Reader { bytes: &bytes }, &place, &known);
 }
+
+/// Where the body of the first section begins, which is that of the clocks.
+const FIRST_BODY: usize = HEADER_LEN + 8;
 
 impl Shard {
     /// Reads the sections of an image into an empty shard. `damage` gets the offsets of those
@@ -48,19 +50,16 @@ impl Shard {
         damage: impl FnMut(u64, &str),
     ) {
         let page_bytes = self.sealed.add_page(file.clone());
-        let mut clocks = None;
+        // Without them the pages still have late samples, and all else has times of its own.
+        let mut clocks = ClockNumbers::lost();
         let visit = |range: Range<usize>| {
             let body = Reader { bytes: &file[range.clone()] };
-            match &clocks {
-                None => {
-                    clocks = Some(self.clocks.read(header.version, body)?);
-                    Ok(())
-                }
-                Some(known) => {
-                    let place = PageBytes { file, page: page_bytes, version: header.version };
-                    self.read_page(shard, body, &place, known)
-                }
+            if range.start == FIRST_BODY {
+                clocks = self.clocks.read(header.version, body)?;
+                return Ok(());
             }
+            let place = PageBytes { file, page: page_bytes, version: header.version };
+            self.read_page(shard, body, &place, &clocks)
         };
         sections(file, header, visit, damage);
         self.sealed.free_if_unused(page_bytes);
@@ -119,7 +118,9 @@ impl Shard {
     ) -> Result<(), FrameError> {
         for &(clock, first_row, count) in &shape.chunks {
             let chunk = place.chunk(body.text()?);
-            self.restore_chunk(id, NewChunk { clock, first_row, count, ..chunk })?;
+            if let Some(clock) = clock {
+                self.restore_chunk(id, NewChunk { clock, first_row, count, ..chunk })?;
+            }
         }
         let Some((clock, first_row, count)) = shape.open else { return Ok(()) };
         let head = body.varint()?;
@@ -135,7 +136,7 @@ impl Shard {
                 OpenValues::Tokens { tokens: body.take(len)?, repeating: state & REPEATING != 0, exponent }
             }
         };
-        self.restore_open(id, clock, (first_row, count), values)
+        clock.map_or(Ok(()), |clock| self.restore_open(id, clock, (first_row, count), values))
     }
 
     fn read_late(&mut self, id: SeriesId, body: &mut Reader<'_>) -> Result<(), FrameError> {
@@ -179,7 +180,9 @@ impl Shard {
                 let clock = clocks.get(body.varint()?)?;
                 let [first_row, count] = body.array()?;
                 let chunk = place.chunk(body.text()?);
-                self.restore_chunk(id, NewChunk { clock, first_row, count, ..chunk })?;
+                if let Some(clock) = clock {
+                    self.restore_chunk(id, NewChunk { clock, first_row, count, ..chunk })?;
+                }
             }
             let count = body.byte()?;
             if count > 0 {
@@ -187,7 +190,9 @@ impl Shard {
                 // The newest value follows, which the tokens tell as well.
                 let [first_row, repeating, exponent, ..] = body.array::<11>()?;
                 let values = OpenValues::Tokens { tokens: body.text()?, repeating: repeating != 0, exponent };
-                self.restore_open(id, clock, (first_row, count), values)?;
+                if let Some(clock) = clock {
+                    self.restore_open(id, clock, (first_row, count), values)?;
+                }
             }
             for _ in 0..body.varint()? {
                 let timestamp = i64::from_le_bytes(body.array()?);
@@ -202,8 +207,8 @@ impl Shard {
 /// What runs a series has; many have the same.
 struct Shape {
     /// Of sealed runs, from old to new: clock, first row and count.
-    chunks: Vec<(u32, u8, u8)>,
-    open: Option<(u32, u8, u8)>,
+    chunks: Vec<(Option<u32>, u8, u8)>,
+    open: Option<(Option<u32>, u8, u8)>,
 }
 
 impl Shape {
@@ -348,20 +353,27 @@ fn read_times(column: &[u8], count: u64) -> Result<Vec<i64>, FrameError> {
 }
 
 /// From the numbers of clocks in an image to those in the shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ClockNumbers {
-    numbers: hashbrown::HashMap<u64, u32>,
+    /// `None` where the section of clocks was lost.
+    numbers: Option<hashbrown::HashMap<u64, u32>>,
 }
 
 impl ClockNumbers {
-    fn get(&self, number: u64) -> Result<u32, FrameError> {
-        self.numbers.get(&number).copied().ok_or(FrameError::Malformed)
+    fn lost() -> ClockNumbers {
+        ClockNumbers { numbers: None }
+    }
+
+    /// The clock of a number; `None` where all were lost, and with them the runs that tell time by them.
+    fn get(&self, number: u64) -> Result<Option<u32>, FrameError> {
+        let Some(numbers) = &self.numbers else { return Ok(None) };
+        numbers.get(&number).copied().map(Some).ok_or(FrameError::Malformed)
     }
 }
 
 impl crate::head::clock::Clocks {
     fn read(&mut self, version: u16, mut body: Reader<'_>) -> Result<ClockNumbers, FrameError> {
-        let mut known = ClockNumbers::default();
+        let mut numbers = hashbrown::HashMap::new();
         for _ in 0..body.varint()? {
             let number = body.varint()?;
             let count = body.varint()?;
@@ -372,8 +384,8 @@ impl crate::head::clock::Clocks {
                 ..3 => read_rows(&mut body, count)?,
                 _ => read_times(body.text()?, count)?,
             };
-            known.numbers.insert(number, self.restore(rows));
+            numbers.insert(number, self.restore(rows));
         }
-        Ok(known)
+        Ok(ClockNumbers { numbers: Some(numbers) })
     }
 }

@@ -122,6 +122,83 @@ fn what_stands_in_an_image_comes_back_and_goes_on() {
     assert_eq!(shard.to_image(0, (2, 2)).0.len(), again.to_image(0, (2, 2)).0.len());
 }
 
+/// A shard with all that an image can have.
+fn shard_of_everything() -> Shard {
+    use tidewatch_model::NativeHistogram;
+    use tidewatch_storage::TimeRange;
+    let mut shard = Shard::default();
+    for (page, slot) in [(0, 1), (0, 2), (1, 1)] {
+        let id = Shard::id_of(2, page, slot);
+        for at in 0..300 {
+            shard.take(id, Sample { timestamp: at * 1000, value: at as f64 }, i64::MAX);
+        }
+        for at in 1..=5 {
+            shard.take(id, Sample { timestamp: at * 1000 + 7, value: 0.5 }, i64::MAX);
+        }
+    }
+    let of_histograms = Shard::id_of(2, 3, 1);
+    for at in 0..20 {
+        shard.take_histogram(of_histograms, at * 1000, &NativeHistogram::stale(), i64::MAX);
+        shard.set_start(of_histograms, at * 1000, 10);
+    }
+    for id in [Shard::id_of(2, 0, 1), of_histograms] {
+        shard.delete(id, TimeRange { start: 4000, end: 6000 });
+    }
+    shard
+}
+
+/// What a shard has, in a line.
+fn summary(shard: &Shard) -> String {
+    let late: usize = shard.late.values().map(Vec::len).sum();
+    let mut histograms = 0;
+    shard.histograms.values().for_each(|series| series.for_each_time(|_| histograms += 1));
+    let in_order = shard.samples as usize - late - histograms;
+    let steps: usize = shard.starts.values().map(|starts| starts.steps().len()).sum();
+    let deleted = (shard.deleted.len(), shard.deleted_histograms().len());
+    format!("{in_order} in order, {late} late, {histograms} histograms, {steps} starts, deleted {deleted:?}")
+}
+
+#[test]
+fn a_damaged_section_of_a_shard_costs_what_only_it_tells() {
+    let (bytes, _) = shard_of_everything().to_image(2, (1, 1));
+    let load = |bytes: Vec<u8>| {
+        let header = ImageHeader::decode(&bytes).expect("whole");
+        let (mut shard, mut damaged) = (Shard::default(), Vec::new());
+        shard.load_image(2, &header, &Bytes::from(bytes), |offset, _| damaged.push(offset));
+        (shard, damaged)
+    };
+    let mut names =
+        ["clocks", "page 0", "page 1", "page 3", "deleted", "histograms", "deleted histograms"].iter();
+    let mut said = vec![format!("whole: {}", summary(&load(bytes.clone()).0))];
+    let mut at = 64;
+    while at < bytes.len() {
+        let end = at + 8 + u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four")) as usize;
+        let mut broken = bytes.clone();
+        broken[end - 1] ^= 4;
+        let (mut shard, damaged) = load(broken);
+        assert_eq!(damaged, [at as u64]);
+        said.push(format!("{}: {}", names.next().expect("a name for each"), summary(&shard)));
+        // It goes on: what is there is there once.
+        let id = Shard::id_of(2, 1, 1);
+        let late = Sample { timestamp: 3007, value: 0.5 };
+        let had = shard.late.get(&id).is_some_and(|late| late.len() == 5);
+        let verdict = shard.take(id, late, i64::MAX);
+        assert_eq!(verdict == crate::head::shard::Verdict::Duplicate, had, "{said:?}");
+        at = end;
+    }
+    let expected = [
+        "whole: 900 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
+        "clocks: 0 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
+        "page 0: 300 in order, 5 late, 20 histograms, 1 starts, deleted (1, 1)",
+        "page 1: 600 in order, 8 late, 20 histograms, 1 starts, deleted (1, 1)",
+        "page 3: 900 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
+        "deleted: 900 in order, 13 late, 20 histograms, 1 starts, deleted (0, 1)",
+        "histograms: 900 in order, 13 late, 0 histograms, 0 starts, deleted (1, 0)",
+        "deleted histograms: 900 in order, 13 late, 20 histograms, 1 starts, deleted (1, 0)",
+    ];
+    assert_eq!(said, expected);
+}
+
 /// An id and its labels.
 type Series = (u32, Vec<(String, String)>);
 
