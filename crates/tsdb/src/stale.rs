@@ -12,7 +12,7 @@
 //! A series that took a sample in between stays: what it has is in a block too then, read once, and cut
 //! again later. That is also what a crash before the end leaves. A series that comes back is a new one
 //! to the head; its older samples are read from the block. The blocks overlap those of the next cut,
-//! and are merged with them.
+//! and are merged with them; before that only with one another, and when they are several.
 //!
 //! The frame of a shard:
 //!

@@ -268,10 +268,10 @@ fn a_series_that_comes_back_goes_on_where_it_was() {
          read a: 0 1! 3 6
          read a: 0 1! 3 6
          head: 2 series, 5 samples, 1 left, 1 blocks
-         jobs: cut_stale compact
+         jobs: cut_stale
          read a: 0 1! 3 6 7!
          read a: 0 1! 3 6 7!
-         head: 1 series, 4 samples, 2 left, 1 blocks",
+         head: 1 series, 4 samples, 2 left, 2 blocks",
     );
 }
 
@@ -346,7 +346,7 @@ fn texts_of_labels_that_nobody_bears_are_given_back() {
     }
     let said = run(&(script + "restart\nhead\npairs\nread 7-3"));
     let said: Vec<&str> = said.lines().filter(|line| !line.starts_with("jobs")).collect();
-    assert_eq!(said[0], "head: 10 series, 10 samples, 390 left, 2 blocks");
+    assert_eq!(said[0], "head: 10 series, 10 samples, 390 left, 3 blocks");
     assert_eq!(said[1], "pairs: few");
     assert_eq!(said[2], "read 7-3: 28 32!");
 }

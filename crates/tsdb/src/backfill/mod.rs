@@ -288,7 +288,7 @@ impl Backfill {
         loop {
             let metas: Vec<_> =
                 self.blocks.metas().into_iter().filter(|meta| !skipped.contains(&meta.id)).collect();
-            let Some(plan) = compact::plan(&metas, &options, i64::MIN) else { return Ok(()) };
+            let Some(plan) = compact::plan(&metas, &options, i64::MAX) else { return Ok(()) };
             self.check_room()?;
             match self.merge_one(&plan) {
                 Ok(()) => self.counts.merged += 1,

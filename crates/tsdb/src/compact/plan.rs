@@ -28,39 +28,56 @@ pub struct Plan {
     pub level: u8,
 }
 
+/// Blocks of a window that is not settled merge from so many on.
+const FEW: usize = 4;
+
 /// What to merge next, if anything.
 ///
 /// Blocks that overlap come first: each query has to merge them again. Then windows of the
 /// smallest range that has two or more blocks and is `settled`: no block within will come from
 /// the head any more, as everything before `settled_ms` was cut.
+///
+/// Where a cut is still to come more blocks come before it, of series that ended. Were each of them merged
+/// at once with all that is there, one window would be written again and again.
 pub fn plan(blocks: &[BlockMeta], options: &CompactOptions, settled_ms: i64) -> Option<Plan> {
     let mut sorted: Vec<&BlockMeta> = blocks.iter().collect();
     sorted.sort_unstable_by_key(|meta| (meta.start_ms, meta.id));
-    overlapping(&sorted).or_else(|| {
+    overlapping(&sorted, settled_ms).or_else(|| {
         let ranges = std::iter::successors(Some(options.block_ms), |range| range.checked_mul(GROWTH));
         let mut ranges = ranges.skip(1).take_while(|range| *range <= options.range_max_ms);
         ranges.find_map(|range| window(&sorted, range, settled_ms))
     })
 }
 
-/// The first blocks that share a part of their range.
-fn overlapping(sorted: &[&BlockMeta]) -> Option<Plan> {
-    for at in 0..sorted.len() {
-        let mut end_ms = sorted[at].end_ms;
-        let after = &sorted[at + 1..];
-        let len = after
-            .iter()
-            .take_while(|meta| {
-                let overlaps = meta.start_ms < end_ms;
-                end_ms = if overlaps { end_ms.max(meta.end_ms) } else { end_ms };
-                overlaps
-            })
-            .count();
-        if len > 0 {
-            return Some(plan_of(&sorted[at..=at + len]));
-        }
-    }
-    None
+/// The first blocks that share a part of their range and are to merge.
+fn overlapping(sorted: &[&BlockMeta], settled_ms: i64) -> Option<Plan> {
+    let mut end_ms = i64::MIN;
+    let groups = sorted.chunk_by(|before, meta| {
+        end_ms = end_ms.max(before.end_ms);
+        meta.start_ms < end_ms
+    });
+    groups.filter(|group| group.len() > 1).find_map(|group| {
+        let is_settled = group.iter().all(|meta| meta.max_ms < settled_ms);
+        if is_settled { Some(plan_of(group)) } else { newest_alike(group) }
+    })
+}
+
+/// The newest of some blocks, as long as each is at most twice as large as all that are newer: what is
+/// written again has grown by half at least since the last time, and few blocks are left over.
+///
+/// The newest, as of two samples at one time the one stays that was stored first: what merges must not become
+/// newer than a block that it overlaps.
+fn newest_alike(group: &[&BlockMeta]) -> Option<Plan> {
+    let mut newest_first = group.to_vec();
+    newest_first.sort_unstable_by_key(|meta| std::cmp::Reverse(meta.id));
+    let mut bytes = newest_first[0].size;
+    let alike = newest_first[1..].iter().take_while(|meta| {
+        let is_alike = meta.size <= bytes.saturating_mul(2);
+        bytes = bytes.saturating_add(meta.size);
+        is_alike
+    });
+    let count = 1 + alike.count();
+    (count >= FEW).then(|| plan_of(&newest_first[..count]))
 }
 
 /// The first settled window of this range with two or more blocks inside.

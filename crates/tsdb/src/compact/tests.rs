@@ -29,7 +29,7 @@ fn meta(id: u64, start_hour: i64, end_hour: i64) -> BlockMeta {
     }
 }
 
-/// Blocks as `id:from-to` in hours, and what is merged: `ids from-to`.
+/// Blocks as `id:from-to` in hours, `*size` unless that is one, and what is merged: `ids from-to`.
 #[track_caller]
 fn check(blocks: &str, settled_hour: i64, expected: &str) {
     let number = |text: &str| text.parse::<i64>().expect("a number");
@@ -37,8 +37,9 @@ fn check(blocks: &str, settled_hour: i64, expected: &str) {
         .split_whitespace()
         .map(|block| {
             let (id, range) = block.split_once(':').expect("id:range");
+            let (range, size) = range.split_once('*').unwrap_or((range, "1"));
             let (start, end) = range.split_once('-').expect("from-to");
-            meta(number(id) as u64, number(start), number(end))
+            BlockMeta { size: number(size) as u64, ..meta(number(id) as u64, number(start), number(end)) }
         })
         .collect();
     let found = plan(&metas, &OPTIONS, settled_hour * HOUR).map_or("nothing".to_owned(), |plan| {
@@ -65,8 +66,61 @@ fn neighbours_merge_when_their_window_is_settled() {
 
 #[test]
 fn blocks_that_overlap_merge_first() {
-    check("1:0-2 2:2-4 3:4-6 9:10-12 12:10-11", 6, "9,12 10-12");
-    check("1:0-4 2:2-6 3:5-7 4:7-8", 0, "1,2,3 0-7");
+    check("1:0-2 2:2-4 3:4-6 9:10-12 12:10-11", 12, "9,12 10-12");
+    check("1:0-4 2:2-6 3:5-7 4:7-8", 7, "1,2,3 0-7");
+}
+
+#[test]
+fn blocks_of_a_window_that_is_still_to_be_cut_wait_until_some_are_alike() {
+    check("1:0-2 2:0-2 3:0-2", 0, "nothing");
+    check("1:0-2 2:0-2 3:0-2", 2, "1,2,3 0-2");
+    check("1:0-2 2:0-2 3:0-2 4:0-2", 0, "1,2,3,4 0-2");
+    check("1:0-2*9 2:0-2 3:0-2 4:0-2", 0, "nothing");
+    check("1:0-2*9 2:0-2 3:0-2 4:0-2 5:0-2", 0, "2,3,4,5 0-2");
+    check("1:0-2*6 2:0-2 3:0-2 4:0-2", 0, "1,2,3,4 0-2");
+    // A new one that is large takes the small ones with it.
+    check("1:0-2 2:0-2 3:0-2 4:0-2*50", 0, "1,2,3,4 0-2");
+    // Those that wait do not keep others from merging.
+    check("1:0-2 2:0-2 3:2-4 9:6-8 10:6-8", 6, "1,2 0-2");
+    check("11:0-2 3:2-4 9:6-8 10:6-8", 6, "3,11 0-4");
+}
+
+/// Bytes that merges write when so many blocks of one byte come to a window that is cut at the end, and
+/// the most blocks that there are meanwhile.
+fn merged_bytes(count: u64, settled_hour: i64) -> (u64, usize) {
+    let (mut blocks, mut next_id, mut written, mut most) = (Vec::new(), 1, 0, 0);
+    for come in 0..=count {
+        let settled = if come == count { 2 } else { settled_hour };
+        blocks.push(meta(next_id, 0, 2));
+        next_id += 1;
+        while let Some(plan) = plan(&blocks, &OPTIONS, settled * HOUR) {
+            let parts = blocks.extract_if(.., |meta| plan.sources.contains(&meta.id));
+            let size = parts.map(|meta| meta.size).sum();
+            blocks.push(BlockMeta { size, ..meta(next_id, 0, 2) });
+            next_id += 1;
+            written += size;
+        }
+        most = most.max(blocks.len());
+    }
+    assert_eq!(blocks.len(), 1, "all are merged in the end");
+    (written, most)
+}
+
+// A heavy churn lets series leave up to once a minute, two hours long.
+#[test]
+fn a_window_is_written_few_times_however_often_series_leave() {
+    let say = |count| {
+        let ((before, _), (now, most)) = (merged_bytes(count, 2), merged_bytes(count, 0));
+        format!(
+            "{count} blocks: {now} written, at most {most} at once; {before} when each merges as it comes"
+        )
+    };
+    let expected = [
+        "3 blocks: 4 written, at most 3 at once; 9 when each merges as it comes",
+        "12 blocks: 35 written, at most 4 at once; 90 when each merges as it comes",
+        "120 blocks: 627 written, at most 6 at once; 7380 when each merges as it comes",
+    ];
+    assert_eq!([3, 12, 120].map(say), expected);
 }
 
 #[test]
