@@ -19,6 +19,7 @@ use crate::block::{
 };
 use crate::compact;
 use crate::directory::{Directory, map};
+use crate::expected::{BlockFile, Expected};
 use crate::options::OpenError;
 use crate::status::BlockStatus;
 
@@ -35,6 +36,8 @@ pub(crate) struct Blocks {
     /// Whether names that are gone may come back with the power: an earlier process removed them, and
     /// may have ended before that was durable.
     may_return: AtomicBool,
+    /// What the list of blocks on the disk says.
+    file: Mutex<BlockFile>,
     next_id: AtomicU64,
 }
 
@@ -44,10 +47,12 @@ impl Blocks {
     pub(crate) fn load(&self, env: &Env, directory: &Directory) -> Result<(), OpenError> {
         let dir = directory.blocks();
         let names = env.disk.list(&dir).map_err(|source| OpenError::Io { path: dir.clone(), source })?;
+        let there: Vec<BlockId> = names.iter().filter_map(|name| parse_block_name(name)).collect();
+        self.file.lock().check(env, directory, &there);
         let mut blocks = Vec::new();
         let mut newest = 0;
         let mut damaged = BTreeSet::new();
-        for id in names.iter().filter_map(|name| parse_block_name(name)) {
+        for id in there {
             newest = newest.max(id.0);
             let path = block_path(&dir, id);
             match open(env, &path) {
@@ -91,6 +96,7 @@ impl Blocks {
         self.may_return.store(true, Ordering::Relaxed);
         *self.list.write() = Arc::new(blocks);
         self.next_id.store(newest + 1, Ordering::Relaxed);
+        self.note(env, directory);
         // What can not be removed now is removed before the next job; nobody reads it.
         let _ = self.sweep(env, directory);
         Ok(())
@@ -102,11 +108,30 @@ impl Blocks {
         let mut unlisted = self.unlisted.lock();
         let ids: Vec<BlockId> = unlisted.iter().copied().collect();
         if !ids.is_empty() || self.may_return.load(Ordering::Relaxed) {
-            compact::remove(env, &directory.blocks(), &ids)?;
+            self.remove(env, directory, &ids)?;
             unlisted.clear();
             self.may_return.store(false, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Removes blocks that the list does not name, for good.
+    pub(crate) fn remove(&self, env: &Env, directory: &Directory, ids: &[BlockId]) -> Result<(), BlockError> {
+        let dir = directory.blocks();
+        if !ids.is_empty() {
+            let noted = self.file.lock().write_or_remove(env, &dir, self.expected());
+            noted.map_err(|source| BlockError::Io { path: dir.clone(), source })?;
+        }
+        compact::remove(env, &dir, ids)
+    }
+
+    /// Writes down which blocks there are, as far as the disk lets.
+    pub(crate) fn note(&self, env: &Env, directory: &Directory) {
+        let _ = self.file.lock().write(env, &directory.blocks(), self.expected());
+    }
+
+    fn expected(&self) -> Vec<Expected> {
+        self.list().iter().map(|block| Expected::of(block.meta())).collect()
     }
 
     pub(crate) fn list(&self) -> BlockList {

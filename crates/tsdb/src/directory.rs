@@ -7,6 +7,7 @@
 //! wal/00000017.wal     see `wal`
 //! head/                images of the head, see `image`
 //! blocks/00000017.block, and 00000017.tombstones where something of it is deleted
+//! blocks/LIST          which blocks there are, see `expected`
 //! snapshots/           see `snapshot`
 //! damaged/             what could not be read, under its old name, for a person to look at
 //! ```
@@ -163,6 +164,12 @@ impl Directory {
     /// The same where it must not fail: what comes next overwrites the first name.
     pub(crate) fn keep_copy_surely(&self, path: &Path) -> Result<(), OpenError> {
         self.keep(path, |from, to| self.env.disk.link(from, to)).map_err(io_error(path))
+    }
+
+    /// Whether a file of this name is among the damaged ones.
+    pub(crate) fn was_kept(&self, path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default();
+        self.env.disk.exists(&self.root.join("damaged").join(name)).unwrap_or(false)
     }
 
     /// Gives a damaged file a second name under `damaged/`, so that it outlives its first.

@@ -179,6 +179,7 @@ impl Db {
             Job::Compact(plan) => self.compact(files, plan, &self.counters.compactions),
             Job::Clean(plan) => self.compact(files, plan, &self.counters.blocks_cleaned),
         };
+        self.blocks.note(&self.env, &files.directory);
         self.give_back_files(|id| !there.contains(id));
         let mut state = self.jobs.lock();
         match result {

@@ -28,6 +28,7 @@ mod delete;
 mod directory;
 mod durable;
 mod exemplars;
+mod expected;
 mod frames;
 mod gather;
 mod growth;
@@ -54,6 +55,8 @@ mod texts;
 mod wire;
 mod wounds;
 
+#[doc(hidden)]
+pub use expected::walk as walk_block_list;
 #[doc(hidden)]
 pub use head::image::walk as walk_image;
 #[doc(hidden)]

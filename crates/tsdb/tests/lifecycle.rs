@@ -113,6 +113,25 @@ fn check_every_failure(what: &str, act: impl Fn(&Db, &Simulation, &mut Ledger)) 
     }
 }
 
+#[test]
+fn a_block_whose_file_is_gone_is_named_once() {
+    let (_, _, db) = prepared(1);
+    let names: Vec<String> = db.status().blocks.into_iter().map(|block| block.name).collect();
+    for name in names {
+        let (simulation, _, db) = prepared(1);
+        let block = db.status().blocks.into_iter().find(|block| block.name == name).expect("as before");
+        drop(db);
+        let path = Path::new("/data/blocks").join(&name);
+        simulation.env.disk.remove(&path).expect("a good disk");
+        let said: Vec<_> =
+            open(&simulation).status().damage.into_iter().map(|d| (d.path, d.reason)).collect();
+        let (from, to) = (block.min_time, block.max_time);
+        let reason = format!("the file is missing, with its samples from {from} to {to} ms");
+        assert_eq!(said, [(path.display().to_string(), reason)]);
+        assert_eq!(open(&simulation).status().damage, [], "{name} for the second time");
+    }
+}
+
 /// A process that ends between removing blocks and syncing their directory leaves names that are gone
 /// for its successor and may come back with the power: what was deleted since must not come with them.
 #[test]

@@ -313,7 +313,7 @@ impl Backfill {
                 (Progress::Done(meta), _) => {
                     let merged = meta.map(|meta| Block::open(&self.env, &block_path(&dir, meta.id)));
                     self.blocks.replace(&plan.sources, merged.transpose()?);
-                    return compact::remove(&self.env, &dir, &plan.sources);
+                    return self.blocks.remove(&self.env, &self.directory, &plan.sources);
                 }
                 (_, Some(rest)) => merge = rest,
                 (_, None) => unreachable!("a merge that is not done goes on"),

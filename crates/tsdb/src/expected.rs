@@ -1,0 +1,210 @@
+//! The list of blocks: which files ought to be there.
+//!
+//! Blocks are found by their names, so one whose file somebody removed would leave no trace. `blocks/LIST` says
+//! which there were and what times they have. It is looked at once, at a start, to name what is missing; what
+//! there is, the files say.
+//!
+//! ```text
+//! offset  size  field
+//!      0     4  magic     "TWBL"
+//!      4     2  version   1
+//!      6     2  reserved  zero
+//!      8     4  count     of blocks
+//!     12     …  blocks    of each, ids ascending: id u64, oldest and newest time i64
+//!      …     4  crc32     over all before
+//! ```
+//!
+//! Invariant: every block of the list is durable under its name. So a block comes into the list after its
+//! file is there, and goes out of it, durably, before its file does; a crash in between leaves a file that is not in the
+//! list, of which nothing follows. Where the list can not be written (a full disk) it is removed.
+//!
+//! It lies beside the blocks, as it says something of this directory only: a snapshot has none, and who puts other
+//! blocks in place of these puts away the list.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tidewatch_env::{Env, Open, parent_of, replace_durably};
+
+use crate::block::{BlockId, BlockMeta, block_path};
+use crate::directory::Directory;
+use crate::log::Reader;
+
+const MAGIC: [u8; 4] = *b"TWBL";
+const HEAD: [u8; 8] = [b'T', b'W', b'B', b'L', 1, 0, 0, 0];
+
+/// A block that ought to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Expected {
+    pub(crate) id: BlockId,
+    min_ms: i64,
+    max_ms: i64,
+}
+
+impl Expected {
+    pub(crate) fn of(meta: &BlockMeta) -> Expected {
+        Expected { id: meta.id, min_ms: meta.min_ms, max_ms: meta.max_ms }
+    }
+}
+
+/// What the list on the disk says, as far as that is known.
+#[derive(Debug, Default)]
+pub(crate) struct BlockFile {
+    written: Option<Vec<Expected>>,
+}
+
+fn path(dir: &Path) -> PathBuf {
+    dir.join("LIST")
+}
+
+impl BlockFile {
+    /// Names the blocks that ought to be in `dir` and are not among `there`, nor among those set aside.
+    pub(crate) fn check(&mut self, env: &Env, directory: &Directory, there: &[BlockId]) {
+        let (dir, list) = (directory.blocks(), path(&directory.blocks()));
+        // A disk that fails is asked once more. What can not be read then says nothing.
+        let Ok(bytes) = read(env, &list).or_else(|_| read(env, &list)) else { return };
+        let expected = match decode(&bytes) {
+            Ok(expected) => expected,
+            Err(is_newer) => {
+                if !is_newer {
+                    let reason = "the list of blocks is damaged, and is written anew".to_owned();
+                    directory.report(&list, 0, reason);
+                }
+                return;
+            }
+        };
+        for Expected { id, min_ms, max_ms } in expected.iter().filter(|block| !there.contains(&block.id)) {
+            let file = block_path(&dir, *id);
+            if !directory.was_kept(&file) {
+                let lost = format!("the file is missing, with its samples from {min_ms} to {max_ms} ms");
+                directory.report(&file, 0, lost);
+            }
+        }
+        self.written = Some(expected);
+    }
+
+    /// Writes the list, unless it says this already.
+    pub(crate) fn write(&mut self, env: &Env, dir: &Path, blocks: Vec<Expected>) -> io::Result<()> {
+        if self.written.as_ref() == Some(&blocks) {
+            return Ok(());
+        }
+        // Nobody knows what a failure leaves.
+        self.written = None;
+        replace_durably(&*env.disk, &path(dir), &encode(&blocks))?;
+        self.written = Some(blocks);
+        Ok(())
+    }
+
+    /// The same before other blocks go: that must not fail for want of room.
+    pub(crate) fn write_or_remove(&mut self, env: &Env, dir: &Path, blocks: Vec<Expected>) -> io::Result<()> {
+        let list = path(dir);
+        if self.write(env, dir, blocks).is_err() && env.disk.exists(&list)? {
+            env.disk.remove(&list)?;
+            env.disk.sync_dir(parent_of(&list))?;
+        }
+        Ok(())
+    }
+}
+
+fn read(env: &Env, path: &Path) -> io::Result<Vec<u8>> {
+    let file = env.disk.open(path, Open::Read)?;
+    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
+    let count = file.read_at(0, &mut bytes)?;
+    bytes.truncate(count);
+    Ok(bytes)
+}
+
+fn encode(blocks: &[Expected]) -> Vec<u8> {
+    let mut bytes = HEAD.to_vec();
+    bytes.extend_from_slice(&(blocks.len() as u32).to_le_bytes());
+    for block in blocks {
+        bytes.extend_from_slice(&block.id.0.to_le_bytes());
+        bytes.extend_from_slice(&block.min_ms.to_le_bytes());
+        bytes.extend_from_slice(&block.max_ms.to_le_bytes());
+    }
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Fails where the list is damaged, or, with `true`, where a newer release wrote it.
+fn decode(bytes: &[u8]) -> Result<Vec<Expected>, bool> {
+    let (body, crc) = bytes.split_last_chunk::<4>().ok_or(false)?;
+    if crc32fast::hash(body) != u32::from_le_bytes(*crc) || !body.starts_with(&MAGIC) {
+        return Err(false);
+    }
+    let body = body.strip_prefix(&HEAD).ok_or(true)?;
+    read_blocks(Reader { bytes: body }).ok_or(false)
+}
+
+fn read_blocks(mut body: Reader<'_>) -> Option<Vec<Expected>> {
+    let count = u32::from_le_bytes(body.array().ok()?) as usize;
+    let mut blocks = Vec::new();
+    while !body.bytes.is_empty() {
+        let [id, min_ms, max_ms] = [body.array().ok()?, body.array().ok()?, body.array().ok()?];
+        blocks.push(Expected {
+            id: BlockId(u64::from_le_bytes(id)),
+            min_ms: i64::from_le_bytes(min_ms),
+            max_ms: i64::from_le_bytes(max_ms),
+        });
+    }
+    (blocks.len() == count).then_some(blocks)
+}
+
+/// Reads bytes as a list, and as one whose checksum holds: for tests of bytes that may be anything.
+pub fn walk(bytes: &[u8]) {
+    let _ = decode(bytes);
+    let mut sealed = bytes.to_vec();
+    sealed.extend_from_slice(&crc32fast::hash(bytes).to_le_bytes());
+    if let Ok(blocks) = decode(&sealed) {
+        assert_eq!(encode(&blocks), sealed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_list_of_blocks_is_frozen() {
+        let bytes = encode(&[Expected { id: BlockId(7), min_ms: 258, max_ms: -1 }]);
+        let mut expected = b"TWBL".to_vec();
+        expected.extend([1, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
+        expected.extend([255; 8]);
+        assert_eq!(bytes[..36], expected);
+        assert_eq!(bytes.len(), 40);
+        let mut newer = bytes[..36].to_vec();
+        newer[4] = 2;
+        newer.extend(crc32fast::hash(&newer).to_le_bytes());
+        assert_eq!(decode(&newer), Err(true));
+    }
+
+    #[test]
+    fn a_list_that_is_cut_or_has_another_bit_is_none() {
+        let bytes = encode(&[3, 9].map(|id| Expected { id: BlockId(id), min_ms: 0, max_ms: 5 }));
+        for len in 0..bytes.len() {
+            assert_eq!(decode(&bytes[..len]), Err(false), "{len} bytes");
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut broken = bytes.clone();
+            broken[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode(&broken), Err(false), "bit {bit}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn lists_come_back(blocks in proptest::collection::vec((any::<u64>(), any::<i64>(), any::<i64>()), 0..9)) {
+            let blocks: Vec<_> = blocks.into_iter()
+                .map(|(id, min_ms, max_ms)| Expected { id: BlockId(id), min_ms, max_ms }).collect();
+            prop_assert_eq!(decode(&encode(&blocks)), Ok(blocks));
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..90), is_list in any::<bool>()) {
+            let head = if is_list { &HEAD[..] } else { &[] };
+            walk(&[head, &bytes].concat());
+        }
+    }
+}
