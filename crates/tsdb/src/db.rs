@@ -189,6 +189,7 @@ impl Db {
             // A write that was under way when the power went, or damage: nobody can tell.
             directory.report(&torn.path, torn.offset, format!("the log's end: {}", torn.reason));
         }
+        images.check_log(&directory, &opened.segments);
         let images = Mutex::new(Some(images));
         Ok(Db::new(
             env,

@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tidewatch_env::{Env, Job, is_unreadable, replace_durably};
+use tidewatch_env::{Env, Job, Open, is_unreadable, replace_durably};
 use tidewatch_storage::SelectError;
-use tidewatch_wal::Position;
+use tidewatch_wal::{Position, SEGMENT_HEADER_SIZE};
 
 use crate::block::UNREADABLE;
 use crate::db::{Db, Files};
@@ -122,6 +122,26 @@ impl Images {
     pub(crate) fn newest_segment(&self) -> u64 {
         let headers = self.shards.iter().chain([&self.series]).flatten();
         headers.map(|(header, _)| header.position.0).max().unwrap_or(0)
+    }
+
+    /// Names the end of the log where it is missing: an image is put in place when all before its position is
+    /// durable. A reader finds the end of each segment in the next one, and of the newest here alone.
+    pub(crate) fn check_log(&self, directory: &Directory, segments: &[u64]) {
+        let all = self.positions().into_iter().chain([self.series_position()]);
+        let Some(end) = all.max().filter(|end| end.offset > SEGMENT_HEADER_SIZE as u64) else { return };
+        let path = directory.segment(end.segment);
+        match segments.last().filter(|newest| **newest >= end.segment) {
+            None => directory.report(&path, 0, "the segment is missing".to_owned()),
+            Some(newest) if *newest == end.segment => {
+                let len = directory.env.disk.open(&path, Open::Read).and_then(|file| file.len());
+                if let Ok(len) = len
+                    && len < end.offset
+                {
+                    directory.report(&path, len, "the segment is cut short".to_owned());
+                }
+            }
+            Some(_) => {}
+        }
     }
 
     pub(crate) fn bytes(&self) -> u64 {

@@ -7,10 +7,10 @@ mod support;
 use std::path::Path;
 
 use tidewatch_env::sim::{Failure, Simulation};
-use tidewatch_env::{Clock, Env};
+use tidewatch_env::{Clock, Env, Open, create_dir_durably};
 use tidewatch_model::{Batch, Labels, Matcher, RawLabels, Sample};
 use tidewatch_storage::{Append, Select, TimeRange};
-use tidewatch_tsdb::{Db, DbOptions, JobError, Retention};
+use tidewatch_tsdb::{Db, DbOptions, Job, JobError, Retention};
 
 use ledger::Ledger;
 use support::{ALL, Contents, contents};
@@ -130,6 +130,36 @@ fn a_block_whose_file_is_gone_is_named_once() {
         assert_eq!(said, [(path.display().to_string(), reason)]);
         assert_eq!(open(&simulation).status().damage, [], "{name} for the second time");
     }
+}
+
+#[test]
+fn a_log_that_ends_before_its_images_is_named() {
+    let (simulation, _, db) = prepared(1);
+    db.run(Job::Image).expect("a good disk");
+    drop(db);
+    simulation.disk.kill();
+    let logs = simulation.disk.files().into_iter().filter(|path| path.starts_with("/data/wal"));
+    let newest = logs.max().expect("a segment");
+    let whole = simulation.disk.peek(&newest).expect("there");
+    let now_ms = now(&simulation);
+    let files: Vec<_> = simulation.disk.files().into_iter().collect();
+    let bytes: Vec<Vec<u8>> = files.iter().map(|path| simulation.disk.peek(path).expect("there")).collect();
+    let mut silent = Vec::new();
+    for len in 0..=whole.len() {
+        let simulation = Env::simulated(1);
+        simulation.clock.jump_to_ms(now_ms);
+        for (path, bytes) in files.iter().zip(&bytes) {
+            let bytes = if *path == newest { &bytes[..len] } else { &bytes[..] };
+            create_dir_durably(&*simulation.env.disk, path.parent().expect("has one")).expect("a good disk");
+            let file = simulation.env.disk.open(path, Open::Create).expect("a good disk");
+            file.append(bytes).expect("a good disk");
+        }
+        if open(&simulation).status().damage.iter().all(|damage| damage.path != newest.display().to_string())
+        {
+            silent.push(len);
+        }
+    }
+    assert_eq!(silent, [whole.len()]);
 }
 
 /// A process that ends between removing blocks and syncing their directory leaves names that are gone
@@ -305,7 +335,7 @@ fn what_is_written_after_a_deletion_stays_also_at_the_same_times() {
         db = open(&simulation);
         assert_eq!(times(&db, &x), [at[0], at[1], at[2], at[4]], "round {round}");
         if round == 1 {
-            db.run(tidewatch_tsdb::Job::Image).expect("a good disk");
+            db.run(Job::Image).expect("a good disk");
         }
     }
     // Into blocks, and there once more.
@@ -412,8 +442,7 @@ fn a_disk_that_is_nearly_full_holds_merges_back_and_nothing_else() {
     }
     assert_eq!(db.next_job(now(&simulation)).map(|job| job.kind()), Some("compact"));
     // Something large of others, so that the reserve has some room.
-    let others =
-        simulation.env.disk.open(Path::new("/others"), tidewatch_env::Open::Create).expect("a good disk");
+    let others = simulation.env.disk.open(Path::new("/others"), Open::Create).expect("a good disk");
     others.append(&vec![0; 1 << 20]).expect("a good disk");
     let used: u64 = simulation
         .disk
