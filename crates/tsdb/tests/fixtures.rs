@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ use tidewatch_env::{Clock, Env, Open, create_dir_durably};
 use tidewatch_model::{Batch, Labels, Matcher, RawLabels, STALE_NAN, Sample};
 use tidewatch_storage::{Append, TimeRange};
 use tidewatch_tsdb::{Db, DbOptions, Job, offline};
+use tidewatch_wal::{Item, Position, Reader};
 
 use support::{Contents, contents};
 
@@ -62,8 +64,27 @@ fn ingest(db: &Db, simulation: &Simulation, scrapes: i64) {
     }
 }
 
+/// Series that end and leave the head, and one of them comes back.
+fn let_some_leave(db: &Db, simulation: &Simulation) {
+    let scrape = |names: &[&str], value: f64| {
+        let sample = Sample { timestamp: simulation.clock.wall_ms(), value };
+        for name in names {
+            let labels = Labels::from_pairs([("__name__", "gone"), ("pod", *name)]);
+            let mut batch = Batch::new();
+            batch.push(RawLabels::Canonical(labels.as_bytes()), &[sample]);
+            db.append(&batch).expect("takes writes");
+        }
+        db.commit().expect("a good disk");
+        simulation.clock.advance_ms(240_000);
+    };
+    scrape(&["a", "b", "c"], 1.5);
+    scrape(&["a", "b", "c"], STALE_NAN);
+    db.run(Job::CutStale).expect("a good disk");
+    scrape(&["b"], 2.5);
+}
+
 /// Every kind of file: blocks of two levels, tombstones, images with late and deleted samples, and a log
-/// with definitions, samples, cuts and deletions.
+/// with definitions, samples, cuts, deletions and departures.
 fn write(name: &str) {
     let simulation = Env::simulated(20_261_128);
     let db = open(&simulation);
@@ -82,6 +103,7 @@ fn write(name: &str) {
         db.run(job).expect("a good disk");
     }
     db.delete(&[Matcher::equal("i", "2")], recent).expect("a good disk");
+    let_some_leave(&db, &simulation);
     let whole = contents(&db);
     drop(db);
     simulation.disk.kill();
@@ -92,6 +114,18 @@ fn write(name: &str) {
         fs::write(target, simulation.disk.peek(&path).expect("there")).expect("a good disk");
     }
     fs::write(fixtures().join(format!("{name}.txt")), text(&whole)).expect("a good disk");
+}
+
+/// The kinds of the frames in the log.
+fn kinds(simulation: &Simulation) -> BTreeSet<u8> {
+    let log = Reader::open(&simulation.env, Path::new("/data/wal"), Position::START);
+    let mut log = log.expect("readable");
+    let mut kinds = BTreeSet::new();
+    while let Some(item) = log.read().expect("readable") {
+        let Item::Frame(frame) = item else { panic!("{item:?}") };
+        kinds.extend(frame.bytes.first());
+    }
+    kinds
 }
 
 /// Puts a directory's files onto a simulated disk; gives how many bytes they have.
@@ -120,7 +154,7 @@ fn directories_of_earlier_versions_open_and_hold_what_they_held() {
         assert!(!fixtures().join(&name).exists(), "{name} is there, and never written again");
         write(&name);
     }
-    let mut names = Vec::new();
+    let (mut names, mut all_kinds) = (Vec::new(), BTreeSet::new());
     for entry in fs::read_dir(fixtures()).expect("fixtures").flatten().filter(|entry| entry.path().is_dir()) {
         let name = entry.file_name().to_string_lossy().into_owned();
         let simulation = Env::simulated(1);
@@ -129,6 +163,7 @@ fn directories_of_earlier_versions_open_and_hold_what_they_held() {
         let verified = offline::verify(&simulation.env, Path::new("/data")).expect("readable");
         assert_eq!(verified.findings, [], "{name}");
         assert!(verified.blocks > 1 && verified.images > 1 && verified.frames > 10, "{name}: {verified:?}");
+        all_kinds.append(&mut kinds(&simulation));
         let expected = fs::read_to_string(fixtures().join(format!("{name}.txt"))).expect("its contents");
         let db = open(&simulation);
         assert_eq!(db.status().damage, [], "{name}");
@@ -147,4 +182,5 @@ fn directories_of_earlier_versions_open_and_hold_what_they_held() {
         names.push(name);
     }
     assert!(names.contains(&"format-1".to_owned()), "{names:?}");
+    assert_eq!(all_kinds.into_iter().collect::<Vec<_>>(), [1, 2, 3, 4, 6, 7], "kinds of frames");
 }
