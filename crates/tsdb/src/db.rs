@@ -284,7 +284,9 @@ impl Db {
     /// be known then; it is counted like any other.
     fn append_deferred(&self, files: &Files, frame: &[u8]) {
         recover::for_each_deferred(frame, |batch| {
-            let terms = Terms { from_ms: i64::MIN, until_ms: i64::MAX, ..self.terms(i64::MAX) };
+            // They were acknowledged, so there are no terms any more.
+            let terms = self.terms(i64::MAX);
+            let terms = Terms { from_ms: i64::MIN, until_ms: i64::MAX, series_max: usize::MAX, ..terms };
             if let Ok(outcome) = self.head.append(batch, &terms, &files.log) {
                 self.counters.count(&outcome);
             }
@@ -400,6 +402,7 @@ impl Db {
         let retention_ms = self.retention().time_ms.filter(|_| self.files.is_some());
         let newest_ms = self.head.newest().filter(|_| self.is_complete()).unwrap_or(now_ms);
         Terms {
+            now_ms,
             from_ms: retention_ms
                 .map_or(i64::MIN, |retention_ms| compact::kept_from(retention_ms, newest_ms, now_ms)),
             until_ms: now_ms.saturating_add(self.options.limits.future_ms),

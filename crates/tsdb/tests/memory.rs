@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use tidewatch_env::Env;
+use tidewatch_env::{Clock, Env};
 use tidewatch_model::{Batch, Labels, MatchOp, Matcher, RawLabels, STALE_NAN, Sample};
 use tidewatch_storage::{Append, Latest, Refusal, RunValues, Scratch, Select, SelectError, TimeRange};
 use tidewatch_tsdb::{Db, DbOptions};
@@ -238,4 +238,34 @@ fn label_names_and_values_are_those_of_series_in_range() {
     assert_eq!(jobs(&[], ALL, 1), ["new"]);
     assert_eq!(jobs(&[Matcher::equal("x", "1")], ALL, 10), ["old"]);
     assert_eq!(jobs(&[], late, 10), ["new"]);
+}
+
+#[test]
+fn above_half_of_the_limit_new_series_come_at_a_pace() {
+    let simulation = Env::simulated(1);
+    let db = Db::in_memory(simulation.env.clone(), DbOptions { series_max: 10_000, ..DbOptions::new("") });
+    let mut named = 0;
+    let mut come = |count: usize| {
+        let all: Vec<Labels> =
+            (named..named + count).map(|i| labels(&[("__name__", "up"), ("i", &i.to_string())])).collect();
+        let sample = [Sample { timestamp: simulation.clock.wall_ms(), value: 1.0 }];
+        let mut batch = Batch::new();
+        all.iter().for_each(|labels| batch.push(RawLabels::Canonical(labels.as_bytes()), &sample));
+        let result = db.append(&batch).map_err(|error| error.to_string());
+        named += if result.is_ok() { count } else { 0 };
+        result.map(|outcome| outcome.accepted)
+    };
+    assert_eq!(come(5_000), Ok(5_000));
+    assert_eq!(come(600), Ok(600));
+    assert_eq!(come(400), Ok(400));
+    let reason = come(1).expect_err("one of five in a minute");
+    assert!(reason.contains("1001 new series within a minute are over the limit of 1000"), "{reason}");
+    simulation.clock.advance_ms(60_000);
+    assert_eq!(come(1_200), Ok(1_200));
+    assert!(come(1).is_err());
+    // Those that are known go on, and far beyond the limit none comes at any pace.
+    let known = labels(&[("__name__", "up"), ("i", "7")]);
+    assert_eq!(append(&db, &known, &[(simulation.clock.wall_ms(), 2.0)]), []);
+    simulation.clock.advance_ms(60_000);
+    assert!(come(2_801).expect_err("too many").contains("over the limit of 10000"));
 }

@@ -10,6 +10,7 @@ use procfs::process::{LimitValue, Process};
 use tidewatch_model::Limits;
 
 /// Shares of the budget, in percent.
+const SERIES: u64 = 45;
 const QUERIES: u64 = 25;
 const QUERY: u64 = 10;
 const RULES: u64 = 10;
@@ -68,6 +69,15 @@ pub fn share(limits: &mut Limits, limit_bytes: u64) {
     }
 }
 
+/// What a series may take with its samples of some hours: twice what a usual one does.
+const SERIES_BYTES: u64 = 1024;
+
+/// How many series may be in memory; `None` where nobody knows how much of it there is.
+pub fn series_max(limit_bytes: u64) -> Option<usize> {
+    let share = limit_bytes / 2 / 100 * SERIES;
+    (share > 0).then(|| usize::try_from(share / SERIES_BYTES).unwrap_or(usize::MAX))
+}
+
 /// What write requests may hold at once: one of the largest at least.
 pub fn in_flight_bytes(limits: &Limits, limit_bytes: u64) -> usize {
     let share = limit_bytes / 2 / 100 * IN_FLIGHT;
@@ -105,6 +115,7 @@ mod tests {
         let mut limits = Limits::default();
         share(&mut limits, 1 << 30);
         assert_eq!((limits.queries_memory_bytes >> 20, limits.query_memory_bytes >> 20), (127, 51));
+        assert_eq!((series_max(1 << 30), series_max(0)), (Some(235_929), None));
         assert_eq!(in_flight_bytes(&limits, 1 << 30) >> 20, 51);
         assert_eq!(in_flight_bytes(&limits, 1 << 40) >> 20, 256);
         assert_eq!(in_flight_bytes(&limits, 100 << 20) >> 20, 48);

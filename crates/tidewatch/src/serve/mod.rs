@@ -281,14 +281,16 @@ fn open_store(
     limits: &Limits,
 ) -> Result<Db> {
     let kept = retention(arguments, config);
+    let defaults = DbOptions::new(arguments.storage_path.clone());
     let options = DbOptions {
         limits: limits.clone(),
+        series_max: memory::series_max(memory::limit_bytes()).unwrap_or(defaults.series_max),
         retention_ms: kept.time_ms,
         retention_bytes: kept.size_bytes,
         retention_percent: kept.disk_percent,
         exemplars_max: exemplars_max(arguments, config),
         stale_share: config.storage.stale_share.unwrap_or(STALE_SHARE),
-        ..DbOptions::new(arguments.storage_path.clone())
+        ..defaults
     };
     Ok(Db::open(env.clone(), options)?)
 }

@@ -44,6 +44,7 @@ impl FrameLog for Kept {
 /// What a request is held against.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Terms<'a> {
+    pub(crate) now_ms: i64,
     /// The oldest time that a sample may have: what is older would be gone at once.
     pub(crate) from_ms: i64,
     /// The newest time that a sample may have.
@@ -199,6 +200,9 @@ impl Head {
             let reason = format!("{have} active series and {missing} new ones are over the limit of {most}");
             return Err(AppendError::Overloaded { reason });
         }
+        if have + missing > terms.series_max / 2 {
+            self.check_pace(have, missing, terms)?;
+        }
         let first = directory.registry.next_id();
         for (at, series) in batch.series.iter().enumerate() {
             if scratch.found.ids[at] != UNKNOWN {
@@ -230,6 +234,48 @@ impl Head {
             outcome.ticket = outcome.ticket.max(log.append(&scratch.definitions)?);
         }
         Ok(RwLockWriteGuard::downgrade(directory))
+    }
+
+    /// Refuses new series where they come fast and there is room for as many only once more: whatever makes
+    /// them is found before all room is taken.
+    fn check_pace(&self, have: usize, missing: usize, terms: &Terms<'_>) -> Result<(), AppendError> {
+        let created = self.series_created.load(Ordering::Relaxed);
+        let mut pace = self.pace.lock();
+        if !(pace.since_ms..pace.since_ms.saturating_add(60_000)).contains(&terms.now_ms) {
+            *pace = Pace { since_ms: terms.now_ms, have, created };
+        }
+        let most = (pace.have / PACE_SHARE).max(PACE_MIN);
+        let come = (created - pace.created) as usize + missing;
+        if come <= most {
+            return Ok(());
+        }
+        let half = terms.series_max / 2;
+        let reason = format!(
+            "{come} new series within a minute are over the limit of {most}, one of {PACE_SHARE}: there are \
+             {have} active series, which with these is above half of what there may be ({half})"
+        );
+        Err(AppendError::Overloaded { reason })
+    }
+}
+
+/// Above half of the series that there may be, one new series a minute for so many that are there.
+const PACE_SHARE: usize = 5;
+
+/// So few are taken at any pace.
+const PACE_MIN: usize = 1000;
+
+/// A minute in which new series are counted.
+#[derive(Debug)]
+pub(super) struct Pace {
+    since_ms: i64,
+    /// Active series, and those that were ever created, when it began.
+    have: usize,
+    created: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace { since_ms: i64::MIN, have: 0, created: 0 }
     }
 }
 

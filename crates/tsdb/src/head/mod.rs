@@ -38,7 +38,7 @@ use tidewatch_model::METRIC_NAME;
 
 use crate::index::{MemIndex, MemPostings};
 use crate::status::{Cardinality, HeadStatus, Memory, TopEntry};
-use append::RequestScratch;
+use append::{Pace, RequestScratch};
 use registry::{PairId, Registry, SeriesId};
 use shard::Shard;
 
@@ -63,6 +63,8 @@ pub(crate) struct Head {
     pub(crate) directory: RwLock<Directory>,
     pub(crate) shards: [Mutex<Shard>; SHARDS],
     pub(crate) series_created: AtomicU64,
+    /// How many series are new of late. Taken with the directory held, and held for a look.
+    pace: Mutex<Pace>,
     /// Time of the newest sample of the store, in blocks or here; `i64::MIN` before the first.
     newest: AtomicI64,
     /// Memory of requests, lent and given back.
@@ -76,6 +78,7 @@ impl Head {
             directory: RwLock::new(directory),
             shards: Default::default(),
             series_created: AtomicU64::new(0),
+            pace: Mutex::default(),
             newest: AtomicI64::new(i64::MIN),
             scratch: Mutex::new(Vec::new()),
         }
