@@ -28,6 +28,9 @@ pub trait Backend: Send + Sync {
     /// Where the program stands on its way up or down.
     fn phase(&self) -> Phase;
 
+    /// How far the start has come with the log.
+    fn replay(&self) -> ReplayView;
+
     /// Applies the configuration files anew. An error is the text for the person who asked; the
     /// last good configuration stays in force then.
     fn reload(&self) -> Pending<'_, Result<(), String>>;
@@ -129,13 +132,18 @@ pub enum AdminError {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Phase {
     Starting,
-    /// Writes are taken; queries answer 503 until `done` reaches `total`.
-    Recovering {
-        done: u64,
-        total: u64,
-    },
+    /// Writes are taken; queries answer 503.
+    Recovering,
     Complete,
     Stopping,
+}
+
+/// Segments of the log that a start reads; stays as it is when it is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReplayView {
+    pub first: u64,
+    pub last: u64,
+    pub current: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -45,7 +45,7 @@ mod web_config;
 
 pub use backend::{
     AdminError, AlertmanagersView, Backend, BlockView, BuildInfo, DamageView, DiskView, Pending, Phase,
-    RuntimeInfo, StoreStatus, TsdbStatus,
+    ReplayView, RuntimeInfo, StoreStatus, TsdbStatus,
 };
 pub use body::{BodyError, RequestBody, ResponseBody};
 pub use listen::{BindError, Server};

@@ -226,7 +226,7 @@ impl Service {
             Route::Config => status::config(&backend.config_yaml()),
             Route::TsdbStatus => tsdb::status(self, params).await?,
             Route::TsdbBlocks => tsdb::blocks(self).await?,
-            Route::WalReplay => status::wal_replay(&backend.phase()),
+            Route::WalReplay => status::wal_replay(backend.replay()),
             Route::Replicas => status::replicas(self.app.replicas.as_deref()),
             Route::Notices => status::notices(backend, &self.app.options.page_title),
             Route::Write
@@ -248,7 +248,7 @@ impl Service {
     /// Ready means that writes are acknowledged, which is before queries see all data.
     fn ready(&self) -> Response<ResponseBody> {
         match self.app.backend.phase() {
-            Phase::Recovering { .. } | Phase::Complete => {
+            Phase::Recovering | Phase::Complete => {
                 reply::text(StatusCode::OK, "Tidewatch Server is Ready.\n")
             }
             phase @ (Phase::Starting | Phase::Stopping) => {

@@ -319,7 +319,7 @@ fn status_pages_say_how_the_server_is() {
         "GET /api/v1/status/tsdb/blocks",
         &answer(r#"{"blocks":[{"ulid":"00000007","minTime":5,"maxTime":10,"stats":{"numSamples":4,"numSeries":2,"numChunks":3},"compaction":{"level":1,"sources":["00000007"]},"version":1,"bytes":0},{"ulid":"00000009","minTime":0,"maxTime":1,"stats":{"numSamples":0,"numSeries":0,"numChunks":0,"numTombstones":1},"compaction":{"level":2,"sources":["00000004","00000005"]},"version":1,"bytes":99}]}"#),
     );
-    scene.check("GET /api/v1/status/walreplay", &answer(r#"{"min":0,"max":0,"current":0}"#));
+    scene.check("GET /api/v1/status/walreplay", &answer(r#"{"min":3,"max":7,"current":5}"#));
     scene.check(
         "GET /api/tidewatch/notices",
         &answer(r#"{"title":"Tidewatch","phase":"complete","series":3,"notices":["remote_read is not served yet"]}"#),

@@ -29,7 +29,7 @@ use crate::recover;
 use crate::resolve::Resolutions;
 use crate::select::{DbSelection, blocks_within, damaged};
 use crate::stale::StaleWatch;
-use crate::status::{Cardinality, Counters, DbStatus, DiskStatus};
+use crate::status::{Cardinality, Counters, DbStatus, DiskStatus, Replay};
 use crate::texts::Texts;
 use crate::wounds::Wounds;
 
@@ -63,6 +63,8 @@ pub struct Db {
     /// Whether the images have samples that are in blocks since: they are smaller without.
     pub(crate) images_stale: AtomicBool,
     complete: AtomicBool,
+    /// How far recovery has come. The lock is held for a copy.
+    pub(crate) replay: Mutex<Replay>,
     /// Batches that came while recovery was running; `None` once it is over.
     deferred: Mutex<Option<Deferred>>,
     pub(crate) exemplars: Exemplars,
@@ -218,6 +220,7 @@ impl Db {
             image_bytes: AtomicU64::new(0),
             images_stale: AtomicBool::new(false),
             complete: AtomicBool::new(files.is_none()),
+            replay: Mutex::default(),
             deferred: Mutex::new(files.as_ref().map(|_| Deferred::default())),
             exemplars: Exemplars::new(options.exemplars_max, files.is_some()),
             metadata: MetadataStore::new(files.is_some()),
@@ -236,7 +239,6 @@ impl Db {
     /// logged at once and applied at the end.
     pub fn recover(&self) -> Result<(), OpenError> {
         let Some(files) = self.files.as_ref().filter(|_| !self.is_complete()) else { return Ok(()) };
-        let until = files.opened.first_segment;
         let images = files.images.lock().take().unwrap_or_default();
         self.image_bytes.store(images.bytes(), Ordering::Relaxed);
         let (mut settled, mut replayed) = (Ok(()), None);
@@ -246,7 +248,7 @@ impl Db {
         };
         self.env.parallel.beside(
             Box::new(|| settled = settle()),
-            Box::new(|| replayed = Some(recover::replay(self, &files.directory, &images, until))),
+            Box::new(|| replayed = Some(recover::replay(self, &files.directory, &images, &files.opened))),
         );
         settled?;
         let recovered =
@@ -317,6 +319,11 @@ impl Db {
     /// Whether recovery is over.
     pub fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Acquire)
+    }
+
+    /// How far recovery has come with the log.
+    pub fn replay(&self) -> Replay {
+        *self.replay.lock()
     }
 
     pub fn status(&self) -> DbStatus {

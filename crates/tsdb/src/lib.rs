@@ -68,6 +68,7 @@ pub use jobs::{Job, JobError};
 pub use metadata::FamilyMetadata;
 pub use options::{BLOCK_MS, DbOptions, OpenError, Retention, STALE_SHARE};
 pub use status::{
-    BlockStatus, Cardinality, Counters, Damage, DbStatus, DiskStatus, Growth, HeadStatus, Memory, TopEntry,
+    BlockStatus, Cardinality, Counters, Damage, DbStatus, DiskStatus, Growth, HeadStatus, Memory, Replay,
+    TopEntry,
 };
 pub use stored::Stored;

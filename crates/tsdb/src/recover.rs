@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use tidewatch_env::Job;
 use tidewatch_model::{Batch, RawLabels};
-use tidewatch_wal::{Frame as WalFrame, Item, Position, Reader, WalError};
+use tidewatch_wal::{Frame as WalFrame, Item, OpenReport, Position, Reader, WalError};
 
 use crate::db::Db;
 use crate::directory::Directory;
@@ -26,6 +26,7 @@ use crate::head::shard::{Shard, Verdict};
 use crate::head::{Head, SHARDS};
 use crate::image::{Images, Settled};
 use crate::log::{Definitions, Frame, FrameError, first_of_floats, read_frame};
+use crate::status::Replay;
 
 /// Bytes of frames that are read while the shards replay as many: enough that a shard has work for
 /// a while, and little to wait for before the first has any.
@@ -65,12 +66,12 @@ struct Replayed {
     damaged: Vec<(Position, FrameError)>,
 }
 
-/// Loads images and replays the log behind them into the head, up to segment `until`.
+/// Loads images and replays the log behind them into the head, as far as it was there when it was opened.
 pub(crate) fn replay(
     db: &Db,
     directory: &Directory,
     images: &Images,
-    until: u64,
+    opened: &OpenReport,
 ) -> Result<Recovered, WalError> {
     let (env, head) = (&db.env, &db.head);
     let settled = images.load(env, directory, head);
@@ -79,13 +80,17 @@ pub(crate) fn replay(
     let mut log = LogReading {
         db,
         directory,
-        reader: Reader::open(env, &directory.wal(), start)?.until(until),
+        reader: Reader::open(env, &directory.wal(), start)?.until(opened.first_segment),
         // Shards have images only of times when no batch was deferred any more.
         deferred_from: from.iter().copied().fold(Position::START, Position::max),
         from,
         recovered: Recovered::default(),
         kept: BTreeSet::new(),
     };
+    let mut segments = opened.segments.iter().copied().filter(|segment| *segment >= start.segment);
+    let first = segments.next().unwrap_or(0);
+    let last = segments.last().unwrap_or(first);
+    *db.replay.lock() = Replay { first, last, current: first };
     let mut newest_id = None;
     let mut queues = log.read_queues()?;
     while let Some(mut queued) = queues.take() {
@@ -111,6 +116,7 @@ pub(crate) fn replay(
         queues = next?;
         results.into_iter().for_each(|result| newest_id = newest_id.max(log.take(result)));
     }
+    db.replay.lock().current = last;
     for segment in &log.kept {
         directory.keep_copy(&directory.segment(*segment));
     }
@@ -152,6 +158,9 @@ impl LogReading<'_> {
                 None if any => break,
                 None => return Ok(None),
                 Some(Item::Frame(frame)) => {
+                    if !any {
+                        self.db.replay.lock().current = frame.position.segment;
+                    }
                     any = true;
                     self.recovered.log_bytes += frame.bytes.len() as u64;
                     queued_bytes += self.queue(frame, &mut queues);

@@ -153,6 +153,16 @@ pub struct Counters {
     pub samples_set_aside: u64,
 }
 
+/// How far a start has come with the log: numbers of segments. 0 where it had none to read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// The first and the last that are read.
+    pub first: u64,
+    pub last: u64,
+    /// The one that is being read; the last one at the end.
+    pub current: u64,
+}
+
 /// A piece of stored data that can not be read, and what was done about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {

@@ -10,7 +10,7 @@ use tidewatch_env::sim::{Failure, Simulation};
 use tidewatch_env::{Clock, Env, Open, create_dir_durably};
 use tidewatch_model::{Batch, Labels, Matcher, RawLabels, Sample};
 use tidewatch_storage::{Append, Select, TimeRange};
-use tidewatch_tsdb::{Db, DbOptions, Job, JobError, Retention};
+use tidewatch_tsdb::{Db, DbOptions, Job, JobError, Replay, Retention};
 
 use ledger::Ledger;
 use support::{ALL, Contents, contents};
@@ -129,6 +129,20 @@ fn a_block_whose_file_is_gone_is_named_once() {
         let reason = format!("the file is missing, with its samples from {from} to {to} ms");
         assert_eq!(said, [(path.display().to_string(), reason)]);
         assert_eq!(open(&simulation).status().damage, [], "{name} for the second time");
+    }
+}
+
+#[test]
+fn a_start_says_which_segments_it_has_read() {
+    let simulation = Env::simulated(1);
+    let mut ledger = Ledger::default();
+    for starts in 0..4 {
+        let db = open(&simulation);
+        let last = starts as u64;
+        assert_eq!(db.replay(), Replay { first: last.min(1), last, current: last });
+        ingest(&db, &simulation, &mut ledger, 1);
+        drop(db);
+        simulation.disk.kill();
     }
 }
 

@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use tidewatch_ingest::HaTracker;
 
-use crate::backend::{Backend, BuildInfo, Phase, RuntimeInfo};
+use crate::backend::{Backend, BuildInfo, Phase, ReplayView, RuntimeInfo};
 use crate::reply::Reply;
 use crate::request::format_time;
 
@@ -49,16 +49,12 @@ pub(crate) fn config(yaml: &str) -> Reply {
     Reply::json(|json| json.object(|json| json.key("yaml").string(yaml)))
 }
 
-pub(crate) fn wal_replay(phase: &Phase) -> Reply {
-    let (done, total) = match phase {
-        Phase::Recovering { done, total } => (*done, *total),
-        Phase::Starting | Phase::Complete | Phase::Stopping => (0, 0),
-    };
+pub(crate) fn wal_replay(replay: ReplayView) -> Reply {
     Reply::json(|json| {
         json.object(|json| {
-            json.key("min").integer(0);
-            json.key("max").integer(total);
-            json.key("current").integer(done);
+            json.key("min").integer(replay.first);
+            json.key("max").integer(replay.last);
+            json.key("current").integer(replay.current);
         });
     })
 }
@@ -87,7 +83,7 @@ pub(crate) fn replicas(tracker: Option<&Mutex<HaTracker>>) -> Reply {
 pub(crate) fn notices(backend: &dyn Backend, page_title: &str) -> Reply {
     let phase = match backend.phase() {
         Phase::Starting => "starting",
-        Phase::Recovering { .. } => "recovering",
+        Phase::Recovering => "recovering",
         Phase::Complete => "complete",
         Phase::Stopping => "stopping",
     };

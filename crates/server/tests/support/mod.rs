@@ -21,7 +21,7 @@ use tidewatch_rules::{AlertState, AlertStatus, AlertingStatus, GroupStatus, Heal
 use tidewatch_scrape::{DroppedTarget, MetadataEntry, TargetStatus, TargetsSnapshot};
 use tidewatch_server::{
     AdminError, AlertmanagersView, App, Backend, BlockView, BuildInfo, DamageView, DiskView, Pending, Phase,
-    Request, RuntimeInfo, ServerOptions, Service, StoreStatus, TsdbStatus,
+    ReplayView, Request, RuntimeInfo, ServerOptions, Service, StoreStatus, TsdbStatus,
 };
 use tidewatch_storage::{
     Append, AppendError, AppendOutcome, Latest, Refusal, Room, Run, RunValues, Scratch, Select, SelectError,
@@ -208,6 +208,10 @@ impl Backend for FixedBackend {
 
     fn phase(&self) -> Phase {
         if self.stopping.load(Ordering::Relaxed) { Phase::Stopping } else { Phase::Complete }
+    }
+
+    fn replay(&self) -> ReplayView {
+        ReplayView { first: 3, last: 7, current: 5 }
     }
 
     fn reload(&self) -> Pending<'_, Result<(), String>> {

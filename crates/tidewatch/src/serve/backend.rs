@@ -11,11 +11,13 @@ use tidewatch_rules::GroupStatus;
 use tidewatch_scrape::{MetadataEntry, ScrapeConfig, TargetsSnapshot};
 use tidewatch_server::{
     AdminError, AlertmanagersView, Backend, BlockView, BuildInfo, DamageView, DiskView, Pending, Phase,
-    RuntimeInfo, StoreStatus, TsdbStatus,
+    ReplayView, RuntimeInfo, StoreStatus, TsdbStatus,
 };
 use tidewatch_storage::{SelectError, Ticket, TimeRange};
 use tidewatch_tsdb::block::FILE_SUFFIX;
-use tidewatch_tsdb::{BlockStatus, Damage, Db, DbStatus, DiskStatus, Growth, JobError, Retention, TopEntry};
+use tidewatch_tsdb::{
+    BlockStatus, Damage, Db, DbStatus, DiskStatus, Growth, JobError, Replay, Retention, TopEntry,
+};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::alerting::Alerting;
@@ -60,7 +62,7 @@ pub struct Running {
     pub default_jobs: OnceLock<Vec<ScrapeConfig>>,
 }
 
-/// A [`Phase`] that threads share; how far a recovery is comes from the store.
+/// A [`Phase`] that threads share.
 #[derive(Default)]
 pub struct AtomicPhase(AtomicU8);
 
@@ -101,10 +103,15 @@ impl Backend for Running {
     fn phase(&self) -> Phase {
         match self.phase.0.load(Ordering::Acquire) {
             AtomicPhase::STARTING => Phase::Starting,
-            AtomicPhase::RECOVERING => Phase::Recovering { done: 0, total: 0 },
+            AtomicPhase::RECOVERING => Phase::Recovering,
             AtomicPhase::COMPLETE => Phase::Complete,
             _ => Phase::Stopping,
         }
+    }
+
+    fn replay(&self) -> ReplayView {
+        let Replay { first, last, current } = self.db.replay();
+        ReplayView { first, last, current }
     }
 
     fn reload(&self) -> Pending<'_, Result<(), String>> {

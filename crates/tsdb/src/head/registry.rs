@@ -363,14 +363,20 @@ impl Registry {
         let slot = (id.0 % PAGE_SERIES) as usize;
         let page = self.page_mut(id.0);
         page.pairs.extend_from_slice(pairs);
-        let end = page.pairs.len() as u32;
-        page.ends.push(end);
         page.alive[slot / 64] |= 1 << (slot % 64);
-        if slot + 1 == PAGE_SERIES as usize {
+        self.close_slot();
+        self.live += 1;
+    }
+
+    /// Ends the labels of the next id. A page that is full gives back what it does not need.
+    fn close_slot(&mut self) {
+        let is_last = self.next % PAGE_SERIES == PAGE_SERIES - 1;
+        let page = self.page_mut(self.next);
+        page.ends.push(page.pairs.len() as u32);
+        if is_last {
             page.pairs.shrink_to_fit();
         }
         self.next += 1;
-        self.live += 1;
     }
 
     fn page_mut(&mut self, id: u32) -> &mut LabelPage {

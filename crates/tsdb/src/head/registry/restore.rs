@@ -88,10 +88,7 @@ impl Registry {
     /// Leaves ids up to `id` without series.
     pub(crate) fn skip_to(&mut self, id: SeriesId) {
         while self.next < id.0 {
-            let page = self.page_mut(self.next);
-            let end = page.pairs.len() as u32;
-            page.ends.push(end);
-            self.next += 1;
+            self.close_slot();
         }
     }
 
