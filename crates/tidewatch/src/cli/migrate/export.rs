@@ -31,6 +31,7 @@ pub struct Counts {
     pub starts: u64,
     pub exemplars: u64,
     pub exemplars_left: u64,
+    pub metadata_left: u64,
 }
 
 pub fn run(arguments: &Export, console: &mut Console<'_>) -> Result<u8> {
@@ -67,6 +68,7 @@ pub fn run(arguments: &Export, console: &mut Console<'_>) -> Result<u8> {
     if arguments.format != ExportFormat::Openmetrics {
         let exemplars = db.exemplars(&selectors, range);
         counts.exemplars_left = exemplars.iter().map(|(_, of_series)| of_series.len() as u64).sum();
+        counts.metadata_left = text::count_metadata(&db, &selectors, range)?;
     }
     say(&counts, arguments.format, console.err)?;
     for damage in db.status().damage {
@@ -88,6 +90,10 @@ fn say(counts: &Counts, format: ExportFormat, err: &mut dyn Write) -> Result<()>
         (counts.histograms, "native histograms left out: only blocks of Prometheus have a place for them"),
         (counts.exemplars, "exemplars among them"),
         (counts.exemplars_left, "exemplars left out: they stand on samples, and in OpenMetrics alone"),
+        (
+            counts.metadata_left,
+            "descriptions of metrics left out: type, help and unit stand in OpenMetrics alone",
+        ),
         (counts.starts, "start timestamps left out: the format has no place for them"),
     ] {
         if count > 0 {
@@ -230,20 +236,37 @@ fn write_rows(
     out: BufWriter<File>,
     err: &mut dyn Write,
 ) -> Result<(BufWriter<File>, Counts)> {
-    let union = Union::select(db, selectors, range)?;
-    let mut counts = Counts::default();
-    let mut progress = Progress::start("export", union.series.len() as u64);
-    let mut shown = |done| progress.set(done, err, || format!("{done} series"));
     let mut writer = ParquetWriter::new(out)?;
-    union.visit(range, &mut counts, &mut shown, &mut |labels, run, counts| {
-        let StoredValues::Floats(values) = run.values else {
-            leave_histograms(run, counts);
-            return Ok(());
-        };
-        writer.push(labels, run.timestamps, values)?;
+    let counts = visit_floats(db, selectors, range, err, &mut |labels, timestamps, values| {
+        writer.push(labels, timestamps, values)?;
         Ok(())
     })?;
     Ok((writer.finish()?, counts))
+}
+
+/// Takes floats of a series, with their times.
+type VisitFloats<'a> = dyn FnMut(&Labels, &[i64], &[f64]) -> Result<()> + 'a;
+
+/// Visits the floats of all series for a form that has no place for histograms, and counts these.
+pub fn visit_floats(
+    db: &Db,
+    selectors: &[Vec<Matcher>],
+    range: TimeRange,
+    err: &mut dyn Write,
+    visit: &mut VisitFloats<'_>,
+) -> Result<Counts> {
+    let union = Union::select(db, selectors, range)?;
+    let mut counts = Counts::default();
+    let mut progress = Progress::start("export", union.len() as u64);
+    let mut shown = |done| progress.set(done, err, || format!("{done} series"));
+    union.visit(range, &mut counts, &mut shown, &mut |labels, run, counts| {
+        match run.values {
+            StoredValues::Floats(values) => visit(labels, run.timestamps, values)?,
+            StoredValues::Histograms(_) => leave_histograms(run, counts),
+        }
+        Ok(())
+    })?;
+    Ok(counts)
 }
 
 pub fn leave_histograms(run: &StoredRun<'_>, counts: &mut Counts) {

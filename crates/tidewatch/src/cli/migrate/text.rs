@@ -4,7 +4,7 @@
 //! families. An exemplar stands on the first sample of its series that is not older than it: that is
 //! where whoever wrote it had put it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::Write;
 
 use anyhow::Result;
@@ -14,7 +14,7 @@ use tidewatch_storage::TimeRange;
 use tidewatch_tsdb::block::StoredValues;
 use tidewatch_tsdb::{Db, FamilyMetadata};
 
-use super::export::{Counts, Union, leave_histograms};
+use super::export::{Counts, Union, leave_histograms, visit_floats};
 use super::progress::Progress;
 
 /// Writes a JSON object for each run of samples.
@@ -25,22 +25,27 @@ pub fn write_jsonl(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<Counts> {
-    let union = Union::select(db, selectors, range)?;
-    let mut counts = Counts::default();
-    let mut progress = Progress::start("export", union.len() as u64);
     let mut text = String::new();
-    let mut shown = |done| progress.set(done, err, || format!("{done} series"));
-    union.visit(range, &mut counts, &mut shown, &mut |labels, run, counts| {
-        let StoredValues::Floats(values) = run.values else {
-            leave_histograms(run, counts);
-            return Ok(());
-        };
+    let counts = visit_floats(db, selectors, range, err, &mut |labels, timestamps, values| {
         text.clear();
-        jsonl::write(&mut text, labels, run.timestamps, values);
+        jsonl::write(&mut text, labels, timestamps, values);
         Ok(out.write_all(text.as_bytes())?)
     })?;
     out.flush()?;
     Ok(counts)
+}
+
+/// How many descriptions of metrics there are that a format without a place for them leaves out.
+pub fn count_metadata(db: &Db, selectors: &[Vec<Matcher>], range: TimeRange) -> Result<u64> {
+    let metadata: HashMap<String, FamilyMetadata> = db.metadata().into_iter().collect();
+    if metadata.is_empty() {
+        return Ok(0);
+    }
+    let union = Union::select(db, selectors, range)?;
+    let families = families(&union, &metadata, &mut Counts::default());
+    let known: BTreeSet<&str> =
+        families.values().filter_map(|family| family.known.as_ref()).map(|(name, _)| name.as_str()).collect();
+    Ok(known.len() as u64)
 }
 
 /// The series of a family, by their numbers, and what is known of it.
@@ -145,4 +150,42 @@ fn families(
         }
     }
     families
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewatch_env::Env;
+    use tidewatch_model::{Batch, Metadata, RawLabels, Sample};
+    use tidewatch_storage::Append;
+    use tidewatch_tsdb::DbOptions;
+
+    use super::*;
+
+    #[test]
+    fn descriptions_are_counted_that_the_format_leaves_out() {
+        let db = Db::in_memory(Env::in_memory(), DbOptions::new(""));
+        let all: Vec<Labels> = ["up", "wait_seconds_bucket", "wait_seconds_count", "unknown"]
+            .map(|name| Labels::from_pairs([("__name__", name)]))
+            .to_vec();
+        let mut batch = Batch::new();
+        let sample = [Sample { timestamp: 1000, value: 1.0 }];
+        all.iter().for_each(|labels| batch.push(RawLabels::Canonical(labels.as_bytes()), &sample));
+        for (family, kind) in [
+            ("up", MetricType::Gauge),
+            ("wait_seconds", MetricType::Histogram),
+            ("nobodys", MetricType::Gauge),
+        ] {
+            batch.metadata.push(Metadata { family, kind, help: "What it is.", unit: "" });
+        }
+        db.append(&batch).expect("takes writes");
+        let range = TimeRange { start: i64::MIN, end: i64::MAX };
+        let count = |name: &str| {
+            let matchers = match name {
+                "" => Vec::new(),
+                name => vec![Matcher::equal("__name__", name)],
+            };
+            count_metadata(&db, &[matchers], range).expect("complete")
+        };
+        assert_eq!(["", "up", "wait_seconds_count", "unknown"].map(count), [2, 1, 1, 0]);
+    }
 }
