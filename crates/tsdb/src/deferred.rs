@@ -3,14 +3,27 @@
 //! Their samples can not be compared with what is stored, and their series may have ids that
 //! nobody has read yet. So they are logged whole, with their labels, acknowledged as durable,
 //! and appended like any batch when recovery is over.
+//!
+//! The frame: how many series (varint), of each the canonical label bytes (length varint, bytes), how many
+//! samples (varint), and each `timestamp i64, bits u64`. Of a batch that has start timestamps or native
+//! histograms:
+//!
+//! ```text
+//!      2     …  series  how many (varint), of each the canonical label bytes (length varint, bytes),
+//!                       then its floats: how many (varint), of each `timestamp i64, start i64,
+//!                       bits u64`; then its histograms: how many (varint), of each `timestamp
+//!                       i64, start i64` and the histogram, see `rows`
+//! ```
 
-use tidewatch_model::{Batch, Labels};
+use tidewatch_model::{Batch, BatchHistogram, Labels, Sample};
 use tidewatch_storage::{AppendError, AppendOutcome};
 use tidewatch_wal::FRAME_BYTES_MAX;
 
+use crate::fields::{Reader, push_text, push_varint};
 use crate::head::append::{FrameLog, Terms, checked_histogram, refuse};
 use crate::head::registry::check_labels;
-use crate::log::{DeferredSeries, write_deferred};
+use crate::log::{FrameError, FrameKind};
+use crate::rows::{push_alone, read_alone};
 
 /// Bytes that may wait for the end of recovery: some seconds of a large server's load.
 const DEFERRED_BYTES_MAX: usize = 64 << 20;
@@ -91,7 +104,7 @@ fn checked(batch: &Batch<'_>, terms: &Terms<'_>, outcome: &mut AppendOutcome) ->
                 Ok(value) => {
                     outcome.accepted_histograms += 1;
                     let value = value.into_owned();
-                    kept.histograms.push(tidewatch_model::BatchHistogram { value, ..*histogram });
+                    kept.histograms.push(BatchHistogram { value, ..*histogram });
                 }
                 Err((refusal, cause)) => refuse(outcome, refusal, 1, || {
                     format!("{}: the histogram at {} ms {cause}", kept.labels, histogram.timestamp)
@@ -104,4 +117,112 @@ fn checked(batch: &Batch<'_>, terms: &Terms<'_>, outcome: &mut AppendOutcome) ->
         }
     }
     taken
+}
+
+/// One series of a deferred batch.
+#[derive(Debug, Default)]
+pub(crate) struct DeferredSeries<L> {
+    pub(crate) labels: L,
+    pub(crate) samples: Vec<Sample>,
+    /// When the counters of the samples started; empty where that is not known of any.
+    pub(crate) starts: Vec<i64>,
+    pub(crate) histograms: Vec<BatchHistogram>,
+}
+
+impl<L> DeferredSeries<L> {
+    fn is_plain(&self) -> bool {
+        self.starts.is_empty() && self.histograms.is_empty()
+    }
+}
+
+/// Writes a deferred batch.
+fn write_deferred(series: &[DeferredSeries<Labels>], out: &mut Vec<u8>) {
+    let is_plain = series.iter().all(DeferredSeries::is_plain);
+    let kind = if is_plain { FrameKind::Deferred } else { FrameKind::DeferredWhole };
+    out.clear();
+    out.extend_from_slice(&[kind as u8, 0]);
+    push_varint(series.len() as u64, out);
+    for one in series {
+        push_text(one.labels.as_bytes(), out);
+        push_varint(one.samples.len() as u64, out);
+        for (at, sample) in one.samples.iter().enumerate() {
+            out.extend_from_slice(&sample.timestamp.to_le_bytes());
+            if !is_plain {
+                let start = one.starts.get(at).copied().unwrap_or(0);
+                out.extend_from_slice(&start.to_le_bytes());
+            }
+            out.extend_from_slice(&sample.value.to_bits().to_le_bytes());
+        }
+        if !is_plain {
+            push_varint(one.histograms.len() as u64, out);
+            for BatchHistogram { timestamp, start, value } in &one.histograms {
+                out.extend_from_slice(&timestamp.to_le_bytes());
+                out.extend_from_slice(&start.to_le_bytes());
+                push_alone(value, out);
+            }
+        }
+    }
+}
+
+/// A deferred batch: its series can be read one by one.
+#[derive(Debug)]
+pub(crate) struct DeferredBatch<'a> {
+    pub(crate) is_plain: bool,
+    pub(crate) fields: Reader<'a>,
+}
+
+impl<'a> DeferredBatch<'a> {
+    /// Visits the series. Those before a malformed one are good.
+    pub(crate) fn for_each(
+        &self,
+        mut visit: impl FnMut(&DeferredSeries<&'a [u8]>),
+    ) -> Result<(), FrameError> {
+        let mut reader = self.fields.clone();
+        for _ in 0..reader.varint()? {
+            let mut series = DeferredSeries { labels: reader.text()?, ..DeferredSeries::default() };
+            for _ in 0..reader.varint()? {
+                let timestamp = i64::from_le_bytes(reader.array()?);
+                if !self.is_plain {
+                    series.starts.push(i64::from_le_bytes(reader.array()?));
+                }
+                let value = f64::from_bits(u64::from_le_bytes(reader.array()?));
+                series.samples.push(Sample { timestamp, value });
+            }
+            if !self.is_plain {
+                for _ in 0..reader.varint()? {
+                    let timestamp = i64::from_le_bytes(reader.array()?);
+                    let start = i64::from_le_bytes(reader.array()?);
+                    let value = read_alone(&mut reader)?;
+                    series.histograms.push(BatchHistogram { timestamp, start, value });
+                }
+            }
+            visit(&series);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_deferred_batches_are_frozen() {
+        let mut bytes = Vec::new();
+        let labels = Labels::from_pairs([("a", "x")]);
+        let samples = vec![Sample { timestamp: 1, value: 1.0 }];
+        let mut series = [DeferredSeries { labels, samples, starts: vec![], histograms: vec![] }];
+        write_deferred(&series, &mut bytes);
+        let expected =
+            [5, 0, 1, 4, 1, b'a', 1, b'x', 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f];
+        assert_eq!(bytes, expected);
+        let stale =
+            BatchHistogram { timestamp: 2, start: 1, value: tidewatch_model::NativeHistogram::stale() };
+        series[0].histograms.push(stale);
+        write_deferred(&series, &mut bytes);
+        let mut expected = vec![21, 0, 1, 4, 1, b'a', 1, b'x', 1, 1, 0, 0, 0, 0, 0, 0, 0];
+        expected.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f]);
+        expected.extend([1, 2, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes, expected);
+    }
 }

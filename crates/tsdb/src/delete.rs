@@ -33,13 +33,14 @@ use tidewatch_storage::{AppendError, SelectError, TimeRange};
 use crate::block::{BlockError, tombstones_path};
 use crate::compact;
 use crate::db::{Db, Files};
+use crate::fields::Reader;
 use crate::head::SHARDS;
 use crate::head::append::FrameLog;
 use crate::head::registry::SeriesId;
 use crate::head::shard::Shard;
 use crate::ids::{Ids, push_ids};
 use crate::jobs::{Job, JobError};
-use crate::log::{FrameError, FrameKind, Reader};
+use crate::log::{FrameError, FrameKind};
 use crate::select::overlaps;
 
 /// Series of one frame: it stays far below the log's limit for one.

@@ -27,9 +27,10 @@ use parking_lot::Mutex;
 use tidewatch_model::{Batch, BatchExemplar, Exemplar, Labels, LabelsBuilder, Limits, Matcher, RawLabels};
 use tidewatch_storage::{AppendError, Ticket, TimeRange};
 
+use crate::fields::{Reader, push_text};
 use crate::head::append::FrameLog;
 use crate::head::registry::check_labels;
-use crate::log::{FrameError, FrameKind, Reader, push_text};
+use crate::log::{FrameError, FrameKind};
 
 /// Characters of an exemplar's label names and values, as OpenMetrics bounds them.
 const LABEL_CHARS_MAX: usize = 128;

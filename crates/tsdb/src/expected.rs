@@ -28,7 +28,7 @@ use tidewatch_env::{Env, Open, parent_of, replace_durably};
 
 use crate::block::{BlockId, BlockMeta, block_path};
 use crate::directory::Directory;
-use crate::log::Reader;
+use crate::fields::Reader;
 
 const MAGIC: [u8; 4] = *b"TWBL";
 const HEAD: [u8; 8] = [b'T', b'W', b'B', b'L', 1, 0, 0, 0];

@@ -26,9 +26,10 @@
 
 use tidewatch_model::NativeHistogram;
 
+use crate::fields::{Reader, push_varint, unzigzag, zigzag};
 use crate::head::registry::SeriesId;
 use crate::head::starts::Step;
-use crate::log::{FrameError, FrameKind, Reader, push_varint, unzigzag, zigzag};
+use crate::log::{FrameError, FrameKind};
 use crate::rows::{RowLayout, push_fields, push_head, read_fields, read_head};
 
 /// Layouts that a new sample is compared with: of the series just before it.

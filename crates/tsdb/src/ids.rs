@@ -1,8 +1,9 @@
 //! Lists of series in frames: how many (varint), then of each the distance of its id to the one before
 //! (varint; the first: the id).
 
+use crate::fields::{Reader, push_varint};
 use crate::head::registry::SeriesId;
-use crate::log::{FrameError, Reader, push_varint};
+use crate::log::FrameError;
 
 /// A list that ends its frame, checked.
 #[derive(Debug)]

@@ -29,6 +29,8 @@ mod directory;
 mod durable;
 mod exemplars;
 mod expected;
+mod fields;
+mod floats;
 mod frames;
 mod gather;
 mod growth;

@@ -17,8 +17,9 @@ use parking_lot::Mutex;
 use tidewatch_model::{Metadata, MetricType};
 use tidewatch_storage::{AppendError, Ticket};
 
+use crate::fields::{Reader, push_text};
 use crate::head::append::FrameLog;
-use crate::log::{FrameError, FrameKind, Reader, push_text};
+use crate::log::{FrameError, FrameKind};
 
 /// Bytes of names, help and units that are kept; a family that comes later is not.
 const BYTES_MAX: usize = 16 << 20;

@@ -21,11 +21,12 @@ use tidewatch_wal::{Frame as WalFrame, Item, OpenReport, Position, Reader, WalEr
 
 use crate::db::Db;
 use crate::directory::Directory;
+use crate::floats::first_of_floats;
 use crate::head::registry::{KnownIds, PairId, SeriesId};
 use crate::head::shard::{Shard, Verdict};
 use crate::head::{Head, SHARDS};
 use crate::image::{Images, Settled};
-use crate::log::{Definitions, Frame, FrameError, first_of_floats, read_frame};
+use crate::log::{Definitions, Frame, FrameError, read_frame};
 use crate::status::Replay;
 
 /// Bytes of frames that are read while the shards replay as many: enough that a shard has work for
@@ -89,7 +90,7 @@ pub(crate) fn replay(
     };
     let mut segments = opened.segments.iter().copied().filter(|segment| *segment >= start.segment);
     let first = segments.next().unwrap_or(0);
-    let last = segments.last().unwrap_or(first);
+    let last = segments.next_back().unwrap_or(first);
     *db.replay.lock() = Replay { first, last, current: first };
     let mut newest_id = None;
     let mut queues = log.read_queues()?;

@@ -23,7 +23,8 @@ use tidewatch_chunk::BUCKETS_MAX;
 use tidewatch_model::FloatHistogram;
 use tidewatch_model::histogram::{CounterResetHint, Histogram, NativeHistogram, Span};
 
-use crate::log::{FrameError, Reader, push_varint, unzigzag, zigzag};
+use crate::fields::{Reader, push_varint, unzigzag, zigzag};
+use crate::log::FrameError;
 
 const MARKER: u8 = 4;
 

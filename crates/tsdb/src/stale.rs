@@ -34,6 +34,7 @@ use crate::block::{Block, block_path};
 use crate::cut::widen;
 use crate::db::{Db, Files};
 use crate::delete::FRAME_SERIES_MAX;
+use crate::fields::Reader;
 use crate::head::SHARDS;
 use crate::head::append::FrameLog;
 use crate::head::ended::Ended;
@@ -41,7 +42,7 @@ use crate::head::registry::SeriesId;
 use crate::head::shard::Shard;
 use crate::ids::{Ids, push_ids};
 use crate::jobs::JobError;
-use crate::log::{FrameError, FrameKind, Reader};
+use crate::log::{FrameError, FrameKind};
 use crate::options::BLOCK_MS;
 use crate::resolve::Resolution;
 

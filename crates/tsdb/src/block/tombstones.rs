@@ -40,8 +40,8 @@ use super::format::{BlockId, block_path, parse_block_name};
 use super::read::Block;
 use super::scan::Cursor;
 use super::series::Record;
+use crate::fields::{unzigzag, zigzag};
 use crate::intervals::Intervals;
-use crate::log::{unzigzag, zigzag};
 use crate::wire::{put_varint, take_u32, take_varint};
 
 /// Where the tombstones of a block lie: `00000017.tombstones`.

@@ -19,8 +19,9 @@ use super::lookup::{Found, UNKNOWN};
 use super::registry::{Defined, SeriesId};
 use super::shard::{Shard, Verdict};
 use super::{Directory, Head, SHARDS};
+use crate::floats::FloatsFrame;
 use crate::frames::{HistogramsFrame, StartsFrame};
-use crate::log::{FloatsFrame, write_definitions};
+use crate::log::write_definitions;
 
 /// Where frames go before their samples count as taken.
 pub(crate) trait FrameLog {

@@ -22,8 +22,9 @@ use super::cells::NONE;
 use super::registry::SeriesId;
 use super::shard::{Open, Shard};
 use super::{PAGE_SERIES, SHARDS};
+use crate::fields::{Reader, push_varint, unzigzag, zigzag};
 use crate::intervals::Intervals;
-use crate::log::{FrameError, Reader, push_varint, unzigzag, zigzag};
+use crate::log::FrameError;
 
 /// Stands where a page of an image has its number; no page has it.
 pub(crate) const DELETED_PAGE: u64 = u32::MAX as u64 / PAGE_SERIES as u64 + 1;

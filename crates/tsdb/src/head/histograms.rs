@@ -24,8 +24,9 @@ use super::clock::ROWS_MAX;
 use super::registry::SeriesId;
 use super::sealed::check_readable;
 use super::shard::{Open, Shard, Verdict};
+use crate::fields::Reader;
 use crate::intervals::Intervals;
-use crate::log::{FrameError, Reader};
+use crate::log::FrameError;
 use crate::rows::{RowLayout, push_fields, push_head, read_fields, read_head};
 
 /// A row of the open run may take so many bytes on average before the run is sealed early.

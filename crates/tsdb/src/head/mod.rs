@@ -22,6 +22,7 @@ pub(crate) mod ended;
 pub(crate) mod histograms;
 pub(crate) mod image;
 pub(crate) mod lookup;
+mod names;
 pub(crate) mod read;
 pub(crate) mod registry;
 pub(crate) mod sealed;

@@ -3,28 +3,28 @@
 //! Open runs are copied as tokens and clocks as rows, both small and shared by many; sealed runs
 //! are shared by reference count. Nothing is decoded before it is asked for.
 
-use std::cmp::Ordering;
+mod views;
+
 use std::ops::Range;
 
 use bytes::Bytes;
 use hashbrown::HashMap;
-use roaring::RoaringBitmap;
-use tidewatch_model::{Matcher, NativeHistogram, Sample};
+use tidewatch_model::{NativeHistogram, Sample};
 use tidewatch_storage::{SelectError, TimeRange};
 
-use super::cells::{NONE, decode_tokens};
-use super::histograms::{HistogramSeries, SealedRun, decode_rows};
-use super::registry::{Registry, SeriesId};
-use super::sealed::{ChunkBytes, check_readable};
+use super::Head;
+use super::cells::NONE;
+use super::histograms::{HistogramSeries, SealedRun};
+use super::registry::SeriesId;
+use super::sealed::ChunkBytes;
 use super::shard::{Open, Shard};
 use super::starts::Step;
-use super::{Directory, Head};
 use crate::debt::Debt;
-use crate::gather::alone;
-use crate::index::{postings_for_matchers, visit_names_of, visit_values_of};
 use crate::intervals::Intervals;
 use crate::resolve::Resolution;
 use crate::rows::RowLayout;
+
+pub(crate) use views::{HistogramRunView, RunView};
 
 /// What the series of a resolution have in the head.
 #[derive(Debug, Default)]
@@ -98,13 +98,6 @@ enum RunSource {
     Copied(Range<u32>),
 }
 
-/// One run of a snapshot, as far as its timestamps go.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RunView<'a> {
-    snapshot: &'a HeadSnapshot,
-    run: &'a SnapshotRun,
-}
-
 /// Which of the samples out of order a snapshot has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LateOnes {
@@ -165,106 +158,12 @@ impl Head {
         }
         Ok(snapshot)
     }
-
-    /// All series in the order of their labels.
-    pub(crate) fn ids_by_labels(&self) -> Vec<SeriesId> {
-        let ids = self.directory.read().registry.ids().collect();
-        self.by_labels(ids)
-    }
-
-    /// Series in the order of their labels.
-    pub(crate) fn by_labels(&self, mut ids: Vec<SeriesId>) -> Vec<SeriesId> {
-        let directory = self.directory.read();
-        ids.sort_unstable_by(|a, b| compare(&directory.registry, *a, *b));
-        ids
-    }
-
-    /// Visits the names of labels on series that satisfy `matchers` and have samples in `range`, while
-    /// `visit` gives true.
-    pub(crate) fn visit_label_names(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        visit: &mut dyn FnMut(&str) -> bool,
-    ) {
-        let directory = self.directory.read();
-        let living = self.living(&directory, matchers, range);
-        visit_names_of(&directory.index(), Some(&living), visit).expect(IN_MEMORY);
-    }
-
-    /// Visits the values of `name` on series that satisfy `matchers` and have samples in `range`, while
-    /// `visit` gives true.
-    pub(crate) fn visit_label_values(
-        &self,
-        name: &str,
-        matchers: &[Matcher],
-        range: TimeRange,
-        visit: &mut dyn FnMut(&str) -> bool,
-    ) {
-        let directory = self.directory.read();
-        let living = self.living(&directory, matchers, range);
-        visit_values_of(&directory.index(), name, Some(&living), visit).expect(IN_MEMORY);
-    }
-
-    /// The series that satisfy `matchers` and have samples in `range`.
-    fn living(&self, directory: &Directory, matchers: &[Matcher], range: TimeRange) -> RoaringBitmap {
-        let mut ids = directory.matching(matchers);
-        let mut out = RoaringBitmap::new();
-        for (at, shard) in self.shards.iter().enumerate() {
-            let shard = shard.lock();
-            // A shard whose samples all lie within the range needs no look at its series.
-            let within = shard.oldest >= range.start && shard.newest <= range.end && shard.hides_nothing();
-            if !within {
-                let of_shard = ids.iter().filter(|id| Shard::of(SeriesId(*id)) == at);
-                out.extend(of_shard.filter(|id| !shard.has_samples(SeriesId(*id), range)));
-            }
-        }
-        ids -= out;
-        ids
-    }
-}
-
-const IN_MEMORY: &str = "the head's index is in memory and can not be damaged";
-
-impl Directory {
-    pub(crate) fn matching(&self, matchers: &[Matcher]) -> RoaringBitmap {
-        postings_for_matchers(&self.index(), matchers).expect(IN_MEMORY)
-    }
-}
-
-/// Order of two series' labels: interned pairs that are the same need no look at their texts.
-fn compare(registry: &Registry, a: SeriesId, b: SeriesId) -> Ordering {
-    let (a, b) = (registry.labels(a), registry.labels(b));
-    for (left, right) in a.iter().zip(b) {
-        if left != right {
-            return registry.pairs.parts(*left).cmp(&registry.pairs.parts(*right));
-        }
-    }
-    a.len().cmp(&b.len())
 }
 
 impl Shard {
     /// Samples out of order of a series.
     fn late_of(&self, id: SeriesId) -> &[Sample] {
         self.late.get(&id).map_or(&[], Vec::as_slice)
-    }
-
-    /// Whether a series has samples within a range that are not in blocks.
-    fn has_samples(&self, id: SeriesId, range: TimeRange) -> bool {
-        let Some(open) = self.get(id) else { return false };
-        let mut found = false;
-        let deleted = self.deleted_of(id);
-        self.for_each_run(open, range, |place| {
-            let rows = self.clocks.rows(place.clock, place.first_row, place.count);
-            found |= deleted.is_none_or(|deleted| {
-                deleted.kept(rows).any(|kept| rows[kept].iter().any(|row| contains(range, *row)))
-            });
-        });
-        let late =
-            || self.late.get(&id).into_iter().flatten().any(|sample| contains(range, sample.timestamp));
-        let histograms =
-            || self.histograms.get(&id).is_some_and(|series| series.has_samples(range, self.floor));
-        found || (open.has_late && late()) || (open.has_histograms && histograms())
     }
 
     /// Visits the runs of a series that overlap a range, newest first.
@@ -303,7 +202,7 @@ pub(super) struct RunPlace {
     chunk: u32,
 }
 
-fn contains(range: TimeRange, timestamp: i64) -> bool {
+pub(super) fn contains(range: TimeRange, timestamp: i64) -> bool {
     range.start <= timestamp && timestamp <= range.end
 }
 
@@ -505,145 +404,6 @@ impl HeadSnapshot {
     pub(crate) fn late(&self, series: usize) -> &[Sample] {
         let range = &self.series[series].late;
         &self.late[range.start as usize..range.end as usize]
-    }
-}
-
-impl<'a> RunView<'a> {
-    /// The run's timestamps, without those that blocks have.
-    pub(crate) fn timestamps(&self) -> &'a [i64] {
-        let run = self.run;
-        let clock = &self.snapshot.clocks[run.clock as usize];
-        let first = clock.start as usize + usize::from(run.first_row);
-        &self.snapshot.rows[first + usize::from(run.skip)..first + usize::from(run.end)]
-    }
-
-    /// A number that is equal for equal rows of one clock.
-    pub(crate) fn clock(&self, rows: &Range<usize>) -> u64 {
-        let first = u64::from(self.run.first_row) + u64::from(self.run.skip);
-        u64::from(self.run.clock) << 16 | (first + rows.start as u64) << 8 | (first + rows.end as u64 - 1)
-    }
-
-    /// Appends the values that belong to [`RunView::timestamps`] to `out`.
-    pub(crate) fn decode(&self, out: &mut Vec<f64>) -> Result<(), String> {
-        let count = usize::from(self.run.count);
-        let column = |bytes: &[u8], out: &mut Vec<f64>| {
-            tidewatch_chunk::decode_values(bytes, count, out)
-                .map_err(|error| format!("a run of the head: {error}"))
-        };
-        let from = out.len();
-        match &self.run.values {
-            RunSource::Tokens { bytes, .. } => {
-                let bytes = &self.snapshot.bytes[bytes.start as usize..bytes.end as usize];
-                if !decode_tokens(bytes, count, out) {
-                    return Err("an open run of the head is malformed".to_owned());
-                }
-            }
-            RunSource::Shared(bytes) => {
-                let decoded = column(bytes, out);
-                check_readable(bytes)?;
-                decoded?;
-            }
-            RunSource::Copied(bytes) => {
-                column(&self.snapshot.bytes[bytes.start as usize..bytes.end as usize], out)?;
-            }
-        }
-        out.truncate(from + usize::from(self.run.end));
-        out.drain(from..from + usize::from(self.run.skip));
-        Ok(())
-    }
-
-    /// The last value, where it is at hand without decoding.
-    pub(crate) fn newest(&self) -> Option<f64> {
-        match self.run.values {
-            RunSource::Tokens { newest, .. } if self.run.end == self.run.count => Some(newest),
-            _ => None,
-        }
-    }
-
-    /// Bytes that [`RunView::decode`] reads.
-    pub(crate) fn encoded_bytes(&self) -> usize {
-        match &self.run.values {
-            RunSource::Tokens { bytes, .. } | RunSource::Copied(bytes) => bytes.len(),
-            RunSource::Shared(bytes) => bytes.len(),
-        }
-    }
-}
-
-/// One run of native histograms of a snapshot.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct HistogramRunView<'a> {
-    run: &'a HistogramRun,
-}
-
-impl HistogramRunView<'_> {
-    /// The oldest time that it may have, blocks aside.
-    pub(crate) fn first(&self) -> i64 {
-        let first = match &self.run.run {
-            RowSource::Sealed(run) => run.first,
-            RowSource::Open { times, .. } => times[0],
-        };
-        first.max(self.run.floor)
-    }
-
-    /// Appends the samples that are not deleted and that blocks do not have.
-    pub(crate) fn decode(
-        &self,
-        times: &mut Vec<i64>,
-        histograms: &mut Vec<NativeHistogram>,
-    ) -> Result<(), String> {
-        let from = times.len();
-        match &self.run.run {
-            RowSource::Sealed(run) => {
-                let decoded = run.times(times).and_then(|()| {
-                    tidewatch_chunk::decode_histograms(run.kind, run.column(), run.count as usize, histograms)
-                        .map_err(|error| format!("a run of the head: {error}"))
-                });
-                check_readable(&run.bytes)?;
-                decoded?;
-            }
-            RowSource::Open { times: rows_at, layout, rows } => {
-                times.extend_from_slice(rows_at);
-                decode_rows(layout.as_ref(), rows, rows_at.len(), |row| histograms.push(row.clone()))
-                    .map_err(|_| "an open run of the head is malformed".to_owned())?;
-            }
-        }
-        let skip = times[from..].partition_point(|time| *time < self.run.floor);
-        times.drain(from..from + skip);
-        histograms.drain(from..from + skip);
-        self.leave_kept(from, times, histograms);
-        Ok(())
-    }
-
-    /// Removes the rows from `from` on that are deleted. What follows a gap, or comes first of all,
-    /// continues nothing.
-    fn leave_kept(&self, from: usize, times: &mut Vec<i64>, histograms: &mut Vec<NativeHistogram>) {
-        let forget = |histogram: &mut NativeHistogram| histogram.set_hint(alone(histogram.hint()));
-        let Some(deleted) = &self.run.deleted else {
-            if self.run.is_first {
-                histograms[from..].first_mut().into_iter().for_each(forget);
-            }
-            return;
-        };
-        let kept: Vec<Range<usize>> = deleted.kept(&times[from..]).collect();
-        let mut to = from;
-        for rows in kept {
-            forget(&mut histograms[from + rows.start]);
-            for at in from + rows.start..from + rows.end {
-                times[to] = times[at];
-                histograms.swap(to, at);
-                to += 1;
-            }
-        }
-        times.truncate(to);
-        histograms.truncate(to);
-    }
-
-    /// Bytes that [`HistogramRunView::decode`] reads.
-    pub(crate) fn encoded_bytes(&self) -> usize {
-        match &self.run.run {
-            RowSource::Sealed(run) => run.bytes.len(),
-            RowSource::Open { rows, .. } => rows.len(),
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use tidewatch_model::Sample;
 
 use super::series::walk_series;
 use super::{EXPONENT_BITS, HEADER_LEN, HISTOGRAMS, ImageHeader, LATE_PIECE, REPEATING, sections};
+use crate::fields::{Reader, unzigzag};
 use crate::head::cells::NO_EXPONENT;
 use crate::head::clock::ROWS_MAX;
 use crate::head::deleted::DELETED_PAGE;
@@ -17,7 +18,7 @@ use crate::head::shard::Shard;
 use crate::head::shard::restore::OpenValues;
 use crate::head::starts::Step;
 use crate::head::{PAGE_SERIES, SHARDS};
-use crate::log::{FrameError, Reader, unzigzag};
+use crate::log::FrameError;
 use crate::rows::{RowLayout, read_alone};
 
 /// Reads bytes as sections of a shard, as if their checksums held: for tests of bytes that may be

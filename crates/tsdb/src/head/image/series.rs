@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use super::write::ImageWriter;
 use super::{ImageHeader, ImageKind, sections};
+use crate::fields::{Reader, push_text, push_varint};
 use crate::head::PAGE_SERIES;
 use crate::head::registry::{PairId, Registry, SeriesId};
-use crate::log::{FrameError, Reader, push_text, push_varint};
+use crate::log::FrameError;
 
 const PAIRS: u8 = 1;
 const SERIES: u8 = 2;

@@ -7,6 +7,7 @@ use tidewatch_chunk::{Encoder, encode_times};
 use tidewatch_model::Sample;
 
 use super::{EXPONENT_BITS, HEADER_LEN, HISTOGRAMS, ImageHeader, ImageKind, LATE_PIECE, REPEATING, VERSION};
+use crate::fields::{push_text, push_varint, zigzag};
 use crate::head::cells::{NONE, decode_tokens};
 use crate::head::deleted::{DELETED_PAGE, write_deleted};
 use crate::head::histograms::HistogramSeries;
@@ -15,7 +16,6 @@ use crate::head::sealed::{ChunkBytes, check_readable};
 use crate::head::shard::{Open, Shard};
 use crate::head::starts::Step;
 use crate::head::{PAGE_SERIES, SHARDS};
-use crate::log::{push_text, push_varint, zigzag};
 use crate::rows::push_alone;
 
 /// An image on its way to a file.
