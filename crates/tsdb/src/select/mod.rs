@@ -153,9 +153,24 @@ impl DbSelection {
         visit: &mut Visit<'_>,
     ) -> Result<ControlFlow<()>, SelectError> {
         let entry = &self.series[series];
-        if !entry.apart {
-            return self.scan_merged(series, range, worker, visit);
+        if entry.apart {
+            self.scan_apart(series, range, worker, visit)
+        } else if self.is_special(entry, worker)? {
+            self.scan_gathered(series, range, worker, visit)
+        } else {
+            self.scan_merged(series, range, worker, visit)
         }
+    }
+
+    /// Gives the runs of a series whose places follow one another, as they are.
+    fn scan_apart(
+        &self,
+        series: usize,
+        range: TimeRange,
+        worker: &mut Worker<'_>,
+        visit: &mut Visit<'_>,
+    ) -> Result<ControlFlow<()>, SelectError> {
+        let entry = &self.series[series];
         for part in self.parts(entry) {
             let (block, cursor) =
                 (&self.blocks[part.block as usize], &mut worker.cursors[part.block as usize]);
@@ -169,12 +184,24 @@ impl DbSelection {
                 return Ok(flow);
             }
         }
+        self.scan_head(series, range, worker.scratch, visit)
+    }
+
+    /// Gives the runs that the head has of a series: floats or histograms.
+    fn scan_head(
+        &self,
+        series: usize,
+        range: TimeRange,
+        scratch: &mut Scratch,
+        visit: &mut Visit<'_>,
+    ) -> Result<ControlFlow<()>, SelectError> {
+        let entry = &self.series[series];
         for run in entry.head().into_iter().flat_map(|head| self.head.runs(head)) {
             let rows = rows_within(run.timestamps(), range);
             if rows.is_empty() {
                 continue;
             }
-            let Scratch { values, starts, .. } = &mut *worker.scratch;
+            let Scratch { values, starts, .. } = &mut *scratch;
             values.clear();
             self.decode(&run, values)?;
             let timestamps = &run.timestamps()[rows.clone()];
@@ -195,7 +222,7 @@ impl DbSelection {
             if rows.is_empty() {
                 continue;
             }
-            let Scratch { histograms, starts, .. } = &mut *worker.scratch;
+            let Scratch { histograms, starts, .. } = &mut *scratch;
             histograms.clear();
             histograms.extend(stored.drain(rows.clone()).map(NativeHistogram::into_float));
             let timestamps = &timestamps[rows];
@@ -341,7 +368,7 @@ impl DbSelection {
         self.series[series].head().is_some_and(|head| self.head.is_special(head))
     }
 
-    /// Gives all samples of a series within the range as one run.
+    /// Gives all samples of a series of floats within the range as one run.
     fn scan_merged(
         &self,
         series: usize,
@@ -349,9 +376,6 @@ impl DbSelection {
         worker: &mut Worker<'_>,
         visit: &mut Visit<'_>,
     ) -> Result<ControlFlow<()>, SelectError> {
-        if self.is_special(&self.series[series], worker)? {
-            return self.scan_gathered(series, range, worker, visit);
-        }
         let merged = self.merge_series(series, range, worker)?;
         if merged.times.is_empty() {
             return Ok(ControlFlow::Continue(()));

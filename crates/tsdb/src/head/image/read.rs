@@ -172,11 +172,7 @@ impl Shard {
         clocks: &ClockNumbers,
     ) -> Result<(), FrameError> {
         for _ in 0..count {
-            let slot = body.varint()?;
-            if slot >= u64::from(PAGE_SERIES) {
-                return Err(FrameError::Malformed);
-            }
-            let id = Shard::id_of(shard, page, slot as usize);
+            let id = read_id(shard, page, &mut body)?;
             for _ in 0..body.varint()? {
                 let clock = clocks.get(body.varint()?)?;
                 let [first_row, count] = body.array()?;
@@ -255,11 +251,7 @@ impl Shard {
         place: &PageBytes<'_>,
     ) -> Result<(), FrameError> {
         for _ in 0..count {
-            let slot = body.varint()?;
-            if slot >= u64::from(PAGE_SERIES) {
-                return Err(FrameError::Malformed);
-            }
-            let id = Shard::id_of(shard, page, slot as usize);
+            let id = read_id(shard, page, &mut body)?;
             let mut series = HistogramSeries::default();
             for _ in 0..body.varint()? {
                 series.sealed.push(read_sealed(&mut body, place, series.newest())?);
@@ -284,6 +276,15 @@ impl Shard {
         }
         Ok(())
     }
+}
+
+/// A series by its slot within a page.
+fn read_id(shard: usize, page: usize, body: &mut Reader<'_>) -> Result<SeriesId, FrameError> {
+    let slot = body.varint()?;
+    if slot >= u64::from(PAGE_SERIES) {
+        return Err(FrameError::Malformed);
+    }
+    Ok(Shard::id_of(shard, page, slot as usize))
 }
 
 fn read_sealed(
