@@ -89,6 +89,7 @@ fn write(
         start_ms,
         end_ms: start_ms + BLOCK_MS,
         level: 0,
+        dense: false,
         parents: Vec::new(),
     };
     let mut writer = Writer::create(env, dir, options).expect("memory");

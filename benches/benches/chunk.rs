@@ -1,7 +1,9 @@
 //! Columns of values by kind of series: how small, how fast in, how fast out.
 //!
 //! The series are the recording's, at 15 s; the kinds are told from the values. Sizes are printed
-//! first, then criterion measures encoding and decoding, in samples.
+//! first, then criterion measures encoding and decoding, in samples. At 15 s the load goes through the
+//! recording every ten minutes, which flatters the dense codec; so its sizes are also printed for the recording
+//! as it is, second by second and once.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -10,29 +12,44 @@ use std::path::Path;
 use criterion::{Criterion, Throughput};
 use tidewatch_benches::load::Load;
 use tidewatch_benches::recording::Recording;
-use tidewatch_chunk::{Encoder, decode_times, decode_values, encode_times};
+use tidewatch_chunk::{DenseEncoder, Encoder, decode_times, decode_values, encode_times};
 
 /// Samples of a chunk of a block: 2 h at 15 s.
 const SAMPLES: usize = 480;
+
+/// Samples of a chunk of a dense block: 9 h.
+const DENSE_SAMPLES: usize = 2160;
 
 fn main() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/recording.gz");
     let recording = Recording::read(&path).expect("the recording is checked in");
     let load = Load::new(&recording, 4, usize::MAX).expect("a sound recording");
-    let mut kinds: BTreeMap<&str, Vec<Vec<f64>>> = BTreeMap::new();
-    for series in 0..load.series_count() / 4 {
-        for host in 0..4 {
-            let values: Vec<f64> = (0..SAMPLES).map(|step| load.value(host, series, step)).collect();
-            kinds.entry("all").or_default().push(values.clone());
-            kinds.entry(kind(&values)).or_default().push(values);
-        }
-    }
+    let looped = |samples: usize| {
+        let hosts = (0..load.series_count() / 4).flat_map(|series| (0..4).map(move |host| (host, series)));
+        by_kind(hosts.map(|(host, series)| (0..samples).map(|step| load.value(host, series, step)).collect()))
+    };
+    let mut kinds = looped(SAMPLES);
     kinds.insert("random bits", random_bits());
+    let dense = looped(DENSE_SAMPLES);
     let mut criterion = Criterion::default().configure_from_args();
     print_sizes(&kinds);
+    print_dense_sizes("the load", &dense);
+    print_dense_sizes("the recording, once", &by_kind(recording.values.iter().cloned()));
     values(&mut criterion, &kinds);
+    dense_values(&mut criterion, &dense);
     times(&mut criterion);
     criterion.final_summary();
+}
+
+type Kinds = BTreeMap<&'static str, Vec<Vec<f64>>>;
+
+fn by_kind(columns: impl Iterator<Item = Vec<f64>>) -> Kinds {
+    let mut kinds = Kinds::new();
+    for values in columns {
+        kinds.entry("all").or_default().push(values.clone());
+        kinds.entry(kind(&values)).or_default().push(values);
+    }
+    kinds
 }
 
 fn kind(values: &[f64]) -> &'static str {
@@ -72,7 +89,7 @@ fn encode_all(columns: &[Vec<f64>], cut: usize) -> Vec<Vec<u8>> {
     chunks.map(encode).collect()
 }
 
-fn print_sizes(kinds: &BTreeMap<&str, Vec<Vec<f64>>>) {
+fn print_sizes(kinds: &Kinds) {
     eprintln!("{:26} {:>7} {:>10} {:>10}   bytes a sample", "kind", "series", "cut at 120", "at 480");
     for (kind, columns) in kinds {
         let size = |cut| {
@@ -83,7 +100,7 @@ fn print_sizes(kinds: &BTreeMap<&str, Vec<Vec<f64>>>) {
     }
 }
 
-fn values(criterion: &mut Criterion, kinds: &BTreeMap<&str, Vec<Vec<f64>>>) {
+fn values(criterion: &mut Criterion, kinds: &Kinds) {
     for (kind, columns) in kinds {
         let encoded = encode_all(columns, SAMPLES);
         let samples = Throughput::Elements((columns.len() * SAMPLES) as u64);
@@ -108,6 +125,62 @@ fn values(criterion: &mut Criterion, kinds: &BTreeMap<&str, Vec<Vec<f64>>>) {
                 out.len()
             });
         });
+    }
+}
+
+fn encode_dense(columns: &[Vec<f64>]) -> Vec<Vec<u8>> {
+    let mut encoder = DenseEncoder::new();
+    let encode = |values: &Vec<f64>| {
+        let mut out = Vec::new();
+        encoder.encode(values, &mut out);
+        out
+    };
+    columns.iter().map(encode).collect()
+}
+
+fn print_dense_sizes(what: &str, kinds: &Kinds) {
+    let samples = kinds["all"][0].len();
+    eprintln!("{what:26} {:>7} {:>10} {:>10}   bytes a sample at {samples}", "series", "plain", "dense");
+    for (kind, columns) in kinds {
+        let size = |encoded: Vec<Vec<u8>>| {
+            encoded.iter().map(Vec::len).sum::<usize>() as f64 / (columns.len() * samples) as f64
+        };
+        let (plain, dense) = (size(encode_all(columns, samples)), size(encode_dense(columns)));
+        eprintln!("{kind:26} {:7} {plain:10.3} {dense:10.3}", columns.len());
+    }
+}
+
+fn dense_values(criterion: &mut Criterion, kinds: &Kinds) {
+    for (kind, columns) in kinds {
+        let samples = Throughput::Elements((columns.len() * DENSE_SAMPLES) as u64);
+        let (mut encoder, mut bytes) = (DenseEncoder::new(), Vec::new());
+        criterion.benchmark_group("chunk/encode dense").throughput(samples.clone()).bench_function(
+            *kind,
+            |bencher| {
+                bencher.iter(|| {
+                    for values in columns {
+                        bytes.clear();
+                        encoder.encode(black_box(values), &mut bytes);
+                    }
+                });
+            },
+        );
+        // The same chunks without zstd beside them: what reading them costs more.
+        let encoded =
+            [("decode long", encode_all(columns, DENSE_SAMPLES)), ("decode dense", encode_dense(columns))];
+        for (name, encoded) in encoded {
+            let mut group = criterion.benchmark_group(format!("chunk/{name}"));
+            group.throughput(samples.clone()).bench_function(*kind, |bencher| {
+                let mut out = Vec::new();
+                bencher.iter(|| {
+                    for bytes in &encoded {
+                        out.clear();
+                        decode_values(black_box(bytes), DENSE_SAMPLES, &mut out).expect("just encoded");
+                    }
+                    out.len()
+                });
+            });
+        }
     }
 }
 

@@ -62,6 +62,7 @@ impl Server {
                 format!("--config.file={config}"),
                 format!("--storage.tsdb.path={data}"),
                 format!("--web.listen-address={address}"),
+                "--web.enable-admin-api".to_owned(),
             ],
             Kind::Prometheus => vec![
                 format!("--config.file={config}"),

@@ -15,8 +15,14 @@ use tidewatch_tsdb::block::{Block, BlockId, Cursor, Tombstones, Writer, WriterOp
 static BLOCK: LazyLock<Block> = LazyLock::new(|| {
     let (env, dir) = (Env::in_memory(), Path::new("data"));
     env.disk.create_dir_all(dir).expect("memory");
-    let options =
-        WriterOptions { id: BlockId(1), start_ms: 0, end_ms: 10_000, level: 0, parents: Vec::new() };
+    let options = WriterOptions {
+        id: BlockId(1),
+        start_ms: 0,
+        end_ms: 10_000,
+        level: 0,
+        dense: false,
+        parents: Vec::new(),
+    };
     let mut writer = Writer::create(&env, dir, options).expect("memory");
     for i in 0..5 {
         writer.series(&Labels::from_pairs([("i", i.to_string())])).expect("memory");

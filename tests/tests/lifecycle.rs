@@ -89,6 +89,8 @@ fn deleted_stays_deleted_and_a_snapshot_opens_as_data() -> Result<()> {
     ensure!(values(port, all, "__name__")? == ["new_b", "old_b"], "and stays so");
     ensure!(post(port, &format!("{ADMIN}/clean_tombstones"))?.status == 204, "it is cleaned up");
     ensure!(values(port, all, "__name__")? == ["new_b", "old_b"], "and nothing else");
+    ensure!(post(port, &format!("{ADMIN}/compact"))?.status == 204, "it is compacted");
+    ensure!(values(port, all, "__name__")? == ["new_b", "old_b"], "and nothing else");
     let runtime = http::get(port, "/api/v1/status/runtimeinfo")?.json()?;
     ensure!(runtime["data"]["storageRetention"] == "1GiB", "{runtime}");
     server.kill()?;

@@ -113,17 +113,37 @@ fn known(kind: Kind, folder: &Path, load: &Load, queries: bool) -> Result<Vec<Me
     let kept = scalar(&server, "sum(count_over_time(node_load1[7h]))")?;
     let lost = 50.0 * steps as f64 - kept;
     figures.push(("known: of 72,000 samples lost by the kill".to_owned(), Some(lost), false));
-    if kind == Kind::VictoriaMetrics {
-        http::get(server.port, "/internal/force_merge")?;
+    let total = series * steps as f64;
+    let not_log = |path: &Path| {
+        !path.components().any(|part| part.as_os_str() == "wal" || part.as_os_str() == "chunks_head")
+    };
+    // For jobs that were due.
+    std::thread::sleep(Duration::from_secs(10));
+    figures.push((
+        "known: bytes on disk per sample, log excluded, unasked".to_owned(),
+        Some(server.disk_bytes(not_log) as f64 / total),
+        false,
+    ));
+    let cpu = server.cpu_seconds()?;
+    match kind {
+        Kind::Tidewatch => {
+            let answer = http::request(server.port, "POST", "/api/v1/admin/tsdb/compact", &[], &[])?;
+            anyhow::ensure!(answer.status == 204, "compact: {}", answer.text());
+        }
+        Kind::VictoriaMetrics => drop(http::get(server.port, "/internal/force_merge")?),
+        // It merges when it finds it right.
+        Kind::Prometheus => {}
     }
     // For merges to end.
     std::thread::sleep(Duration::from_secs(30));
-    let total = series * steps as f64;
-    let wal =
-        |path: &Path| path.components().any(|c| c.as_os_str() == "wal" || c.as_os_str() == "chunks_head");
+    figures.push((
+        "known: CPU-seconds that the merge took".to_owned(),
+        Some(server.cpu_seconds()? - cpu),
+        false,
+    ));
     figures.push((
         "known: bytes on disk per sample, log excluded, merged".to_owned(),
-        Some(server.disk_bytes(|path| !wal(path)) as f64 / total),
+        Some(server.disk_bytes(not_log) as f64 / total),
         false,
     ));
     if queries {

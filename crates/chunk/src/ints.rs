@@ -2,13 +2,17 @@
 //! all of them, in groups of 64.
 //!
 //! ```text
-//! mode       u8      bits 0..2 order, bit 2 biased, bit 3 flat, bit 4 shifted, others zero
+//! mode       u8      bits 0..2 order, bit 2 biased, bit 3 flat, bit 4 shifted, bit 5 planes,
+//!                    others zero
 //! shift      u8      1..=63; only where shifted
 //! first      signed  the first integer; of order 0: the smallest
 //! step       signed  order 2: the first difference
 //! bias       signed  biased: the smallest residual
 //! groups     …       the residuals, see `group`; none where flat
 //! ```
+//!
+//! In place of groups there may be planes, for a compressor to look at (`dense`): a byte that says how
+//! many, 1..=8, then the lowest byte of each residual, the second of each, and so on.
 //!
 //! `signed` is a folded varint. The residual of order 0 is the integer less the smallest, of
 //! order 1 the difference to the one before, of order 2 the difference of differences. A biased
@@ -20,16 +24,28 @@
 use crate::ChunkError;
 use crate::group;
 use crate::unpack::GROUP;
-use crate::varint::{fold, put_signed, take_byte, take_signed, unfold};
+use crate::varint::{fold, put_signed, take_byte, take_bytes, take_signed, unfold};
 
 const BIASED: u8 = 1 << 2;
 const FLAT: u8 = 1 << 3;
 const SHIFTED: u8 = 1 << 4;
-const MODE_BITS: u8 = 0b1_1111;
+const PLANES: u8 = 1 << 5;
+const MODE_BITS: u8 = 0b11_1111;
+
+/// How residuals are laid out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// In few bits.
+    #[default]
+    Groups,
+    /// In bytes. Trying other orders than the one that groups would have gains a fiftieth.
+    Planes,
+}
 
 /// Memory of an encoder, kept from column to column.
 #[derive(Debug, Default)]
 pub(crate) struct IntScratch {
+    pub(crate) layout: Layout,
     differences: [Vec<i64>; 2],
     residuals: Vec<u64>,
     /// Union and count of the nonzero residuals of each group.
@@ -49,7 +65,7 @@ enum Shape {
 
 /// Appends `ints`, at least one.
 pub(crate) fn encode(ints: &[i64], scratch: &mut IntScratch, out: &mut Vec<u8>) {
-    let IntScratch { differences: [first, second], residuals, groups } = scratch;
+    let IntScratch { layout, differences: [first, second], residuals, groups } = scratch;
     differences_of(ints, first);
     differences_of(first, second);
     let shape = best_shape(ints, first, second, groups);
@@ -67,7 +83,8 @@ pub(crate) fn encode(ints: &[i64], scratch: &mut IntScratch, out: &mut Vec<u8>) 
         order
             | if biased { BIASED } else { 0 }
             | if flat { FLAT } else { 0 }
-            | if shift > 0 { SHIFTED } else { 0 },
+            | if shift > 0 { SHIFTED } else { 0 }
+            | if *layout == Layout::Groups || flat { 0 } else { PLANES },
     );
     if shift > 0 {
         out.push(shift as u8);
@@ -79,8 +96,19 @@ pub(crate) fn encode(ints: &[i64], scratch: &mut IntScratch, out: &mut Vec<u8>) 
     if let Shape::Biased { smallest, .. } = shape {
         put_signed(out, smallest);
     }
-    if !flat {
-        residuals.chunks(GROUP).for_each(|values| group::encode(values, out));
+    match layout {
+        _ if flat => {}
+        Layout::Groups => residuals.chunks(GROUP).for_each(|values| group::encode(values, out)),
+        Layout::Planes => put_planes(residuals, out),
+    }
+}
+
+fn put_planes(residuals: &[u64], out: &mut Vec<u8>) {
+    let union = residuals.iter().fold(0, |union, residual| union | residual);
+    let planes = (64 - union.leading_zeros()).div_ceil(8).max(1);
+    out.push(planes as u8);
+    for plane in 0..planes {
+        out.extend(residuals.iter().map(|residual| (residual >> (8 * plane)) as u8));
     }
 }
 
@@ -174,6 +202,7 @@ struct Head {
     order: u8,
     biased: bool,
     flat: bool,
+    planes: bool,
     shift: u32,
     first: i64,
     step: i64,
@@ -184,7 +213,11 @@ fn take_head(input: &mut &[u8]) -> Result<Head, ChunkError> {
     let mode = take_byte(input)?;
     let order = mode & 3;
     let biased = mode & BIASED != 0;
-    if mode & !MODE_BITS != 0 || order == 3 || (order == 0 && biased) {
+    if mode & !MODE_BITS != 0
+        || order == 3
+        || (order == 0 && biased)
+        || mode & (FLAT | PLANES) == FLAT | PLANES
+    {
         return Err(ChunkError::Field("mode"));
     }
     let shift = if mode & SHIFTED != 0 { take_byte(input)? } else { 0 };
@@ -195,6 +228,7 @@ fn take_head(input: &mut &[u8]) -> Result<Head, ChunkError> {
         order,
         biased,
         flat: mode & FLAT != 0,
+        planes: mode & PLANES != 0,
         shift: u32::from(shift),
         first: take_signed(input)?,
         step: if order == 2 { take_signed(input)? } else { 0 },
@@ -224,9 +258,12 @@ pub(crate) fn decode(
     }
     let mut residuals = [0; GROUP];
     let mut ints = [0; GROUP];
+    let mut planes = if head.planes { take_planes(input, count - at)? } else { Planes::default() };
     while at < count {
         let len = (count - at).min(GROUP);
-        if !head.flat {
+        if head.planes {
+            planes.next(len, &mut residuals);
+        } else if !head.flat {
             group::decode(input, len, &mut residuals)?;
         }
         head.sum(&residuals, &mut state, &mut ints);
@@ -234,6 +271,36 @@ pub(crate) fn decode(
         at += len;
     }
     Ok(())
+}
+
+/// The planes of a column, and how many residuals of it were read.
+#[derive(Default)]
+struct Planes<'a> {
+    bytes: &'a [u8],
+    count: usize,
+    at: usize,
+}
+
+fn take_planes<'a>(input: &mut &'a [u8], count: usize) -> Result<Planes<'a>, ChunkError> {
+    let planes = usize::from(take_byte(input)?);
+    if !(1..=8).contains(&planes) {
+        return Err(ChunkError::Field("count of planes"));
+    }
+    Ok(Planes { bytes: take_bytes(input, count * planes)?, count, at: 0 })
+}
+
+impl Planes<'_> {
+    /// Fills in the next residuals; those after the last are arbitrary.
+    fn next(&mut self, len: usize, residuals: &mut [u64; GROUP]) {
+        *residuals = [0; GROUP];
+        for (number, plane) in self.bytes.chunks_exact(self.count).enumerate() {
+            let bytes = &plane[self.at..self.at + len];
+            for (residual, byte) in residuals.iter_mut().zip(bytes) {
+                *residual |= u64::from(*byte) << (8 * number);
+            }
+        }
+        self.at += len;
+    }
 }
 
 /// Where the sums stand after the integers so far.

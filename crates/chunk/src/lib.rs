@@ -1,14 +1,16 @@
 //! Compressed columns of one series: values and timestamps, to bytes and back, bit for bit.
 //!
 //! ```text
-//! head ── seal ──► encode_values ─► bytes in a run, a head file or a block
-//! scan ◄─ f64s ◄── decode_values ◄─ the same bytes, mapped
+//! head ── seal ───► encode_values ─► bytes in a run, a head file or a block
+//! large merge ────► DenseEncoder ──► bytes in a block that is kept long
+//! scan ◄── f64s ◄── decode_values ◄─ the same bytes, mapped
 //! ```
 //!
 //! A column is a tag byte and a payload; several codecs compete and the smallest wins. Most
 //! values came from decimal text, so the common codec divides integer mantissas by one power
 //! of ten and packs the differences of the mantissas in groups of 64 ([`values`], [`ints`],
-//! [`group`]). Histograms are columns of sums, counts and buckets ([`histograms`]). How many samples a column has, and its checksum, stand with whoever stores it.
+//! [`group`]). What repeats itself goes under zstd, where that is asked for and saves much
+//! ([`dense`]). Histograms are columns of sums, counts and buckets ([`histograms`]). How many samples a column has, and its checksum, stand with whoever stores it.
 //!
 //! Invariants: every `f64` survives with all its bits, NaN payloads included; no column is
 //! longer than raw by more than its tag; equal input gives equal bytes; no input makes a
@@ -19,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod decimal;
+mod dense;
 mod group;
 mod histograms;
 mod ints;
@@ -29,6 +32,7 @@ mod values;
 mod varint;
 mod xor;
 
+pub use dense::DenseEncoder;
 pub use histograms::{
     BUCKETS_MAX, CELLS_MAX, HistogramEncoder, decode_float_histograms, decode_histograms, fits, kind_of,
     stretch_len,

@@ -8,6 +8,7 @@
 //! 3 image     the bits as integers in the order of the doubles, see `ints`
 //! 4 xor       see `xor`
 //! 5 near      decimals that arithmetic has moved by a few places, see `near`
+//! 6 dense     one of 2, 3 and 5 as bytes under zstd, see `dense`
 //! ```
 //!
 //! A column of no samples is the single byte 0. The image of a double is its bits as `i64`, all
@@ -16,7 +17,8 @@
 use std::ops::Range;
 
 use crate::decimal::{self, DecimalScratch};
-use crate::ints::{self, IntScratch};
+use crate::dense;
+use crate::ints::{self, IntScratch, Layout};
 use crate::near;
 use crate::varint::take_byte;
 use crate::xor;
@@ -32,6 +34,7 @@ pub enum ValueCodec {
     Image = 3,
     Xor = 4,
     Near = 5,
+    Dense = 6,
 }
 
 /// A decimal column shorter than this many bits a sample needs no rival.
@@ -96,11 +99,25 @@ impl Encoder {
         best.expect("raw always competes")
     }
 
+    /// Lays `values`, at least one, out in bytes as a column of this codec, of decimals, near ones or
+    /// images; `None` where it can not hold them.
+    pub(crate) fn lay_out(&mut self, codec: ValueCodec, values: &[f64]) -> Option<&[u8]> {
+        self.ints.layout = Layout::Planes;
+        self.rival.clear();
+        let holds = self.encode_rival(codec, values);
+        self.ints.layout = Layout::Groups;
+        holds.then_some(&self.rival)
+    }
+
     /// Encodes into `rival`; false where the codec can not hold these values.
     fn encode_rival(&mut self, codec: ValueCodec, values: &[f64]) -> bool {
         let Encoder { decimal, ints, images, rival } = self;
         rival.push(codec as u8);
         match codec {
+            ValueCodec::Decimal => {
+                let Some(scale) = decimal::find_scale(values) else { return false };
+                decimal::encode(values, scale.exponent, decimal, ints, rival);
+            }
             ValueCodec::Near => return near::encode(values, decimal, ints, images, rival),
             ValueCodec::Image => {
                 images.clear();
@@ -141,6 +158,7 @@ pub fn value_codec(bytes: &[u8]) -> Result<ValueCodec, ChunkError> {
         3 => ValueCodec::Image,
         4 => ValueCodec::Xor,
         5 => ValueCodec::Near,
+        6 => ValueCodec::Dense,
         other => return Err(ChunkError::Codec(other)),
     })
 }
@@ -178,7 +196,7 @@ pub fn decode_values_range(
     Ok(())
 }
 
-fn decode_whole(bytes: &[u8], out: &mut [f64]) -> Result<(), ChunkError> {
+pub(crate) fn decode_whole(bytes: &[u8], out: &mut [f64]) -> Result<(), ChunkError> {
     let codec = value_codec(bytes)?;
     let mut input = bytes;
     take_byte(&mut input)?;
@@ -196,6 +214,7 @@ fn decode_whole(bytes: &[u8], out: &mut [f64]) -> Result<(), ChunkError> {
         })?,
         ValueCodec::Xor => xor::decode(&mut input, out)?,
         ValueCodec::Near => near::decode(&mut input, out)?,
+        ValueCodec::Dense => return dense::decode(input, out),
     }
     if input.is_empty() { Ok(()) } else { Err(ChunkError::Long) }
 }

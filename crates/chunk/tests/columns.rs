@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 use tidewatch_chunk::{
-    COUNT_MAX, ChunkError, Encoder, ValueCodec, decode_times, decode_values, decode_values_range,
-    encode_times, encode_values, value_codec,
+    COUNT_MAX, ChunkError, DenseEncoder, Encoder, ValueCodec, decode_times, decode_values,
+    decode_values_range, encode_times, encode_values, value_codec,
 };
 use tidewatch_model::STALE_NAN;
 
@@ -23,6 +23,25 @@ fn check_values(values: &[f64]) -> usize {
     decode_values_range(&bytes, values.len(), range.clone(), &mut back).expect("just encoded");
     assert_eq!(bits(&back), bits(&values[range]));
     bytes.len()
+}
+
+/// The same, with the encoder of columns that are kept long.
+#[track_caller]
+fn check_dense(encoder: &mut DenseEncoder, values: &[f64]) -> (ValueCodec, Vec<u8>) {
+    let (mut plain, mut bytes, mut back) = (Vec::new(), vec![7], vec![7.0]);
+    encode_values(values, &mut plain);
+    let codec = encoder.encode(values, &mut bytes);
+    let bytes = bytes.split_off(1);
+    assert_eq!(value_codec(&bytes), Ok(codec));
+    match codec {
+        ValueCodec::Dense => {
+            assert!(bytes.len() * 5 <= plain.len() * 4, "dense, and saves less than a fifth")
+        }
+        _ => assert_eq!(bytes, plain),
+    }
+    decode_values(&bytes, values.len(), &mut back).expect("just encoded");
+    assert_eq!(bits(&back[1..]), bits(values), "{codec:?}");
+    (codec, bytes)
 }
 
 fn bits(values: &[f64]) -> Vec<u64> {
@@ -92,12 +111,50 @@ fn any_values() -> impl Strategy<Value = Vec<f64>> {
     })
 }
 
+/// Values that repeat themselves, more or less.
+fn repeated_values() -> impl Strategy<Value = Vec<f64>> {
+    let rise = prop::sample::select(vec![0.0, 0.0, 1.0, 0.1]);
+    (any_values(), 1..6usize, rise).prop_map(|(values, times, rise)| {
+        let all = (0..times).flat_map(|round| values.iter().map(move |value| value + rise * round as f64));
+        all.collect()
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn values_come_back_bit_for_bit(values in any_values()) {
         check_values(&values);
+    }
+
+    #[test]
+    fn dense_values_come_back_bit_for_bit(columns in prop::collection::vec(repeated_values(), 1..4)) {
+        let mut encoder = DenseEncoder::new();
+        for values in columns {
+            let (_, bytes) = check_dense(&mut encoder, &values);
+            let (_, again) = check_dense(&mut DenseEncoder::new(), &values);
+            prop_assert!(bytes == again, "what an encoder did before shows in its bytes");
+        }
+    }
+
+    /// Frames are as hostile inside as outside.
+    #[test]
+    fn hostile_frames_are_refused_or_decoded(
+        values in repeated_values(), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        count in 0..2_000usize,
+    ) {
+        let (_, mut column) = check_dense(&mut DenseEncoder::new(), &values);
+        let _ = decode_values(&column, count, &mut Vec::new());
+        for (at, byte) in changes {
+            let at = at.index(column.len());
+            column[at] = byte;
+        }
+        for count in [values.len(), count] {
+            let mut back = vec![1.0];
+            let result = decode_values(&column, count, &mut back);
+            prop_assert_eq!(back.len(), if result.is_ok() { 1 + count } else { 1 });
+        }
     }
 
     #[test]
@@ -109,7 +166,7 @@ proptest! {
     /// A decoder may accept what no encoder wrote, but it neither panics nor runs away.
     #[test]
     fn hostile_bytes_are_refused_or_decoded(
-        codec in 0..6u8,
+        codec in 0..7u8,
         bytes in prop::collection::vec(any::<u8>(), 0..200),
         count in 0..COUNT_MAX,
     ) {
@@ -144,6 +201,72 @@ fn a_count_over_the_limit_is_refused_before_memory_is_taken() {
         assert_eq!(decode_values(&constant, count, &mut Vec::new()), Err(ChunkError::Count(count)));
         assert_eq!(decode_times(&constant, count, &mut Vec::new()), Err(ChunkError::Count(count)));
     }
+}
+
+/// A column of any content under zstd.
+fn frame_of(content: &[u8]) -> Vec<u8> {
+    let frame = zstd::bulk::compress(content, 1).expect("memory");
+    std::iter::once(ValueCodec::Dense as u8).chain(frame[4..].iter().copied()).collect()
+}
+
+#[test]
+fn a_frame_holds_one_column_of_integers_and_no_more_than_its_samples_need() {
+    #[track_caller]
+    fn check(column: &[u8], count: usize, error: ChunkError) {
+        assert_eq!(decode_values(column, count, &mut Vec::new()), Err(error));
+    }
+    // Four integers in planes: level 5, then 0, 1, 2 and 256 above it, in two bytes each.
+    let planes = [2, 0, 0b10_0000, 10, 2, 0, 1, 2, 0, 0, 0, 0, 1];
+    let mut values = Vec::new();
+    decode_values(&frame_of(&planes), 4, &mut values).expect("a sound column");
+    assert_eq!(values, [5.0, 6.0, 7.0, 261.0]);
+    check(&frame_of(&planes), 5, ChunkError::Short);
+    check(&frame_of(&planes), 3, ChunkError::Long);
+    check(&frame_of(&[2, 0, 0b10_0000, 10, 9, 0, 1]), 2, ChunkError::Field("count of planes"));
+    check(&frame_of(&[2, 0, 0b10_0000, 10, 0, 0, 1]), 2, ChunkError::Field("count of planes"));
+    // Flat leaves no planes.
+    check(&frame_of(&[2, 0, 0b10_1000, 10]), 2, ChunkError::Field("mode"));
+    // A column within itself, and one that gains nothing.
+    check(&frame_of(&frame_of(&planes)), 4, ChunkError::Codec(ValueCodec::Dense as u8));
+    check(&frame_of(&[1, 0x3f, 0xf8]), 4, ChunkError::Codec(ValueCodec::Constant as u8));
+    check(&frame_of(&[]), 4, ChunkError::Short);
+    // Much from little, which is refused before memory is taken for it.
+    check(&frame_of(&vec![0; 1 << 24]), 4, ChunkError::Field("frame"));
+    check(&[ValueCodec::Dense as u8], 4, ChunkError::Field("frame"));
+    // Another frame behind it, and one that ends early.
+    let mut two = frame_of(&planes);
+    two.extend([0x28, 0xb5, 0x2f, 0xfd]);
+    two.extend(&frame_of(&planes)[1..]);
+    check(&two, 4, ChunkError::Long);
+    let whole = frame_of(&planes);
+    for len in 1..whole.len() {
+        assert!(decode_values(&whole[..len], 4, &mut Vec::new()).is_err(), "{len} bytes");
+    }
+}
+
+#[test]
+fn what_repeats_itself_is_dense_and_what_does_not_is_plain() {
+    #[track_caller]
+    fn check(codec: ValueCodec, per_sample_max: f64, values: impl Iterator<Item = f64>) {
+        let values: Vec<f64> = values.take(2_160).collect();
+        let (found, bytes) = check_dense(&mut DenseEncoder::new(), &values);
+        let size = bytes.len() as f64 / values.len() as f64;
+        assert!(found == codec && size <= per_sample_max, "{found:?} of {size} bytes a sample");
+    }
+    let noise = |i: u32| {
+        let mixed = i.wrapping_mul(0x9e37_79b1);
+        (mixed ^ mixed >> 15).wrapping_mul(0x85eb_ca6b) >> 12
+    };
+    check(ValueCodec::Dense, 0.15, (0..).map(|i| f64::from(noise(i % 60)) / 100.0));
+    check(ValueCodec::Dense, 0.4, (0..).map(|i| f64::from(noise(i % 60)).sqrt()));
+    // A counter that rises alike each time.
+    check(ValueCodec::Dense, 0.15, (0..).map(|i| f64::from(i / 60 * 1_000 + noise(i % 60) % 1_000)));
+    // Seconds by multiplication, a place beside decimals, with the end of the series.
+    let near = |i: u32| if i == 2_159 { STALE_NAN } else { f64::from(noise(i % 60)) * 0.001 };
+    check(ValueCodec::Dense, 0.25, (0..).map(near));
+    check(ValueCodec::Decimal, 2.6, (0..).map(|i| f64::from(noise(i))));
+    check(ValueCodec::Decimal, 0.02, (0..).map(f64::from));
+    check(ValueCodec::Constant, 0.002, std::iter::repeat(1.0));
 }
 
 #[test]
@@ -209,6 +332,13 @@ fn the_bytes_of_each_codec_are_frozen() {
         &[1.002, 1.003, 1004.0 * 0.001 + f64::EPSILON, STALE_NAN, 1.006],
         &[5, 131, 1, 3, 0, 13, 212, 15, 2, 0, 0, 1, 4],
     );
+    // Three hundred samples of two values in turn, under zstd: its bytes may differ with its release, but
+    // these stay readable.
+    let dense = [6, 96, 49, 0, 117, 0, 0, 56, 2, 1, 32, 2, 1, 0, 6, 1, 0, 39, 170, 206, 8];
+    let turns: Vec<f64> = (0..300).map(|i| [0.1, 0.7, 0.2][i % 3]).collect();
+    let mut back = Vec::new();
+    decode_values(&dense, turns.len(), &mut back).expect("sound");
+    assert_eq!(back, turns);
     let mut raw = vec![0];
     raw.extend([a, b].iter().flat_map(|value| value.to_bits().to_le_bytes()));
     check(&[a, b], &raw);

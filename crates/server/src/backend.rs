@@ -86,12 +86,15 @@ pub trait Backend: Send + Sync {
     }
 
     /// Deletes the samples of a range, both ends included, in milliseconds, of the series that
-    /// satisfy all matchers. Durable when it returns. These three may take their time: called on
+    /// satisfy all matchers. Durable when it returns. These four may take their time: called on
     /// a thread for blocking work.
     fn delete_series(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Result<(), AdminError>;
 
     /// Rewrites what is stored without what is deleted.
     fn clean_tombstones(&self) -> Result<(), AdminError>;
+
+    /// Brings what is stored to as few bytes as can be, without waiting for what may still come.
+    fn compact(&self) -> Result<(), AdminError>;
 
     /// Makes a snapshot and gives its name.
     fn snapshot(&self, skip_head: bool) -> Result<String, AdminError>;

@@ -177,7 +177,7 @@ impl Service {
         if found.route == Route::Federate {
             return api::federate::federate(self, &parts.headers, &params).await;
         }
-        if let Route::DeleteSeries | Route::CleanTombstones | Route::Snapshot = found.route {
+        if let Route::DeleteSeries | Route::CleanTombstones | Route::Compact | Route::Snapshot = found.route {
             return admin::answer(self, found.route, &params).await;
         }
         match self.api(found, &params).await {
@@ -240,6 +240,7 @@ impl Service {
             | Route::AddSlash
             | Route::DeleteSeries
             | Route::CleanTombstones
+            | Route::Compact
             | Route::Snapshot
             | Route::Preflight => unreachable!("answered in `dispatch`"),
         })

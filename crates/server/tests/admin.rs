@@ -16,7 +16,7 @@ fn enabled() -> Scene {
 fn they_are_off_unless_they_are_switched_on() {
     let disabled = r#"503 {"status":"error","errorType":"unavailable","error":"admin APIs disabled"}"#;
     let scene = Scene::new();
-    for call in ["delete_series?match[]=up", "clean_tombstones", "snapshot"] {
+    for call in ["delete_series?match[]=up", "clean_tombstones", "compact", "snapshot"] {
         scene.check(&format!("POST /api/v1/admin/tsdb/{call}"), disabled);
         scene.check(&format!("PUT /api/v1/admin/tsdb/{call}"), disabled);
     }
@@ -59,7 +59,7 @@ fn series_are_deleted_by_selectors_and_time() {
 }
 
 #[test]
-fn snapshots_are_named_and_tombstones_cleaned() {
+fn snapshots_are_named_tombstones_cleaned_and_blocks_compacted() {
     let scene = enabled();
     let made = r#"200 {"status":"success","data":{"name":"19700101T010000Z-0123456789abcdef"}}"#;
     scene.check("POST /api/v1/admin/tsdb/snapshot", made);
@@ -69,5 +69,6 @@ fn snapshots_are_named_and_tombstones_cleaned() {
         r#"400 {"status":"error","errorType":"bad_data","error":"invalid parameter \"skip_head\": unable to parse boolean \"maybe\" argument"}"#,
     );
     scene.check("POST /api/v1/admin/tsdb/clean_tombstones", "204 ");
-    assert_eq!(*scene.backend.admin.lock(), ["snapshot false", "snapshot true", "clean"]);
+    scene.check("POST /api/v1/admin/tsdb/compact", "204 ");
+    assert_eq!(*scene.backend.admin.lock(), ["snapshot false", "snapshot true", "clean", "compact"]);
 }

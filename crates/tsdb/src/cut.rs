@@ -47,12 +47,15 @@ impl Db {
             files.log.append(&frame)?;
             shard.begin_cut(until_ms);
         }
+        // Where the last cut ended in the middle of a stretch, the block of its rest does not overlap that
+        // of its beginning, and need not be merged with it.
+        let begin_ms = self.head.cut_begins_at();
         self.head.windows_before(until_ms, BLOCK_MS, &mut windows);
         let (length_ms, windows) = widen(BLOCK_MS, windows);
         let ids = self.head.ids_by_labels();
         let mut blocks = Vec::new();
         for window in windows {
-            let start_ms = window.saturating_mul(length_ms);
+            let start_ms = window.saturating_mul(length_ms).max(begin_ms);
             // A wider stretch may reach into what is not cut yet.
             let end_ms = (window + 1).saturating_mul(length_ms).min(until_ms);
             let copy = |resolution: &Resolution, range| self.head.cut_snapshot(resolution, range);
@@ -87,7 +90,7 @@ impl Db {
         copy: &dyn Fn(&Resolution, TimeRange) -> HeadSnapshot,
     ) -> Result<Option<BlockMeta>, JobError> {
         let id = self.blocks.take_id();
-        let options = WriterOptions { id, start_ms, end_ms, level: 0, parents: Vec::new() };
+        let options = WriterOptions { id, start_ms, end_ms, level: 0, dense: false, parents: Vec::new() };
         let mut writer = Writer::create(&self.env, dir, options)?;
         let range = TimeRange { start: start_ms, end: end_ms - 1 };
         let mut scratch = Scratch::default();

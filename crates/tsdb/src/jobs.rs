@@ -79,7 +79,7 @@ pub(crate) const SLICE_SERIES: usize = 4096;
 const CLEAN_SHARE: u64 = 20;
 
 /// A tenth of retention, but not less than a day: larger blocks leave late.
-fn range_max_ms(retention_ms: Option<i64>) -> i64 {
+pub(crate) fn range_max_ms(retention_ms: Option<i64>) -> i64 {
     const DAY_MS: i64 = 24 * 60 * 60 * 1000;
     retention_ms.map_or(31 * DAY_MS, |retention| (retention / 10).clamp(DAY_MS, 31 * DAY_MS))
 }
@@ -93,7 +93,18 @@ pub(crate) struct JobState {
     unmergeable: Vec<BlockId>,
 }
 
+impl JobState {
+    fn mergeable(&self, metas: Vec<BlockMeta>) -> Vec<BlockMeta> {
+        metas.into_iter().filter(|meta| !self.unmergeable.contains(&meta.id)).collect()
+    }
+}
+
 impl Db {
+    /// Those of some blocks that merging has not failed with for good.
+    pub(crate) fn mergeable(&self, metas: Vec<BlockMeta>) -> Vec<BlockMeta> {
+        self.jobs.lock().mergeable(metas)
+    }
+
     /// What is to be done at `now_ms`, most urgent first; `None` when nothing is.
     pub fn next_job(&self, now_ms: i64) -> Option<Job> {
         let files = self.files.as_ref().filter(|_| self.is_complete() && !self.is_stopping())?;
@@ -127,8 +138,7 @@ impl Db {
         if may(&Job::CutStale) && self.stale_due(now_ms) {
             return Some(Job::CutStale);
         }
-        let mergeable: Vec<_> =
-            metas.into_iter().filter(|meta| !state.unmergeable.contains(&meta.id)).collect();
+        let mergeable = state.mergeable(metas);
         let range_max_ms = range_max_ms(self.retention().time_ms);
         let options = CompactOptions { block_ms: BLOCK_MS, range_max_ms };
         let merge = compact::plan(&mergeable, &options, self.head.floor()).map(Job::Compact).filter(may);

@@ -54,6 +54,7 @@ mod stale;
 mod status;
 mod stored;
 mod texts;
+mod whole;
 mod wire;
 mod wounds;
 

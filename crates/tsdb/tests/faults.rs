@@ -133,7 +133,7 @@ const MINUTES_20: u64 = 20 * 60 * 1000;
 /// Short enough that the workload's first blocks are past it at its end.
 const RETENTION_MS: i64 = 6 * 60 * 60 * 1000;
 
-/// The workload: append, seal, cut, cut of series that ended, merge, retention,
+/// The workload: append, seal, cut, cut of series that ended, merge, merge of all, retention,
 /// deletion, restart; each part goes on as far as the disk lets it. Gives how many series left early.
 fn work(simulation: &Simulation, ledger: &mut Ledger) -> u64 {
     let mut left = 0;
@@ -146,6 +146,7 @@ fn work(simulation: &Simulation, ledger: &mut Ledger) -> u64 {
             }
             if round == 2 {
                 let _ = db.clean_tombstones();
+                let _ = db.compact_whole();
             }
             ledger.commit(&db);
             left += db.status().counters.stale_series_cut;

@@ -229,6 +229,51 @@ fn a_clean_up_loses_nothing_and_brings_nothing_back() {
     });
 }
 
+#[test]
+fn a_compaction_of_all_loses_nothing_and_brings_nothing_back() {
+    check_every_failure("a compaction of all", |db, simulation, ledger| {
+        ledger.delete(db, &series(1), ALL);
+        let _ = db.compact_whole();
+        ingest(db, simulation, ledger, 2);
+        ledger.commit(db);
+    });
+}
+
+/// All but the newest minutes lie in one block, and what comes late goes on being taken. The block that is cut
+/// next begins where this one ended; only where it has late samples from before, the two merge.
+#[test]
+fn a_compaction_of_all_leaves_one_block_and_the_store_goes_on() {
+    for late in [false, true] {
+        let (simulation, mut ledger, db) = prepared(5);
+        let before = contents(&db);
+        db.compact_whole().expect("a good disk");
+        assert_eq!(contents(&db), before);
+        let blocks = db.status().blocks;
+        let [whole] = &blocks[..] else { panic!("{blocks:?}") };
+        let left = before.len() - whole.samples as usize;
+        assert!(0 < left && left <= 8, "{left}: {blocks:?}");
+        db.compact_whole().expect("a good disk");
+        assert_eq!(db.status().blocks[0].name, whole.name, "there was nothing to do");
+        if late {
+            let time = now(&simulation) - 30 * MINUTE_MS - 7;
+            assert_eq!(send(&db, &series(0), &[(time, 5.0)]), (1, 0, 0));
+        }
+        let all = contents(&db);
+        assert_eq!(all.len(), before.len() + usize::from(late));
+        drop(db);
+        simulation.disk.crash(0);
+        let db = open(&simulation);
+        assert_eq!(contents(&db), all);
+        ingest(&db, &simulation, &mut ledger, 24);
+        let all = contents(&db);
+        run_jobs(&db, &simulation);
+        assert_eq!(contents(&db), all);
+        let blocks = db.status().blocks;
+        let merged = !blocks.iter().any(|block| block.name == whole.name);
+        assert!(blocks.len() > 1 && merged == late, "{blocks:?}");
+    }
+}
+
 /// A job that fails leaves files that no list names: a deletion that follows must hold for them, too.
 #[test]
 fn what_is_deleted_after_a_job_failed_stays_deleted() {

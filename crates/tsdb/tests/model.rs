@@ -40,6 +40,8 @@ enum Op {
     Jobs,
     /// Lets series leave the head that have ended, however few.
     CutStale,
+    /// Moves all but the newest minutes to one block.
+    CompactWhole,
     Restart {
         fate: u64,
     },
@@ -69,6 +71,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(series, back, offset, value)| Op::Late { series, back, offset: offset * 7, value }),
         1 => Just(Op::Jobs),
         1 => Just(Op::CutStale),
+        1 => Just(Op::CompactWhole),
         1 => (0..5u64).prop_map(|fate| Op::Restart { fate }),
         1 => (1..4i64).prop_map(|hours| Op::Sleep { hours }),
         1 => (0..4u8, 0..SERIES, 0..2000i64, 0..2000i64)
@@ -141,7 +144,7 @@ struct Run {
     model: BTreeMap<(usize, i64), u64>,
     /// The newest time that each series had, deleted or not.
     newest: BTreeMap<usize, i64>,
-    /// Until when samples of a series may be in blocks alone because it had ended.
+    /// Until when samples of a series may be in blocks alone, because it had ended or somebody asked for it.
     may_have_left: BTreeMap<usize, i64>,
 }
 
@@ -266,7 +269,7 @@ impl Run {
         }
     }
 
-    /// Notes what may leave the head with the next cut of series that ended.
+    /// Notes what may leave the head with the next cut of series that ended, or of all.
     fn note_ended(&mut self) {
         for (series, newest) in &self.newest {
             self.may_have_left.insert(*series, *newest);
@@ -333,6 +336,10 @@ impl Run {
             Op::CutStale => {
                 self.note_ended();
                 self.db().run(Job::CutStale).expect("a good disk");
+            }
+            Op::CompactWhole => {
+                self.note_ended();
+                self.db().compact_whole().expect("a good disk");
             }
             Op::Restart { fate } => {
                 self.db().commit().expect("a good disk");

@@ -1,4 +1,4 @@
-//! `/api/v1/admin/tsdb/…`: deleting, cleaning up, snapshots.
+//! `/api/v1/admin/tsdb/…`: deleting, cleaning up, compaction, snapshots.
 //!
 //! Off unless `--web.enable-admin-api` is given; and also then where others than this host reach
 //! the port and nobody has to log in. Errors are those of Prometheus where it has them.
@@ -37,6 +37,10 @@ async fn run(service: &Arc<Service>, route: Route, params: &Params) -> Result<Op
         Route::DeleteSeries => delete_series(service, params).await.map(|()| None),
         Route::CleanTombstones => {
             blocking(service, |service| service.app.backend.clean_tombstones()).await??;
+            Ok(None)
+        }
+        Route::Compact => {
+            blocking(service, |service| service.app.backend.compact()).await??;
             Ok(None)
         }
         _ => snapshot(service, params).await.map(Some),

@@ -237,6 +237,11 @@ impl Backend for FixedBackend {
         Ok(())
     }
 
+    fn compact(&self) -> Result<(), AdminError> {
+        self.admin.lock().push("compact".to_owned());
+        Ok(())
+    }
+
     fn snapshot(&self, skip_head: bool) -> Result<String, AdminError> {
         self.admin.lock().push(format!("snapshot {skip_head}"));
         Ok("19700101T010000Z-0123456789abcdef".to_owned())

@@ -142,6 +142,17 @@ impl Backend for Running {
         self.db.clean_tombstones().map_err(admin_error)
     }
 
+    fn compact(&self) -> Result<(), AdminError> {
+        let outcome = self.db.compact_whole();
+        let blocks = self.db.status().blocks;
+        let bytes: u64 = blocks.iter().map(|block| block.bytes).sum();
+        match &outcome {
+            Ok(()) => tracing::info!(blocks = blocks.len(), bytes, "the store was compacted"),
+            Err(error) => tracing::error!(%error, "the store was not compacted as a whole"),
+        }
+        outcome.map_err(admin_error)
+    }
+
     fn snapshot(&self, skip_head: bool) -> Result<String, AdminError> {
         let outcome = self.db.snapshot(skip_head);
         if let Ok(name) = &outcome {

@@ -256,7 +256,7 @@ impl Backfill {
     fn writer(&self, start_ms: i64, end_ms: i64) -> Result<Writer, BackfillError> {
         self.check_room()?;
         let id = self.blocks.take_id();
-        let options = WriterOptions { id, start_ms, end_ms, level: 0, parents: Vec::new() };
+        let options = WriterOptions { id, start_ms, end_ms, level: 0, dense: false, parents: Vec::new() };
         Ok(Writer::create(&self.env, &self.directory.blocks(), options)?)
     }
 

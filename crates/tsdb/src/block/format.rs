@@ -111,18 +111,22 @@ impl BlockMeta {
 /// ```text
 /// offset  size  field
 ///      0     4  magic     "TWBK"
-///      4     2  version   1
+///      4     2  version   1, or 2 of a dense block: columns may have the codec 6, and more samples
 ///      6     6  reserved  zero; readers reject anything else
 ///     12     4  crc32     over bytes 0..12
 /// ```
 pub(super) const HEADER_LEN: usize = 16;
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = DENSE_VERSION;
+const PLAIN_VERSION: u16 = 1;
+/// A release that does not know the codec must not take its columns for damage.
+const DENSE_VERSION: u16 = 2;
 const MAGIC: [u8; 4] = *b"TWBK";
 
-pub(super) fn header() -> [u8; HEADER_LEN] {
+pub(super) fn header(dense: bool) -> [u8; HEADER_LEN] {
+    let version = if dense { DENSE_VERSION } else { PLAIN_VERSION };
     let mut header = [0; HEADER_LEN];
     header[..4].copy_from_slice(&MAGIC);
-    header[4..6].copy_from_slice(&VERSION.to_le_bytes());
+    header[4..6].copy_from_slice(&version.to_le_bytes());
     let crc = crc32fast::hash(&header[..12]);
     header[12..].copy_from_slice(&crc.to_le_bytes());
     header
@@ -130,14 +134,14 @@ pub(super) fn header() -> [u8; HEADER_LEN] {
 
 /// What a header can be.
 pub(super) enum Header {
-    Good,
+    Good { dense: bool },
     Newer(u16),
     Bad(&'static str),
 }
 
 /// Whether bytes begin a block, of this release or a newer one.
 pub(crate) fn is_block(bytes: &[u8]) -> bool {
-    matches!(check_header(bytes), Header::Good | Header::Newer(_))
+    matches!(check_header(bytes), Header::Good { .. } | Header::Newer(_))
 }
 
 pub(super) fn check_header(bytes: &[u8]) -> Header {
@@ -149,8 +153,10 @@ pub(super) fn check_header(bytes: &[u8]) -> Header {
         return Header::Bad("the header's checksum does not hold");
     }
     match u16::from_le_bytes([bytes[4], bytes[5]]) {
-        VERSION if bytes[6..12] == [0; 6] => Header::Good,
-        VERSION => Header::Bad("the header has reserved bytes that are not zero"),
+        version @ (PLAIN_VERSION | DENSE_VERSION) => match bytes[6..12] == [0; 6] {
+            true => Header::Good { dense: version == DENSE_VERSION },
+            false => Header::Bad("the header has reserved bytes that are not zero"),
+        },
         newer => Header::Newer(newer),
     }
 }

@@ -24,6 +24,9 @@
 //! histograms whose buckets lie alike, and perhaps a column of start timestamps. A *clock* is a column of
 //! timestamps that all chunks with these timestamps share: most series of a target do.
 //!
+//! Blocks of many hours are *dense*: their chunks are longer, and those that repeat themselves lie under
+//! zstd (`tidewatch_chunk::DenseEncoder`).
+//!
 //! Invariants: every byte of the file is under some checksum, sections follow each other without
 //! gaps; series ascend by labels, the chunks of a series in time; a block with its name in place is
 //! complete and synced; equal input gives equal bytes.
@@ -56,6 +59,13 @@ pub const CHUNK_SPAN_MS: i64 = 2 * 60 * 60 * 1000;
 
 /// Samples of one chunk: a query of a few minutes decodes no more to reach them.
 pub const CHUNK_SAMPLES_MAX: usize = 1024;
+
+/// The same in a dense block, from its beginning on. A compressor finds more in longer chunks, and who
+/// reads what is that old mostly reads much of it. Two of these are the 18 hours of a large block.
+pub const DENSE_SPAN_MS: i64 = 9 * 60 * 60 * 1000;
+
+/// Decoded in some 15 µs.
+pub const DENSE_SAMPLES_MAX: usize = 4096;
 
 #[cfg(test)]
 pub(crate) mod tests;

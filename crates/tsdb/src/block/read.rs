@@ -26,6 +26,7 @@ use crate::wounds::Wounds;
 pub struct Block {
     pub(super) path: PathBuf,
     meta: BlockMeta,
+    dense: bool,
     pub(super) data: Bytes,
     pub(super) clocks: ClockTable,
     pub(super) series: SeriesTable,
@@ -63,13 +64,13 @@ impl Block {
     /// it is the name of a block.
     pub fn from_bytes(file: Bytes, path: &Path) -> Result<Block, BlockError> {
         let corrupt = |offset: u64, reason| BlockError::Corrupt { path: path.to_owned(), offset, reason };
-        match format::check_header(&file) {
-            Header::Good => {}
+        let dense = match format::check_header(&file) {
+            Header::Good { dense } => dense,
             Header::Newer(found) => {
                 return Err(BlockError::Version { path: path.to_owned(), found, newest: format::VERSION });
             }
             Header::Bad(reason) => return Err(corrupt(0, reason)),
-        }
+        };
         let table = format::decode_table(&file).map_err(|reason| corrupt(file.len() as u64, reason))?;
         if let Some(bad) =
             table.iter().find(|section| section.id != SectionId::Data as u16 && !holds(section, &file))
@@ -102,6 +103,7 @@ impl Block {
         Ok(Block {
             path: path.to_owned(),
             meta,
+            dense,
             data,
             clocks,
             series,
@@ -121,6 +123,11 @@ impl Block {
 
     pub fn meta(&self) -> &BlockMeta {
         &self.meta
+    }
+
+    /// Whether it was written dense: see [`super::WriterOptions`].
+    pub fn is_dense(&self) -> bool {
+        self.dense
     }
 
     pub(super) fn table_crc(&self) -> u32 {

@@ -34,7 +34,7 @@ pub(super) struct ClockCache {
 
 type DecodedClock = (u32, Arc<[i64]>);
 
-/// Times 480 timestamps is 1 MiB for a block that is read throughout.
+/// Times 480 timestamps is 1 MiB for a block that is read throughout; 4 MiB for a dense one.
 const CLOCK_SLOTS: usize = 256;
 
 impl ClockCache {

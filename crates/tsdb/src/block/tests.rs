@@ -56,6 +56,7 @@ pub(crate) fn options(id: u64) -> WriterOptions {
         start_ms: START,
         end_ms: START + 6 * HOUR,
         level: 0,
+        dense: false,
         parents: Vec::new(),
     }
 }
@@ -341,6 +342,40 @@ fn a_disk_that_fails_leaves_no_block_or_a_whole_one() {
             }
         }
     }
+}
+
+/// Three days: what repeats itself every two hours, noise, and a series with a clock of its own.
+#[test]
+fn a_dense_block_holds_the_same_in_longer_chunks_and_fewer_bytes() {
+    let mut model = Model::new();
+    for i in 0..3 * 24 * 120i64 {
+        let at = START + HOUR / 2 + i * 30_000;
+        let noise = (i * i % 7919 * 31 % 1009) as f64;
+        let mut put = |name, at, value| model.entry(labels(name, 1)).or_default().insert(at, value);
+        put("up", at, 1.0);
+        put("repeated", at, ((i % 240) * (i % 240) * 7919 % 1013) as f64 / 100.0);
+        put("noise", at, noise);
+        put("fast", START + HOUR + i * 1000, noise * 0.001);
+    }
+    let written = |dense: bool| {
+        let (env, dir) = (Env::in_memory(), Path::new("data"));
+        env.disk.create_dir_all(dir).expect("memory");
+        let options = WriterOptions { dense, end_ms: START + 80 * HOUR, ..options(1) };
+        let meta = write(&env, dir, options, &model, 480).expect("memory").expect("samples");
+        let block = open(&env, dir, 1);
+        assert_eq!(block.is_dense(), dense);
+        let (found, damaged) = read(&block).expect("sound");
+        assert_eq!(damaged, 0);
+        assert_same(&found, &model);
+        assert_eq!(block.verify(0..4).expect("sound"), []);
+        (meta, env.disk.map(&block_path(dir, BlockId(1))).expect("there"))
+    };
+    let ((plain, plain_file), (dense, dense_file)) = (written(false), written(true));
+    // 37 windows of two hours, and nine chunks of a thousand; nine stretches of nine hours, and three of 4096.
+    assert_eq!((plain.chunks, dense.chunks), (3 * 37 + 9, 3 * 9 + 3));
+    assert!(dense.size * 4 < plain.size * 3, "{} of {} bytes", dense.size, plain.size);
+    assert_eq!((plain_file[4], dense_file[4]), (1, 2), "older releases know what they can not read");
+    assert_eq!(written(true).1, dense_file, "equal input gives equal bytes");
 }
 
 /// Reads all that a block offers, whatever it answers.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
-use tidewatch_chunk::{Encoder, HistogramEncoder, SampleKind, encode_times, fits};
+use tidewatch_chunk::{DenseEncoder, Encoder, HistogramEncoder, SampleKind, encode_times, fits};
 use tidewatch_env::{Env, File, Open};
 use tidewatch_model::{Labels, NativeHistogram};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 use super::clocks::Clock;
 use super::format::{self, BlockId, BlockMeta, SECTIONS, Section, SectionId, block_path};
 use super::series::{Chunk, SeriesEncoder};
-use super::{BlockError, CHUNK_SAMPLES_MAX, CHUNK_SPAN_MS};
+use super::{BlockError, CHUNK_SAMPLES_MAX, CHUNK_SPAN_MS, DENSE_SAMPLES_MAX, DENSE_SPAN_MS};
 use crate::gather::{StoredRun, StoredValues};
 use crate::index::{dictionary, lists};
 
@@ -37,8 +37,25 @@ pub struct WriterOptions {
     pub start_ms: i64,
     pub end_ms: i64,
     pub level: u8,
+    /// Whether it is to be as small as can be: for what is large and kept long. Takes twice the CPU.
+    pub dense: bool,
     /// The blocks that it replaces, ascending.
     pub parents: Vec<BlockId>,
+}
+
+impl WriterOptions {
+    /// In which stretch a time lies that no chunk leaves, and how many samples a chunk has at most.
+    fn chunks(&self) -> (impl Fn(i64) -> u64 + use<>, usize) {
+        let (span_ms, from_ms, samples_max) = match self.dense {
+            true => (DENSE_SPAN_MS, self.start_ms, DENSE_SAMPLES_MAX),
+            false => {
+                let from_ms = self.start_ms.div_euclid(CHUNK_SPAN_MS).saturating_mul(CHUNK_SPAN_MS);
+                (CHUNK_SPAN_MS, from_ms, CHUNK_SAMPLES_MAX)
+            }
+        };
+        // No time lies before it, and as the difference of any two fits 64 bits without a sign.
+        (move |time: i64| time.wrapping_sub(from_ms) as u64 / span_ms as u64, samples_max)
+    }
 }
 
 /// Writes one block. A writer that is dropped leaves only a file that nobody reads.
@@ -80,13 +97,29 @@ struct SeriesEntry {
 
 /// Columns on their way into the data section.
 struct Columns {
-    encoder: Encoder,
+    encoder: FloatEncoder,
     histograms: HistogramEncoder,
     /// Clocks by a hash of their timestamps. The hash is keyed, so that nobody can aim at it, and
     /// with 128 bits chance does not meet it either; a comparison would have to read the file back.
     numbers: HashMap<u128, u32, RandomState>,
     key: u64,
     clocks: Vec<Clock>,
+    /// What is hashed: kept for its memory.
+    hashed: Vec<u8>,
+}
+
+enum FloatEncoder {
+    Plain(Box<Encoder>),
+    Dense(Box<DenseEncoder>),
+}
+
+impl FloatEncoder {
+    fn encode(&mut self, values: &[f64], out: &mut Vec<u8>) {
+        match self {
+            FloatEncoder::Plain(encoder) => encoder.encode(values, out),
+            FloatEncoder::Dense(encoder) => encoder.encode(values, out),
+        };
+    }
 }
 
 /// Pairs as they appear, numbered provisionally.
@@ -154,16 +187,20 @@ impl Writer {
             path,
             beside,
             file,
-            options,
-            buffer: format::header().to_vec(),
+            buffer: format::header(options.dense).to_vec(),
             data_len: 0,
             columns: Columns {
-                encoder: Encoder::new(),
+                encoder: match options.dense {
+                    true => FloatEncoder::Dense(Box::default()),
+                    false => FloatEncoder::Plain(Box::default()),
+                },
                 histograms: HistogramEncoder::new(),
                 numbers: HashMap::default(),
                 key: env.entropy.next_u64(),
                 clocks: Vec::new(),
+                hashed: Vec::new(),
             },
+            options,
             pairs: Pairs::default(),
             labels: None,
             series: Vec::new(),
@@ -221,16 +258,16 @@ impl Writer {
         if is_float != self.pending_histograms.is_empty() {
             self.end_chunk()?;
         }
+        let (span_of, samples_max) = self.options.chunks();
         let mut at = 0;
         while at < count {
-            let span = times[at].div_euclid(CHUNK_SPAN_MS);
-            let crosses =
-                self.pending_times.last().is_some_and(|last| last.div_euclid(CHUNK_SPAN_MS) != span);
-            if crosses || self.pending_times.len() == CHUNK_SAMPLES_MAX {
+            let span = span_of(times[at]);
+            let crosses = self.pending_times.last().is_some_and(|last| span_of(*last) != span);
+            if crosses || self.pending_times.len() == samples_max {
                 self.end_chunk()?;
             }
-            let in_span = times[at..].partition_point(|time| time.div_euclid(CHUNK_SPAN_MS) == span);
-            let room = in_span.min(CHUNK_SAMPLES_MAX - self.pending_times.len());
+            let in_span = times[at..].partition_point(|time| span_of(*time) == span);
+            let room = in_span.min(samples_max - self.pending_times.len());
             let len = match run.values {
                 StoredValues::Floats(values) => {
                     self.pending_values.extend_from_slice(&values[at..at + room]);
@@ -467,15 +504,12 @@ impl Columns {
         number
     }
 
-    fn hash(&self, times: &[i64]) -> u128 {
+    fn hash(&mut self, times: &[i64]) -> u128 {
         // Differences fit 32 bits within a chunk's span, so half the bytes are hashed.
         let first = times[0];
-        let mut bytes = [0u8; 8 + CHUNK_SAMPLES_MAX * 4];
-        bytes[..8].copy_from_slice(&first.to_le_bytes());
-        let (words, _) = bytes[8..].as_chunks_mut::<4>();
-        for (word, time) in words.iter_mut().zip(times) {
-            *word = ((time - first) as u32).to_le_bytes();
-        }
-        xxh3_128_with_seed(&bytes[..8 + times.len() * 4], self.key)
+        self.hashed.clear();
+        self.hashed.extend_from_slice(&first.to_le_bytes());
+        self.hashed.extend(times.iter().flat_map(|time| ((time - first) as u32).to_le_bytes()));
+        xxh3_128_with_seed(&self.hashed, self.key)
     }
 }

@@ -76,6 +76,8 @@ impl Merge {
             start_ms: plan.start_ms,
             end_ms: plan.end_ms,
             level: plan.level,
+            // What was dense does not grow again.
+            dense: plan.dense || blocks.iter().any(|block| block.is_dense()),
             parents: plan.sources.clone(),
         };
         let start = |block| Source { block, cursor: Cursor::default(), next: 0, labels: None };

@@ -4,7 +4,8 @@
 //! metas ── plan ──► Plan ──► Merge ─ step, step, … ─► a larger block, its parents named in it
 //!    ├──── superseded ──► parents that are still there ─┐
 //!    ├──── expired, beyond_size ──► blocks past retention ┴─► remove
-//!    └──── clean ──► Plan of a block with tombstones ─► the same without what is deleted
+//!    ├──── clean ──► Plan of a block with tombstones ─► the same without what is deleted
+//!    └──── plan_whole ──► Plans that leave as few and as small blocks as can be
 //! ```
 //!
 //! Plain functions over plain values: the database decides when, and which blocks take part.
@@ -20,7 +21,7 @@ mod merge;
 mod plan;
 
 pub use merge::{Merge, Progress};
-pub use plan::{CompactOptions, Plan, beyond_size, clean, expired, kept_from, plan, superseded};
+pub use plan::{CompactOptions, Plan, beyond_size, clean, expired, kept_from, plan, plan_whole, superseded};
 
 use std::path::Path;
 

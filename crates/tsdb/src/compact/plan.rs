@@ -26,7 +26,13 @@ pub struct Plan {
     pub start_ms: i64,
     pub end_ms: i64,
     pub level: u8,
+    /// Whether the block is to be dense, whatever its sources are.
+    pub dense: bool,
 }
+
+/// Blocks of this range and larger ones are dense: each sample is under one of them for most of its
+/// life, and is encoded for few of them.
+const DENSE_RANGE_MS: i64 = 18 * 60 * 60 * 1000;
 
 /// Blocks of a window that is not settled merge from so many on.
 const FEW: usize = 4;
@@ -47,6 +53,33 @@ pub fn plan(blocks: &[BlockMeta], options: &CompactOptions, settled_ms: i64) -> 
         let mut ranges = ranges.skip(1).take_while(|range| *range <= options.range_max_ms);
         ranges.find_map(|range| window(&sorted, range, settled_ms))
     })
+}
+
+/// What to merge next for as few and as small blocks as there can be, if anything: neighbours up to
+/// the largest range, wherever it begins, and what is alone and not dense. `is_dense` tells which are.
+pub fn plan_whole(
+    blocks: &[BlockMeta],
+    range_max_ms: i64,
+    is_dense: impl Fn(BlockId) -> bool,
+) -> Option<Plan> {
+    let mut rest: Vec<&BlockMeta> = blocks.iter().collect();
+    rest.sort_unstable_by_key(|meta| (meta.start_ms, meta.id));
+    let mut rest = &rest[..];
+    while let Some(first) = rest.first() {
+        let mut end_ms = first.end_ms;
+        let belongs = |meta: &&&BlockMeta| {
+            let overlaps = meta.start_ms < end_ms;
+            let fits = meta.end_ms.saturating_sub(first.start_ms) <= range_max_ms;
+            end_ms = if overlaps || fits { end_ms.max(meta.end_ms) } else { end_ms };
+            overlaps || fits
+        };
+        let (group, others) = rest.split_at(rest.iter().take_while(belongs).count());
+        if group.len() > 1 || !is_dense(first.id) {
+            return Some(Plan { dense: true, ..plan_of(group) });
+        }
+        rest = others;
+    }
+    None
 }
 
 /// The first blocks that share a part of their range and are to merge.
@@ -93,10 +126,13 @@ fn window(sorted: &[&BlockMeta], range_ms: i64, settled_ms: i64) -> Option<Plan>
 fn plan_of(blocks: &[&BlockMeta]) -> Plan {
     let mut sources: Vec<BlockId> = blocks.iter().map(|meta| meta.id).collect();
     sources.sort_unstable();
+    let start_ms = blocks.iter().map(|meta| meta.start_ms).min().expect("one at least");
+    let end_ms = blocks.iter().map(|meta| meta.end_ms).max().expect("one at least");
     Plan {
         sources,
-        start_ms: blocks.iter().map(|meta| meta.start_ms).min().expect("one at least"),
-        end_ms: blocks.iter().map(|meta| meta.end_ms).max().expect("one at least"),
+        start_ms,
+        end_ms,
+        dense: end_ms.saturating_sub(start_ms) >= DENSE_RANGE_MS,
         level: blocks.iter().map(|meta| meta.level).max().expect("one at least").saturating_add(1),
     }
 }

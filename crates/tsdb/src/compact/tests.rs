@@ -123,6 +123,50 @@ fn a_window_is_written_few_times_however_often_series_leave() {
     assert_eq!([3, 12, 120].map(say), expected);
 }
 
+/// Blocks as `id:from-to`, an exclamation mark behind those that are dense, and the merges up to 18 hours
+/// that leave nothing to do, in their order.
+#[track_caller]
+fn check_whole(blocks: &str, expected: &str) {
+    let number = |text: &str| text.parse::<i64>().expect("a number");
+    let mut dense = Vec::new();
+    let mut metas = Vec::new();
+    for block in blocks.split_whitespace() {
+        let (id, range) = block.split_once(':').expect("id:range");
+        let (start, end) = range.trim_end_matches('!').split_once('-').expect("from-to");
+        metas.push(meta(number(id) as u64, number(start), number(end)));
+        dense.extend(range.ends_with('!').then_some(BlockId(number(id) as u64)));
+    }
+    let mut found = Vec::new();
+    while let Some(plan) = plan_whole(&metas, OPTIONS.range_max_ms, |id| dense.contains(&id)) {
+        assert!(plan.dense);
+        let ids: Vec<String> = plan.sources.iter().map(|id| id.0.to_string()).collect();
+        found.push(format!("{} {}-{}", ids.join(","), plan.start_ms / HOUR, plan.end_ms / HOUR));
+        metas.retain(|meta| !plan.sources.contains(&meta.id));
+        let merged = meta(100 + found.len() as u64, plan.start_ms / HOUR, plan.end_ms / HOUR);
+        dense.push(merged.id);
+        metas.push(merged);
+    }
+    assert_eq!(found.join("; "), expected, "{blocks}");
+}
+
+#[test]
+fn a_compaction_of_all_merges_neighbours_wherever_they_begin() {
+    check_whole("", "");
+    check_whole("1:5-6", "1 5-6");
+    check_whole("1:5-6!", "");
+    check_whole("1:17-18 2:18-20 3:20-22", "1,2,3 17-22");
+    check_whole("1:0-6! 2:6-12! 3:20-22", "1,2 0-12; 3 20-22");
+    check_whole("1:0-18 2:18-20! 3:20-24 4:30-40", "1 0-18; 2,3 18-24; 4 30-40");
+    // What overlaps merges, however long that gets.
+    check_whole("1:0-18! 2:16-20! 3:20-22", "1,2 0-20; 3 20-22");
+}
+
+#[test]
+fn blocks_of_many_hours_are_dense() {
+    let dense = |hours: i64| plan(&[meta(1, 0, 1), meta(2, 1, hours)], &OPTIONS, 100 * HOUR).map(|p| p.dense);
+    assert_eq!((dense(6), dense(18)), (Some(false), Some(true)));
+}
+
 #[test]
 fn retention_goes_by_samples_and_never_by_a_clock_that_jumped() {
     let blocks = [meta(1, 0, 2), meta(2, 2, 4), meta(3, 4, 6)];
@@ -143,6 +187,7 @@ fn merge(env: &Env, dir: &Path, id: u64, blocks: Vec<Arc<Block>>, slice: usize) 
         start_ms: blocks.iter().map(|block| block.meta().start_ms).min().expect("some"),
         end_ms: blocks.iter().map(|block| block.meta().end_ms).max().expect("some"),
         level: 1,
+        dense: false,
     };
     let mut merge = Merge::start(env, dir, &plan, BlockId(id), blocks)?;
     let mut share = 0;
@@ -168,6 +213,7 @@ fn options(id: u64) -> WriterOptions {
         start_ms: START,
         end_ms: START + 6 * HOUR,
         level: 0,
+        dense: false,
         parents: Vec::new(),
     }
 }

@@ -154,6 +154,16 @@ impl Head {
         }
     }
 
+    /// Up to where nothing is part of the cut under way: where the one before has ended, unless late
+    /// samples came from before that.
+    pub(crate) fn cut_begins_at(&self) -> i64 {
+        let begin = |shard: &Mutex<Shard>| {
+            let shard = shard.lock();
+            shard.oldest_late_cutting().map_or(shard.floor, |oldest| oldest.min(shard.floor))
+        };
+        self.shards.iter().map(begin).min().expect("there are shards")
+    }
+
     pub(crate) fn status(&self) -> HeadStatus {
         let mut status = HeadStatus::default();
         {

@@ -116,6 +116,7 @@ fn salvage(env: &Env, dir: &Path, block: &Block, damage: &[Damage]) -> Result<bo
         start_ms: meta.start_ms,
         end_ms: meta.end_ms,
         level: meta.level,
+        dense: block.is_dense(),
         parents: meta.parents.clone(),
     };
     let mut writer = Writer::create(env, dir, options)?;

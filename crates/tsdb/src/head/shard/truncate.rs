@@ -53,6 +53,12 @@ impl Shard {
         self.cutting.get(&id).map_or(&[], Vec::as_slice)
     }
 
+    /// Time of the oldest late sample that is part of the cut under way. All others that are lie above the floor.
+    pub(crate) fn oldest_late_cutting(&self) -> Option<i64> {
+        let floats = self.cutting.values().filter_map(|part| part.first()).map(|sample| sample.timestamp);
+        floats.chain(self.cutting_histograms.values().flatten().copied()).min()
+    }
+
     /// Gives the numbers of the stretches of `length_ms` before `until` in which there are samples.
     pub(crate) fn windows_before(
         &self,
