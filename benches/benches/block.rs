@@ -158,6 +158,7 @@ fn merge(env: &Env, dir: &Path) {
         start_ms: START_MS,
         end_ms: START_MS + 3 * BLOCK_MS,
         level: 1,
+        dense: false,
     };
     let started = env.clock.monotonic_ns();
     let merge = Merge::start(env, dir, &plan, BlockId(100), blocks).expect("sound");
