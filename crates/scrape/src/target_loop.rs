@@ -259,6 +259,9 @@ impl TargetLoop {
                 "the store refused samples of a scrape"
             );
         }
+        if let Some(error) = &outcome.error {
+            tracing::warn!(target_url = %self.target.url, %error, "the store did not take all of a scrape");
+        }
         self.batch = batch.recycle();
         self.news.clear();
         outcome.error

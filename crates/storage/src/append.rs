@@ -28,6 +28,9 @@ pub struct AppendOutcome {
     pub refused: Vec<(Refusal, u64)>,
     /// The first refused sample's series, time and cause in words for the sender.
     pub first_refusal: Option<String>,
+    /// Why series that are not known were left out, with nothing wrong with them: there is no room. What
+    /// the batch has of known ones was taken.
+    pub overloaded: Option<String>,
 }
 
 impl AppendOutcome {
@@ -53,13 +56,14 @@ pub enum Refusal {
     InvalidHistogram,
 }
 
-/// Why a whole batch was not taken.
+/// Why a batch was not taken as a whole.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// The store takes no writes: a failed sync, a full disk. Nothing was taken; try again later.
     #[error("the store is read-only: {reason}")]
     ReadOnly { reason: String },
-    /// The memory budget or the limit on new series is reached. Nothing was taken; try again later.
+    /// The memory budget or the limit on new series is reached: try again later. Of series that are known
+    /// the samples may have been taken; they are repeats then.
     #[error("the store is at its limit: {reason}")]
     Overloaded { reason: String },
 }

@@ -48,11 +48,10 @@ impl Blocks {
         let dir = directory.blocks();
         let names = env.disk.list(&dir).map_err(|source| OpenError::Io { path: dir.clone(), source })?;
         let there: Vec<BlockId> = names.iter().filter_map(|name| parse_block_name(name)).collect();
-        self.file.lock().check(env, directory, &there);
         let mut blocks = Vec::new();
         let mut newest = 0;
         let mut damaged = BTreeSet::new();
-        for id in there {
+        for &id in &there {
             newest = newest.max(id.0);
             let path = block_path(&dir, id);
             match open(env, &path) {
@@ -80,6 +79,9 @@ impl Blocks {
             }
         }
         let metas: Vec<BlockMeta> = blocks.iter().map(|block| block.meta().clone()).collect();
+        // What a merge has replaced may be gone already; a release that knows no list says so in no list.
+        let merged = metas.iter().flat_map(|meta| meta.parents.iter().copied());
+        self.file.lock().check(env, directory, &there.into_iter().chain(merged).collect::<Vec<_>>());
         let superseded = compact::superseded(&metas);
         blocks.retain(|block| !superseded.contains(&block.meta().id));
         blocks.sort_unstable_by_key(|block| block.meta().id);

@@ -38,6 +38,10 @@ use crate::select::DbSelection;
 
 impl Db {
     pub(crate) fn cut(&self, files: &Files, until_ms: i64) -> Result<(), JobError> {
+        if until_ms <= self.head.floor() {
+            // Planned before another cut ran.
+            return Ok(());
+        }
         self.blocks.sweep(&self.env, &files.directory)?;
         let mut frame = Vec::new();
         let mut windows = BTreeSet::new();

@@ -56,6 +56,8 @@ pub struct Db {
     pub(crate) jobs: Mutex<JobState>,
     /// Held by the job that runs.
     pub(crate) running: Mutex<()>,
+    /// Held by the one compaction of all there is that may be under way.
+    pub(crate) compacting: Mutex<()>,
     pub(crate) stopping: AtomicBool,
     /// Bytes that the log had been given when the newest images were written, and their size.
     pub(crate) imaged_at: AtomicU64,
@@ -215,6 +217,7 @@ impl Db {
             resolutions: Resolutions::default(),
             jobs: Mutex::default(),
             running: Mutex::default(),
+            compacting: Mutex::default(),
             stopping: AtomicBool::new(false),
             imaged_at: AtomicU64::new(0),
             image_bytes: AtomicU64::new(0),
@@ -462,7 +465,10 @@ impl Append for Db {
         };
         outcome.ticket = beside.map_or(outcome.ticket, |ticket| ticket.max(outcome.ticket));
         self.counters.count(&outcome);
-        Ok(outcome)
+        match outcome.overloaded.take() {
+            Some(reason) => Err(AppendError::Overloaded { reason }),
+            None => Ok(outcome),
+        }
     }
 }
 

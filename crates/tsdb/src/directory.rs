@@ -166,12 +166,6 @@ impl Directory {
         self.keep(path, |from, to| self.env.disk.link(from, to)).map_err(io_error(path))
     }
 
-    /// Whether a file of this name is among the damaged ones.
-    pub(crate) fn was_kept(&self, path: &Path) -> bool {
-        let name = path.file_name().unwrap_or_default();
-        self.env.disk.exists(&self.root.join("damaged").join(name)).unwrap_or(false)
-    }
-
     /// Gives a damaged file a second name under `damaged/`, so that it outlives its first.
     pub(crate) fn keep_copy(&self, path: &Path) {
         let _ = self.keep(path, |from, to| self.env.disk.link(from, to));

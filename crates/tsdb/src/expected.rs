@@ -45,6 +45,15 @@ impl Expected {
     pub(crate) fn of(meta: &BlockMeta) -> Expected {
         Expected { id: meta.id, min_ms: meta.min_ms, max_ms: meta.max_ms }
     }
+
+    /// What is lost with a block that is not in `dir`; nothing where it was set aside.
+    fn missing(&self, env: &Env, dir: &Path) -> Option<(PathBuf, String)> {
+        let Expected { id, min_ms, max_ms } = self;
+        let file = block_path(dir, *id);
+        let kept = parent_of(dir).join("damaged").join(file.file_name()?);
+        let lost = format!("the file is missing, with its samples from {min_ms} to {max_ms} ms");
+        (!env.disk.exists(&kept).unwrap_or(false)).then_some((file, lost))
+    }
 }
 
 /// What the list on the disk says, as far as that is known.
@@ -58,29 +67,11 @@ fn path(dir: &Path) -> PathBuf {
 }
 
 impl BlockFile {
-    /// Names the blocks that ought to be in `dir` and are not among `there`, nor among those set aside.
+    /// Reports the blocks that ought to be there and are not among `there`.
     pub(crate) fn check(&mut self, env: &Env, directory: &Directory, there: &[BlockId]) {
-        let (dir, list) = (directory.blocks(), path(&directory.blocks()));
-        // A disk that fails is asked once more. What can not be read then says nothing.
-        let Ok(bytes) = read(env, &list).or_else(|_| read(env, &list)) else { return };
-        let expected = match decode(&bytes) {
-            Ok(expected) => expected,
-            Err(is_newer) => {
-                if !is_newer {
-                    let reason = "the list of blocks is damaged, and is written anew".to_owned();
-                    directory.report(&list, 0, reason);
-                }
-                return;
-            }
-        };
-        for Expected { id, min_ms, max_ms } in expected.iter().filter(|block| !there.contains(&block.id)) {
-            let file = block_path(&dir, *id);
-            if !directory.was_kept(&file) {
-                let lost = format!("the file is missing, with its samples from {min_ms} to {max_ms} ms");
-                directory.report(&file, 0, lost);
-            }
-        }
-        self.written = Some(expected);
+        let Looked { expected, damage } = look(env, &directory.blocks(), there);
+        damage.into_iter().for_each(|(path, reason)| directory.report(&path, 0, reason));
+        self.written = expected;
     }
 
     /// Writes the list, unless it says this already.
@@ -106,6 +97,30 @@ impl BlockFile {
     }
 }
 
+/// What the list in a directory says, and what is wrong: by file, why.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    expected: Option<Vec<Expected>>,
+    pub(crate) damage: Vec<(PathBuf, String)>,
+}
+
+/// Looks for blocks that ought to be in `dir` and are not among `there`, nor among those set aside.
+pub(crate) fn look(env: &Env, dir: &Path, there: &[BlockId]) -> Looked {
+    let (list, mut looked) = (path(dir), Looked::default());
+    // A disk that fails is asked once more. What can not be read then says nothing.
+    let Ok(bytes) = read(env, &list).or_else(|_| read(env, &list)) else { return looked };
+    match decode(&bytes) {
+        Ok(expected) => {
+            let gone = expected.iter().filter(|block| !there.contains(&block.id));
+            looked.damage.extend(gone.filter_map(|block| block.missing(env, dir)));
+            looked.expected = Some(expected);
+        }
+        Err(IsNewer(true)) => {}
+        Err(IsNewer(false)) => looked.damage.push((list, "the list of blocks is damaged".to_owned())),
+    }
+    looked
+}
+
 fn read(env: &Env, path: &Path) -> io::Result<Vec<u8>> {
     let file = env.disk.open(path, Open::Read)?;
     let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
@@ -127,14 +142,17 @@ fn encode(blocks: &[Expected]) -> Vec<u8> {
     bytes
 }
 
-/// Fails where the list is damaged, or, with `true`, where a newer release wrote it.
-fn decode(bytes: &[u8]) -> Result<Vec<Expected>, bool> {
-    let (body, crc) = bytes.split_last_chunk::<4>().ok_or(false)?;
+/// Why bytes are no list that can be read: a newer release wrote them, or they are damaged.
+#[derive(Debug, PartialEq, Eq)]
+struct IsNewer(bool);
+
+fn decode(bytes: &[u8]) -> Result<Vec<Expected>, IsNewer> {
+    let (body, crc) = bytes.split_last_chunk::<4>().ok_or(IsNewer(false))?;
     if crc32fast::hash(body) != u32::from_le_bytes(*crc) || !body.starts_with(&MAGIC) {
-        return Err(false);
+        return Err(IsNewer(false));
     }
-    let body = body.strip_prefix(&HEAD).ok_or(true)?;
-    read_blocks(Reader { bytes: body }).ok_or(false)
+    let body = body.strip_prefix(&HEAD).ok_or(IsNewer(true))?;
+    read_blocks(Reader { bytes: body }).ok_or(IsNewer(false))
 }
 
 fn read_blocks(mut body: Reader<'_>) -> Option<Vec<Expected>> {
@@ -177,19 +195,19 @@ mod tests {
         let mut newer = bytes[..36].to_vec();
         newer[4] = 2;
         newer.extend(crc32fast::hash(&newer).to_le_bytes());
-        assert_eq!(decode(&newer), Err(true));
+        assert_eq!(decode(&newer), Err(IsNewer(true)));
     }
 
     #[test]
     fn a_list_that_is_cut_or_has_another_bit_is_none() {
         let bytes = encode(&[3, 9].map(|id| Expected { id: BlockId(id), min_ms: 0, max_ms: 5 }));
         for len in 0..bytes.len() {
-            assert_eq!(decode(&bytes[..len]), Err(false), "{len} bytes");
+            assert_eq!(decode(&bytes[..len]), Err(IsNewer(false)), "{len} bytes");
         }
         for bit in 0..bytes.len() * 8 {
             let mut broken = bytes.clone();
             broken[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(decode(&broken), Err(false), "bit {bit}");
+            assert_eq!(decode(&broken), Err(IsNewer(false)), "bit {bit}");
         }
     }
 

@@ -66,6 +66,8 @@ pub enum JobError {
     InMemory,
     #[error("stopped before it was done")]
     Stopped,
+    #[error("a compaction of all there is runs already")]
+    Busy,
 }
 
 /// How long a kind of job that failed, or panicked, is left alone; the others go on.
@@ -79,7 +81,7 @@ pub(crate) const SLICE_SERIES: usize = 4096;
 const CLEAN_SHARE: u64 = 20;
 
 /// A tenth of retention, but not less than a day: larger blocks leave late.
-pub(crate) fn range_max_ms(retention_ms: Option<i64>) -> i64 {
+fn range_max_ms(retention_ms: Option<i64>) -> i64 {
     const DAY_MS: i64 = 24 * 60 * 60 * 1000;
     retention_ms.map_or(31 * DAY_MS, |retention| (retention / 10).clamp(DAY_MS, 31 * DAY_MS))
 }
@@ -139,8 +141,7 @@ impl Db {
             return Some(Job::CutStale);
         }
         let mergeable = state.mergeable(metas);
-        let range_max_ms = range_max_ms(self.retention().time_ms);
-        let options = CompactOptions { block_ms: BLOCK_MS, range_max_ms };
+        let options = self.compact_options(files);
         let merge = compact::plan(&mergeable, &options, self.head.floor()).map(Job::Compact).filter(may);
         merge.or_else(|| self.clean_due(&mergeable).map(Job::Clean).filter(may))
     }
@@ -153,15 +154,28 @@ impl Db {
             let newest_ms = self.head.newest().unwrap_or(now_ms);
             gone = compact::expired(metas, retention_ms, newest_ms, now_ms);
         }
-        let share = |percent: f64| Some((files.space()?.total_bytes as f64 * percent / 100.0) as u64);
-        let of_disk = retention.disk_percent.filter(|percent| *percent > 0.0).and_then(share);
-        if let Some(bytes_max) = of_disk.or(retention.size_bytes) {
+        if let Some(bytes_max) = self.size_max(files) {
             let head_bytes = files.log_bytes() + self.image_bytes.load(Ordering::Relaxed);
             gone.extend(compact::beyond_size(metas, head_bytes, bytes_max));
             gone.sort_unstable();
             gone.dedup();
         }
         gone
+    }
+
+    /// How many bytes there may be, if that is limited: by a share of the disk, or by a number.
+    fn size_max(&self, files: &Files) -> Option<u64> {
+        let retention = self.retention();
+        let share = |percent: f64| Some((files.space()?.total_bytes as f64 * percent / 100.0) as u64);
+        let of_disk = retention.disk_percent.filter(|percent| *percent > 0.0).and_then(share);
+        of_disk.or(retention.size_bytes)
+    }
+
+    /// Up to where blocks are merged: a tenth of what is kept, in time and in bytes, as a block leaves as a
+    /// whole.
+    pub(crate) fn compact_options(&self, files: &Files) -> CompactOptions {
+        let bytes_max = self.size_max(files).map_or(u64::MAX, |bytes| bytes / 10);
+        CompactOptions { block_ms: BLOCK_MS, range_max_ms: range_max_ms(self.retention().time_ms), bytes_max }
     }
 
     /// A block of which much is deleted, with those that overlap it.
@@ -249,8 +263,13 @@ impl Db {
         let list = self.blocks.list();
         let sources: Vec<Arc<Block>> =
             list.iter().filter(|block| plan.sources.contains(&block.meta().id)).cloned().collect();
-        if sources.len() != plan.sources.len() {
-            // Planned before another job ran.
+        let is_newer = |id: BlockId| plan.sources.iter().all(|source| *source < id);
+        let overlaps = |meta: &BlockMeta| meta.start_ms < plan.end_ms && plan.start_ms < meta.end_ms;
+        let others = self.mergeable(self.blocks.metas());
+        let overtaken = others.iter().any(|meta| is_newer(meta.id) && overlaps(meta));
+        if overtaken || sources.len() != plan.sources.len() {
+            // Planned before another job ran. What merges must not become newer than a block that it
+            // overlaps: of two samples at one time the one stays that was stored first.
             return Ok(());
         }
         let id = self.blocks.take_id();

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  cut      all but the newest minutes of the head, though late samples may still come
-//!  merge    neighbours, up to the largest range; blocks that are not dense alone
+//!  merge    neighbours, up to the largest range; blocks alone that are not dense or lack what is deleted
 //!  image    the rest of the head, so that the log has nothing that a block has, too
 //! ```
 //!
@@ -16,9 +16,10 @@ use std::io;
 
 use tidewatch_storage::SelectError;
 
+use crate::block::Block;
 use crate::compact;
 use crate::db::Db;
-use crate::jobs::{Job, JobError, range_max_ms};
+use crate::jobs::{Job, JobError};
 
 /// What stays in the head: what rules and dashboards look at with every step. A series of which
 /// nothing stays would leave, and be a new one when its next sample comes.
@@ -37,8 +38,10 @@ impl Db {
             let source = io::Error::new(io::ErrorKind::StorageFull, "merging needs more room than is free");
             return Err(JobError::Io { path: files.directory.blocks(), source });
         }
+        let Some(_only_one) = self.compacting.try_lock() else { return Err(JobError::Busy) };
         if let Some((oldest_ms, newest_ms)) = self.head.time_range() {
-            let until_ms = newest_ms.saturating_sub(KEPT_MS);
+            // One sample ahead of time must not push all others out.
+            let until_ms = newest_ms.min(self.env.clock.wall_ms()).saturating_sub(KEPT_MS);
             if oldest_ms < until_ms && self.head.floor() < until_ms {
                 self.run(Job::Cut { until_ms })?;
             }
@@ -46,10 +49,11 @@ impl Db {
         // Each merge leaves fewer blocks or more dense ones; but other jobs may run in between.
         for _ in 0..=self.blocks.metas().len() {
             let list = self.blocks.list();
-            let is_dense = |id| list.iter().any(|block| block.meta().id == id && block.is_dense());
-            let range_max_ms = range_max_ms(self.retention().time_ms);
+            let is_done = |block: &Block| block.is_dense() && block.tombstones().series_count() == 0;
+            let is_done = |id| list.iter().any(|block| block.meta().id == id && is_done(block));
             let mergeable = self.mergeable(self.blocks.metas());
-            let Some(plan) = compact::plan_whole(&mergeable, range_max_ms, is_dense) else { break };
+            let options = self.compact_options(files);
+            let Some(plan) = compact::plan_whole(&mergeable, &options, is_done) else { break };
             self.run(Job::Compact(plan))?;
         }
         self.run(Job::Image)

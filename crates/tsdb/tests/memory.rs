@@ -263,9 +263,25 @@ fn above_half_of_the_limit_new_series_come_at_a_pace() {
     simulation.clock.advance_ms(60_000);
     assert_eq!(come(1_200), Ok(1_200));
     assert!(come(1).is_err());
-    // Those that are known go on, and far beyond the limit none comes at any pace.
-    let known = labels(&[("__name__", "up"), ("i", "7")]);
-    assert_eq!(append(&db, &known, &[(simulation.clock.wall_ms(), 2.0)]), []);
+    // Those that are known go on, also beside one that is not taken.
+    let sample = [Sample { timestamp: simulation.clock.wall_ms() + 1, value: 2.0 }];
+    let both = ["7", "unheard"].map(|i| labels(&[("__name__", "up"), ("i", i)]));
+    let mut batch = Batch::new();
+    both.iter().for_each(|labels| batch.push(RawLabels::Canonical(labels.as_bytes()), &sample));
+    let before = db.status().counters.samples_appended;
+    assert!(db.append(&batch).expect_err("one is new").to_string().contains("at its limit"));
+    assert_eq!(db.status().counters.samples_appended, before + 1);
+    // Far beyond the limit none comes at any pace.
     simulation.clock.advance_ms(60_000);
     assert!(come(2_801).expect_err("too many").contains("over the limit of 10000"));
+}
+
+#[test]
+fn a_target_that_is_more_than_half_of_all_is_taken_as_one() {
+    let db = Db::in_memory(Env::in_memory(), DbOptions { series_max: 10_000, ..DbOptions::new("") });
+    let sample = [Sample { timestamp: 0, value: 1.0 }];
+    let all: Vec<Labels> = (0..9_000).map(|i| labels(&[("__name__", "up"), ("i", &i.to_string())])).collect();
+    let mut batch = Batch::new();
+    all.iter().for_each(|labels| batch.push(RawLabels::Canonical(labels.as_bytes()), &sample));
+    assert_eq!(db.append(&batch).expect("the first of its minute").accepted, 9_000);
 }

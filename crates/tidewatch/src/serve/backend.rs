@@ -374,7 +374,7 @@ fn describe(retention: Retention) -> String {
 fn admin_error(error: JobError) -> AdminError {
     let text = error.to_string();
     match error {
-        JobError::Log(_) | JobError::Read(SelectError::Recovering) | JobError::Stopped => {
+        JobError::Log(_) | JobError::Read(SelectError::Recovering) | JobError::Stopped | JobError::Busy => {
             AdminError::Unavailable(text)
         }
         _ => AdminError::Failed(text),

@@ -40,6 +40,7 @@ use crate::head::append::{TIME_MIN, check_histogram};
 use crate::head::registry::check_labels;
 use crate::jobs::SLICE_SERIES;
 use crate::options::{BLOCK_MS, OpenError};
+use crate::status::Damage;
 
 /// What became of what was pushed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -138,6 +139,12 @@ impl Backfill {
             pending: Pending::default(),
             counts: BackfillCounts::default(),
         })
+    }
+
+    /// What was found damaged or missing when the directory was opened. Nobody else is told: the next
+    /// start finds it in order.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.directory.damage().0
     }
 
     pub fn counts(&self) -> &BackfillCounts {
@@ -283,7 +290,7 @@ impl Backfill {
     /// Merges blocks that overlap; says after each what is done. A block that can not be read is
     /// left as it is and named.
     pub fn merge(&mut self, merged: &mut dyn FnMut(u64)) -> Result<(), BackfillError> {
-        let options = CompactOptions { block_ms: BLOCK_MS, range_max_ms: BLOCK_MS };
+        let options = CompactOptions { block_ms: BLOCK_MS, range_max_ms: BLOCK_MS, bytes_max: u64::MAX };
         let mut skipped: BTreeSet<BlockId> = BTreeSet::new();
         loop {
             let metas: Vec<_> =

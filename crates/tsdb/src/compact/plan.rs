@@ -12,6 +12,8 @@ pub struct CompactOptions {
     /// Blocks are merged up to this range: larger ones open fewer files and repeat fewer labels,
     /// but leave later than their oldest sample should. A tenth of retention is a good value.
     pub range_max_ms: i64,
+    /// The same in bytes, where retention is by size.
+    pub bytes_max: u64,
 }
 
 /// A range of blocks has three of the next smaller: 2 h, 6 h, 18 h, 54 h, …
@@ -51,30 +53,33 @@ pub fn plan(blocks: &[BlockMeta], options: &CompactOptions, settled_ms: i64) -> 
     overlapping(&sorted, settled_ms).or_else(|| {
         let ranges = std::iter::successors(Some(options.block_ms), |range| range.checked_mul(GROWTH));
         let mut ranges = ranges.skip(1).take_while(|range| *range <= options.range_max_ms);
-        ranges.find_map(|range| window(&sorted, range, settled_ms))
+        ranges.find_map(|range| window(&sorted, range, settled_ms, options.bytes_max))
     })
 }
 
 /// What to merge next for as few and as small blocks as there can be, if anything: neighbours up to
-/// the largest range, wherever it begins, and what is alone and not dense. `is_dense` tells which are.
+/// the largest range, wherever it begins, and what is alone and not done. `is_done` tells what could not
+/// be smaller alone.
 pub fn plan_whole(
     blocks: &[BlockMeta],
-    range_max_ms: i64,
-    is_dense: impl Fn(BlockId) -> bool,
+    options: &CompactOptions,
+    is_done: impl Fn(BlockId) -> bool,
 ) -> Option<Plan> {
     let mut rest: Vec<&BlockMeta> = blocks.iter().collect();
     rest.sort_unstable_by_key(|meta| (meta.start_ms, meta.id));
     let mut rest = &rest[..];
     while let Some(first) = rest.first() {
-        let mut end_ms = first.end_ms;
+        let (mut end_ms, mut bytes) = (first.end_ms, 0u64);
         let belongs = |meta: &&&BlockMeta| {
+            bytes = bytes.saturating_add(meta.size);
             let overlaps = meta.start_ms < end_ms;
-            let fits = meta.end_ms.saturating_sub(first.start_ms) <= range_max_ms;
-            end_ms = if overlaps || fits { end_ms.max(meta.end_ms) } else { end_ms };
-            overlaps || fits
+            let is_short = meta.end_ms.saturating_sub(first.start_ms) <= options.range_max_ms;
+            let belongs = overlaps || (is_short && bytes <= options.bytes_max);
+            end_ms = if belongs { end_ms.max(meta.end_ms) } else { end_ms };
+            belongs
         };
         let (group, others) = rest.split_at(rest.iter().take_while(belongs).count());
-        if group.len() > 1 || !is_dense(first.id) {
+        if group.len() > 1 || !is_done(first.id) {
             return Some(Plan { dense: true, ..plan_of(group) });
         }
         rest = others;
@@ -114,12 +119,14 @@ fn newest_alike(group: &[&BlockMeta]) -> Option<Plan> {
 }
 
 /// The first settled window of this range with two or more blocks inside.
-fn window(sorted: &[&BlockMeta], range_ms: i64, settled_ms: i64) -> Option<Plan> {
+fn window(sorted: &[&BlockMeta], range_ms: i64, settled_ms: i64, bytes_max: u64) -> Option<Plan> {
     let window_of = |meta: &BlockMeta| meta.start_ms.div_euclid(range_ms);
     sorted.chunk_by(|a, b| window_of(a) == window_of(b)).find_map(|blocks| {
         let end_ms = (window_of(blocks[0]) + 1).checked_mul(range_ms)?;
         let inside = blocks.iter().all(|meta| meta.end_ms <= end_ms);
-        (blocks.len() > 1 && inside && end_ms <= settled_ms).then(|| plan_of(blocks))
+        let bytes = blocks.iter().fold(0u64, |bytes, meta| bytes.saturating_add(meta.size));
+        let fits = inside && bytes <= bytes_max;
+        (blocks.len() > 1 && fits && end_ms <= settled_ms).then(|| plan_of(blocks))
     })
 }
 

@@ -11,7 +11,8 @@ use crate::block::tests::{HOUR, Model, START, assert_same, labels, read, write};
 use crate::block::{Block, BlockMeta, WriterOptions};
 use std::sync::Arc;
 
-const OPTIONS: CompactOptions = CompactOptions { block_ms: 2 * HOUR, range_max_ms: 18 * HOUR };
+const OPTIONS: CompactOptions =
+    CompactOptions { block_ms: 2 * HOUR, range_max_ms: 18 * HOUR, bytes_max: 100 };
 
 fn meta(id: u64, start_hour: i64, end_hour: i64) -> BlockMeta {
     BlockMeta {
@@ -68,6 +69,8 @@ fn neighbours_merge_when_their_window_is_settled() {
 fn blocks_that_overlap_merge_first() {
     check("1:0-2 2:2-4 3:4-6 9:10-12 12:10-11", 12, "9,12 10-12");
     check("1:0-4 2:2-6 3:5-7 4:7-8", 7, "1,2,3 0-7");
+    check("1:0-2*50 2:2-4*40 3:4-6*11", 6, "nothing");
+    check("1:0-2*50 2:1-4*40 3:4-6*11", 6, "1,2 0-4");
 }
 
 #[test]
@@ -132,12 +135,15 @@ fn check_whole(blocks: &str, expected: &str) {
     let mut metas = Vec::new();
     for block in blocks.split_whitespace() {
         let (id, range) = block.split_once(':').expect("id:range");
-        let (start, end) = range.trim_end_matches('!').split_once('-').expect("from-to");
-        metas.push(meta(number(id) as u64, number(start), number(end)));
+        let (span, size) =
+            range.trim_end_matches('!').split_once('*').unwrap_or((range.trim_end_matches('!'), "1"));
+        let (start, end) = span.split_once('-').expect("from-to");
+        let meta = meta(number(id) as u64, number(start), number(end));
+        metas.push(BlockMeta { size: number(size) as u64, ..meta });
         dense.extend(range.ends_with('!').then_some(BlockId(number(id) as u64)));
     }
     let mut found = Vec::new();
-    while let Some(plan) = plan_whole(&metas, OPTIONS.range_max_ms, |id| dense.contains(&id)) {
+    while let Some(plan) = plan_whole(&metas, &OPTIONS, |id| dense.contains(&id)) {
         assert!(plan.dense);
         let ids: Vec<String> = plan.sources.iter().map(|id| id.0.to_string()).collect();
         found.push(format!("{} {}-{}", ids.join(","), plan.start_ms / HOUR, plan.end_ms / HOUR));
@@ -157,6 +163,8 @@ fn a_compaction_of_all_merges_neighbours_wherever_they_begin() {
     check_whole("1:17-18 2:18-20 3:20-22", "1,2,3 17-22");
     check_whole("1:0-6! 2:6-12! 3:20-22", "1,2 0-12; 3 20-22");
     check_whole("1:0-18 2:18-20! 3:20-24 4:30-40", "1 0-18; 2,3 18-24; 4 30-40");
+    // A block leaves as a whole, so that none is to have more than a tenth of what is kept.
+    check_whole("1:0-2*60 2:2-4*40 3:4-6*40 4:5-7*90", "1,2 0-4; 3,4 4-7");
     // What overlaps merges, however long that gets.
     check_whole("1:0-18! 2:16-20! 3:20-22", "1,2 0-20; 3 20-22");
 }

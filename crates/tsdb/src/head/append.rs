@@ -182,7 +182,8 @@ impl Head {
         Ok(())
     }
 
-    /// Creates the series that are not known and logs them; the directory comes back readable.
+    /// Creates the series that are not known, if there is room for them, and logs them; the directory comes
+    /// back readable.
     fn define_missing(
         &self,
         batch: &Batch<'_>,
@@ -195,14 +196,10 @@ impl Head {
         // Others may have created or removed series in between.
         scratch.found.find_all(&directory.registry, batch);
         let missing = scratch.found.ids.iter().filter(|id| **id == UNKNOWN).count();
-        let have = directory.registry.len();
-        if have + missing > terms.series_max {
-            let most = terms.series_max;
-            let reason = format!("{have} active series and {missing} new ones are over the limit of {most}");
-            return Err(AppendError::Overloaded { reason });
-        }
-        if have + missing > terms.series_max / 2 {
-            self.check_pace(have, missing, terms)?;
+        if let Err(reason) = self.check_room(directory.registry.len(), missing, terms) {
+            // The others must not pay for it: a target's reports, samples of what was there before.
+            outcome.overloaded = Some(reason);
+            return Ok(RwLockWriteGuard::downgrade(directory));
         }
         let first = directory.registry.next_id();
         for (at, series) in batch.series.iter().enumerate() {
@@ -237,25 +234,32 @@ impl Head {
         Ok(RwLockWriteGuard::downgrade(directory))
     }
 
-    /// Refuses new series where they come fast and there is room for as many only once more: whatever makes
-    /// them is found before all room is taken.
-    fn check_pace(&self, have: usize, missing: usize, terms: &Terms<'_>) -> Result<(), AppendError> {
+    /// Whether there is room for new series. Above half of what there is they are refused where they come
+    /// fast: whatever makes them is found before all room is taken.
+    fn check_room(&self, have: usize, missing: usize, terms: &Terms<'_>) -> Result<(), String> {
+        let (most, half) = (terms.series_max, terms.series_max / 2);
+        if have + missing > most {
+            return Err(format!("{have} active series and {missing} new ones are over the limit of {most}"));
+        }
+        if have + missing <= half {
+            return Ok(());
+        }
         let created = self.series_created.load(Ordering::Relaxed);
         let mut pace = self.pace.lock();
         if !(pace.since_ms..pace.since_ms.saturating_add(60_000)).contains(&terms.now_ms) {
             *pace = Pace { since_ms: terms.now_ms, have, created };
         }
-        let most = (pace.have / PACE_SHARE).max(PACE_MIN);
-        let come = (created - pace.created) as usize + missing;
-        if come <= most {
+        let most = (pace.have.max(half) / PACE_SHARE).max(PACE_MIN);
+        let before = (created - pace.created) as usize;
+        let come = before + missing;
+        // The first batch of a minute may be larger: a large target comes as one.
+        if come <= most || before == 0 {
             return Ok(());
         }
-        let half = terms.series_max / 2;
-        let reason = format!(
+        Err(format!(
             "{come} new series within a minute are over the limit of {most}, one of {PACE_SHARE}: there are \
              {have} active series, which with these is above half of what there may be ({half})"
-        );
-        Err(AppendError::Overloaded { reason })
+        ))
     }
 }
 

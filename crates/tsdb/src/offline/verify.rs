@@ -6,9 +6,10 @@ use std::path::Path;
 use tidewatch_env::{Env, is_unreadable};
 use tidewatch_wal::{Item, Position, Reader};
 
-use super::{Finding, blocks};
+use super::{Finding, block_ids, blocks};
 use crate::block::{BlockError, UNREADABLE};
 use crate::directory::check_format;
+use crate::expected::look;
 use crate::head::image::{ImageError, ImageHeader, ImageKind, VERSION, sections, visit_series};
 use crate::head::registry::Registry;
 use crate::head::shard::Shard;
@@ -42,6 +43,11 @@ pub fn verify(env: &Env, root: &Path) -> Result<Verified, OpenError> {
 fn verify_blocks(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), OpenError> {
     let mut found = blocks(env, root)?;
     verified.findings.append(&mut found.findings);
+    let dir = root.join("blocks");
+    let mut there = block_ids(env, &dir)?;
+    there.extend(found.blocks.iter().flat_map(|block| block.meta().parents.iter().copied()));
+    let missing = look(env, &dir, &there).damage;
+    verified.findings.extend(missing.into_iter().map(|(path, reason)| Finding::new(&path, 0, reason)));
     for block in found.blocks {
         let meta = block.meta();
         verified.blocks += 1;

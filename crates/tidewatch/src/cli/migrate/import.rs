@@ -9,8 +9,8 @@ use tidewatch_env::{Env, File, Open};
 use tidewatch_migrate::openmetrics::Said;
 use tidewatch_migrate::{Lines, Piece, Place, jsonl, openmetrics};
 use tidewatch_model::Labels;
-use tidewatch_tsdb::Backfill;
 use tidewatch_tsdb::block::{StoredRun, StoredValues};
+use tidewatch_tsdb::{Backfill, Damage};
 
 use super::beside::Beside;
 use super::progress::Progress;
@@ -43,6 +43,9 @@ pub fn run(arguments: &Import, console: &mut Console<'_>) -> Result<u8> {
             .with_context(|| format!("{}: no such source", source.display()))?;
     }
     let backfill = Backfill::open(&env, &arguments.storage_path)?;
+    for Damage { path, offset, reason } in backfill.damage() {
+        writeln!(console.err, "{path}: damaged at byte {offset}: {reason}")?;
+    }
     let state = State::load(&env, &arguments.storage_path)?;
     let mut importer = Importer { env, backfill, state, console, problems: 0, beside: Beside::default() };
     for source in &arguments.sources {
