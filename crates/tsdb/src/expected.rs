@@ -62,7 +62,8 @@ pub(crate) struct BlockFile {
     written: Option<Vec<Expected>>,
 }
 
-fn path(dir: &Path) -> PathBuf {
+/// Where the list of a directory of blocks is.
+pub(crate) fn list_path(dir: &Path) -> PathBuf {
     dir.join("LIST")
 }
 
@@ -81,14 +82,14 @@ impl BlockFile {
         }
         // Nobody knows what a failure leaves.
         self.written = None;
-        replace_durably(&*env.disk, &path(dir), &encode(&blocks))?;
+        replace_durably(&*env.disk, &list_path(dir), &encode(&blocks))?;
         self.written = Some(blocks);
         Ok(())
     }
 
     /// The same before other blocks go: that must not fail for want of room.
     pub(crate) fn write_or_remove(&mut self, env: &Env, dir: &Path, blocks: Vec<Expected>) -> io::Result<()> {
-        let list = path(dir);
+        let list = list_path(dir);
         if self.write(env, dir, blocks).is_err() && env.disk.exists(&list)? {
             env.disk.remove(&list)?;
             env.disk.sync_dir(parent_of(&list))?;
@@ -106,7 +107,7 @@ pub(crate) struct Looked {
 
 /// Looks for blocks that ought to be in `dir` and are not among `there`, nor among those set aside.
 pub(crate) fn look(env: &Env, dir: &Path, there: &[BlockId]) -> Looked {
-    let (list, mut looked) = (path(dir), Looked::default());
+    let (list, mut looked) = (list_path(dir), Looked::default());
     // A disk that fails is asked once more. What can not be read then says nothing.
     let Ok(bytes) = read(env, &list).or_else(|_| read(env, &list)) else { return looked };
     match decode(&bytes) {

@@ -147,8 +147,10 @@ fn check_whole(blocks: &str, expected: &str) {
         assert!(plan.dense);
         let ids: Vec<String> = plan.sources.iter().map(|id| id.0.to_string()).collect();
         found.push(format!("{} {}-{}", ids.join(","), plan.start_ms / HOUR, plan.end_ms / HOUR));
-        metas.retain(|meta| !plan.sources.contains(&meta.id));
+        let parts = metas.extract_if(.., |meta| plan.sources.contains(&meta.id));
+        let size = parts.map(|meta| meta.size).sum();
         let merged = meta(100 + found.len() as u64, plan.start_ms / HOUR, plan.end_ms / HOUR);
+        let merged = BlockMeta { size, ..merged };
         dense.push(merged.id);
         metas.push(merged);
     }

@@ -22,6 +22,7 @@ use crate::block::{
 use crate::db::Db;
 use crate::delete::write_frame;
 use crate::directory::Directory;
+use crate::expected::list_path;
 use crate::head::append::FrameLog;
 use crate::intervals::Intervals;
 use crate::jobs::{Job, JobError};
@@ -54,6 +55,11 @@ pub fn repair(env: &Env, root: &Path) -> Result<Repaired, JobError> {
         let directory = Directory::open(env, root)?;
         for id in block_ids(env, &directory.blocks())? {
             repair_block(env, &directory, id, &mut repaired)?;
+        }
+        // What it said is among the findings. The next start writes one of what there is.
+        let list = list_path(&directory.blocks());
+        if repaired.findings.iter().any(|finding| finding.path.parent() == list.parent()) {
+            directory.move_aside(&list).map_err(|source| JobError::Io { path: list, source })?;
         }
     }
     repair_head(env, root, &mut repaired)?;

@@ -87,8 +87,9 @@ impl Importer<'_, '_> {
             None => {}
         }
         let mut progress = Progress::start(&shown, file.len()?);
+        let mut is_complete = true;
         if format == ImportFormat::Openmetrics {
-            self.read_beside_again(file.clone(), from.0)?;
+            is_complete = self.read_beside_again(file.clone(), from.0)?;
         }
         let mut reader = openmetrics::Reader::resume(&from.1);
         let mut lines = Lines::new(file, from.0);
@@ -105,6 +106,7 @@ impl Importer<'_, '_> {
                     }
                 }
             }
+            is_complete = format != ImportFormat::Openmetrics || reader.is_complete();
             let place = lines.place();
             if self.backfill.is_full() {
                 self.backfill.flush()?;
@@ -114,7 +116,7 @@ impl Importer<'_, '_> {
             progress.set(place.offset, self.console.err, || format!("{written} samples written"));
         }
         self.backfill.flush()?;
-        if format == ImportFormat::Openmetrics && !reader.is_complete() {
+        if !is_complete {
             let reason = "the text does not end with \"# EOF\", so it may have been cut short";
             self.problem(&shown, reason);
         }
@@ -125,8 +127,8 @@ impl Importer<'_, '_> {
     }
 
     /// Reads the part of a text again of which an import before this one has the samples: what stands
-    /// beside these it had not stored yet.
-    fn read_beside_again(&mut self, file: Arc<dyn File>, until: Place) -> Result<()> {
+    /// beside these it had not stored yet. Gives whether that part ends the text.
+    fn read_beside_again(&mut self, file: Arc<dyn File>, until: Place) -> Result<bool> {
         let mut reader = openmetrics::Reader::default();
         let mut lines = Lines::new(file, Place::default());
         let mut number = 0;
@@ -147,7 +149,7 @@ impl Importer<'_, '_> {
                 }
             }
         }
-        Ok(())
+        Ok(reader.is_complete())
     }
 
     fn openmetrics_line(&mut self, reader: &mut openmetrics::Reader, line: &[u8]) -> Result<(), String> {
