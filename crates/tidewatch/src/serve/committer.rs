@@ -7,7 +7,7 @@
 //!
 //! Requests do not hold a thread while they wait. While one sync runs, further batches gather
 //! for the next; and before it begins, it waits a moment for requests that are being decoded: a sync
-//! costs as much as a thousand samples, and one for four requests costs what one for a single one does.
+//! costs what some hundred samples do, and one for several requests no more than for a single one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -30,24 +30,26 @@ fn meta(id: u64, start_hour: i64, end_hour: i64) -> BlockMeta {
     }
 }
 
-/// Blocks as `id:from-to` in hours, `*size` unless that is one, and what is merged: `ids from-to`.
+/// A block as `id:from-to` in hours, `*size` behind it unless that is one.
+fn block(text: &str) -> BlockMeta {
+    let number = |text: &str| text.parse::<i64>().expect("a number");
+    let (id, range) = text.split_once(':').expect("id:range");
+    let (range, size) = range.split_once('*').unwrap_or((range, "1"));
+    let (start, end) = range.split_once('-').expect("from-to");
+    BlockMeta { size: number(size) as u64, ..meta(number(id) as u64, number(start), number(end)) }
+}
+
+/// What is merged: `ids from-to`.
+fn shown(plan: &Plan) -> String {
+    let ids: Vec<String> = plan.sources.iter().map(|id| id.0.to_string()).collect();
+    format!("{} {}-{}", ids.join(","), plan.start_ms / HOUR, plan.end_ms / HOUR)
+}
+
 #[track_caller]
 fn check(blocks: &str, settled_hour: i64, expected: &str) {
-    let number = |text: &str| text.parse::<i64>().expect("a number");
-    let metas: Vec<BlockMeta> = blocks
-        .split_whitespace()
-        .map(|block| {
-            let (id, range) = block.split_once(':').expect("id:range");
-            let (range, size) = range.split_once('*').unwrap_or((range, "1"));
-            let (start, end) = range.split_once('-').expect("from-to");
-            BlockMeta { size: number(size) as u64, ..meta(number(id) as u64, number(start), number(end)) }
-        })
-        .collect();
-    let found = plan(&metas, &OPTIONS, settled_hour * HOUR).map_or("nothing".to_owned(), |plan| {
-        let ids: Vec<String> = plan.sources.iter().map(|id| id.0.to_string()).collect();
-        format!("{} {}-{}", ids.join(","), plan.start_ms / HOUR, plan.end_ms / HOUR)
-    });
-    assert_eq!(found, expected, "{blocks}");
+    let metas: Vec<BlockMeta> = blocks.split_whitespace().map(block).collect();
+    let plan = plan(&metas, &OPTIONS, settled_hour * HOUR);
+    assert_eq!(plan.map_or("nothing".to_owned(), |plan| shown(&plan)), expected, "{blocks}");
 }
 
 #[test]
@@ -126,33 +128,26 @@ fn a_window_is_written_few_times_however_often_series_leave() {
     assert_eq!([3, 12, 120].map(say), expected);
 }
 
-/// Blocks as `id:from-to`, an exclamation mark behind those that are dense, and the merges up to 18 hours
-/// that leave nothing to do, in their order.
+/// An exclamation mark stands behind blocks that are dense. Given are the merges up to 18 hours that leave
+/// nothing to do, in their order.
 #[track_caller]
 fn check_whole(blocks: &str, expected: &str) {
-    let number = |text: &str| text.parse::<i64>().expect("a number");
     let mut dense = Vec::new();
     let mut metas = Vec::new();
-    for block in blocks.split_whitespace() {
-        let (id, range) = block.split_once(':').expect("id:range");
-        let (span, size) =
-            range.trim_end_matches('!').split_once('*').unwrap_or((range.trim_end_matches('!'), "1"));
-        let (start, end) = span.split_once('-').expect("from-to");
-        let meta = meta(number(id) as u64, number(start), number(end));
-        metas.push(BlockMeta { size: number(size) as u64, ..meta });
-        dense.extend(range.ends_with('!').then_some(BlockId(number(id) as u64)));
+    for text in blocks.split_whitespace() {
+        let meta = block(text.trim_end_matches('!'));
+        dense.extend(text.ends_with('!').then_some(meta.id));
+        metas.push(meta);
     }
     let mut found = Vec::new();
     while let Some(plan) = plan_whole(&metas, &OPTIONS, |id| dense.contains(&id)) {
         assert!(plan.dense);
-        let ids: Vec<String> = plan.sources.iter().map(|id| id.0.to_string()).collect();
-        found.push(format!("{} {}-{}", ids.join(","), plan.start_ms / HOUR, plan.end_ms / HOUR));
+        found.push(shown(&plan));
         let parts = metas.extract_if(.., |meta| plan.sources.contains(&meta.id));
         let size = parts.map(|meta| meta.size).sum();
         let merged = meta(100 + found.len() as u64, plan.start_ms / HOUR, plan.end_ms / HOUR);
-        let merged = BlockMeta { size, ..merged };
         dense.push(merged.id);
-        metas.push(merged);
+        metas.push(BlockMeta { size, ..merged });
     }
     assert_eq!(found.join("; "), expected, "{blocks}");
 }
