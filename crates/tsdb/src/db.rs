@@ -82,16 +82,20 @@ pub struct Db {
 pub(crate) struct Files {
     pub(crate) directory: Directory,
     pub(crate) log: DurableLog,
-    /// What the log's directory held at the start.
-    opened: OpenReport,
     /// Whether the disk is so full that samples are refused.
     low_space: AtomicBool,
     /// Whether the log has batches that came during a recovery, behind the last images.
     pub(crate) has_deferred: AtomicBool,
-    /// Images of the last process, until recovery has them.
-    images: Mutex<Option<Images>>,
+    /// What the last process left, until recovery has it.
+    left: Mutex<Option<Left>>,
     /// When the disk was last asked for its room, in monotonic milliseconds.
     watched_ms: AtomicU64,
+}
+
+/// Images, and what the log's directory held.
+struct Left {
+    images: Images,
+    opened: OpenReport,
 }
 
 /// Room on the disk that samples leave alone, so that the log can be trimmed and alerts be
@@ -194,17 +198,16 @@ impl Db {
             directory.report(&torn.path, torn.offset, format!("the log's end: {}", torn.reason));
         }
         images.check_log(&directory, &opened.segments);
-        let images = Mutex::new(Some(images));
+        let left = Mutex::new(Some(Left { images, opened }));
         Ok(Db::new(
             env,
             options,
             Some(Files {
                 directory,
                 log,
-                opened,
                 low_space: AtomicBool::new(false),
                 has_deferred: AtomicBool::new(false),
-                images,
+                left,
                 watched_ms: AtomicU64::new(0),
             }),
         ))
@@ -242,16 +245,17 @@ impl Db {
     /// logged at once and applied at the end.
     pub fn recover(&self) -> Result<(), OpenError> {
         let Some(files) = self.files.as_ref().filter(|_| !self.is_complete()) else { return Ok(()) };
-        let images = files.images.lock().take().unwrap_or_default();
+        let left = files.left.lock().take();
+        let Left { images, opened } = left.expect("a database whose recovery failed is not used");
         self.image_bytes.store(images.bytes(), Ordering::Relaxed);
         let (mut settled, mut replayed) = (Ok(()), None);
         let settle = || {
             self.blocks.load(&self.env, &files.directory)?;
-            files.directory.renew_segment(&files.opened.segments)
+            files.directory.renew_segment(&opened.segments, opened.newest.as_ref())
         };
         self.env.parallel.beside(
             Box::new(|| settled = settle()),
-            Box::new(|| replayed = Some(recover::replay(self, &files.directory, &images, &files.opened))),
+            Box::new(|| replayed = Some(recover::replay(self, &files.directory, &images, &opened))),
         );
         settled?;
         let recovered =
@@ -260,8 +264,6 @@ impl Db {
         self.exemplars.complete();
         self.metadata.complete();
         files.log.count_replayed(recovered.log_bytes);
-        self.head.truncate();
-        self.give_back_files(|_| true);
         let of_blocks = self.blocks.metas().iter().map(|meta| meta.max_ms).max();
         let of_head = self.head.time_range().map(|(_, newest)| newest);
         of_blocks.max(of_head).into_iter().for_each(|newest| self.head.has_newest(newest));
@@ -278,11 +280,15 @@ impl Db {
                 // Under the lock, so that no batch is deferred once nobody looks for it.
                 self.complete.store(true, Ordering::Release);
                 *deferred = None;
-                return Ok(());
+                break;
             }
             drop(deferred);
             frames.iter().for_each(|frame| self.append_deferred(files, frame));
         }
+        // Nobody reads what goes here, so nobody has to wait for it.
+        self.head.truncate();
+        self.give_back_files(|_| true);
+        Ok(())
     }
 
     /// Appends what was acknowledged while recovery was running. What is refused now could not

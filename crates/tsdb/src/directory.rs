@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tidewatch_env::{
     Env, Lock, Open, create_dir_durably, is_unreadable, parent_of, replace_durably, unreadable,
 };
+use tidewatch_wal::Loaded;
 
 use crate::block::is_block;
 use crate::head::image::{ImageError, ImageHeader};
@@ -97,15 +98,17 @@ impl Directory {
     /// kernel takes its pages for clean, so another sync "succeeds" and writes nothing. Batches
     /// that are acknowledged from now on rely on the series that such frames define, so they
     /// have to be on the disk first. Older segments were synced before newer ones began.
-    pub(crate) fn renew_segment(&self, segments: &[u64]) -> Result<(), OpenError> {
+    pub(crate) fn renew_segment(&self, segments: &[u64], loaded: Option<&Loaded>) -> Result<(), OpenError> {
         let Some(newest) = segments.last() else { return Ok(()) };
         let path = self.segment(*newest);
         let disk = &*self.env.disk;
-        let bytes = match read_whole(&self.env, &path) {
+        let loaded = loaded.filter(|loaded| loaded.number == *newest);
+        let read = || read_whole(&self.env, &path).map(Bytes::from);
+        let bytes = match loaded.map_or_else(read, |loaded| Ok(loaded.bytes.clone())) {
             Ok(bytes) => bytes,
             // A directory of that name is no segment: the newest is an older one.
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
-                return self.renew_segment(&segments[..segments.len() - 1]);
+                return self.renew_segment(&segments[..segments.len() - 1], None);
             }
             // What can not be read is damage, which the reader of the log names and works around.
             Err(_) => return Ok(()),

@@ -81,7 +81,9 @@ pub(crate) fn replay(
     let mut log = LogReading {
         db,
         directory,
-        reader: Reader::open(env, &directory.wal(), start)?.until(opened.first_segment),
+        reader: Reader::open(env, &directory.wal(), start)?
+            .until(opened.first_segment)
+            .with(opened.newest.clone()),
         // Shards have images only of times when no batch was deferred any more.
         deferred_from: from.iter().copied().fold(Position::START, Position::max),
         from,
@@ -131,7 +133,7 @@ pub(crate) fn replay(
     }
     let known = series.registry.known_ids();
     for (at, shard) in head.shards.iter().enumerate() {
-        shard.lock().leave_where(at, |id| settled.has_left(id) && !known.is_alive(id));
+        shard.lock().leave_unknown(at, &known, |id| settled.has_left(id));
     }
     Ok(log.recovered)
 }

@@ -33,6 +33,6 @@ mod writer;
 pub use error::WalError;
 pub use format::{FRAME_BYTES_MAX, FRAME_HEADER_SIZE, Position, SEGMENT_HEADER_SIZE, is_segment};
 pub use pending::PENDING_BYTES_MAX;
-pub use reader::{Damage, Frame, Item, Reader};
+pub use reader::{Damage, Frame, Item, Loaded, Reader};
 pub use segments::path as segment_path;
 pub use writer::{OpenReport, Wal, WalOptions};

@@ -60,6 +60,16 @@ pub struct Reader {
     current: Option<Current>,
     /// The number that has to come next; `None` where any may be the first.
     expected: Option<u64>,
+    /// A segment that is in memory already.
+    loaded: Option<Loaded>,
+}
+
+/// A segment in memory: opening a log reads the newest one for its end, and who reads the log next
+/// need not read it again.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub number: u64,
+    pub bytes: Bytes,
 }
 
 /// The segment being walked.
@@ -90,7 +100,14 @@ impl Reader {
             begun: 0,
             current: None,
             expected,
+            loaded: None,
         })
+    }
+
+    /// Does not read a segment again that is there.
+    pub fn with(mut self, loaded: Option<Loaded>) -> Reader {
+        self.loaded = loaded;
+        self
     }
 
     /// Stops in front of this segment. A log that is written while its past is read passes
@@ -130,11 +147,14 @@ impl Reader {
         }
         self.begun += 1;
         self.expected = number.checked_add(1);
-        let loaded = match load(&*self.env.disk, &path, number)? {
-            Ok(loaded) => loaded,
-            Err(damage) => return Ok(Some(damage)),
+        let (bytes, unreadable) = match self.loaded.take_if(|loaded| loaded.number == number) {
+            Some(loaded) => (loaded.bytes, Vec::new()),
+            None => match load(&*self.env.disk, &path, number)? {
+                Ok(loaded) => loaded,
+                Err(damage) => return Ok(Some(damage)),
+            },
         };
-        let len = loaded.bytes.len() as u64;
+        let len = bytes.len() as u64;
         let next = self.numbers.get(self.begun).copied();
         let end = next.and_then(|next| self.end_before(next, number)).unwrap_or(len);
         let missing_end = (end > len).then(|| Damage {
@@ -144,12 +164,12 @@ impl Reader {
             reason: "the segment is cut short",
         });
         let offset = if number == self.from.segment { self.from.offset.min(len) as usize } else { 0 };
-        let bytes = loaded.bytes.slice(..end.min(len) as usize);
+        let bytes = bytes.slice(..end.min(len) as usize);
         self.current = Some(Current {
             number,
             path,
             scan: Scan::new(number, bytes, offset),
-            unreadable: loaded.unreadable,
+            unreadable,
             is_last: next.is_none(),
             missing_end,
         });
@@ -199,36 +219,40 @@ fn damage(path: &Path, range: &Range<usize>, reason: &'static str) -> Damage {
     Damage { path: path.to_owned(), offset: range.start as u64, len: range.len() as u64, reason }
 }
 
-/// Where the frames of the newest segment end, for the header of the next; and what is behind.
-pub(crate) fn find_end(env: &Env, dir: &Path, number: u64) -> Result<(u64, Option<Damage>), WalError> {
-    let path = segments::path(dir, number);
-    let loaded = match load(&*env.disk, &path, number)? {
-        Ok(loaded) => loaded,
-        // Every reader will name this damage; it is not a torn end.
-        Err(_) => return Ok((END_UNKNOWN, None)),
-    };
-    let len = loaded.bytes.len() as u64;
-    if !loaded.unreadable.is_empty() {
-        return Ok((END_UNKNOWN, None));
-    }
-    let mut scan = Scan::new(number, loaded.bytes, 0);
-    while let Some(piece) = scan.next() {
-        if let Piece::Tail { range, reason } = piece {
-            return Ok((range.start as u64, Some(damage(&path, &range, reason))));
-        }
-    }
-    Ok((len, None))
+/// How the newest segment ends.
+pub(crate) struct End {
+    /// Where its frames do, for the header of the next.
+    pub(crate) offset: u64,
+    /// What is behind.
+    pub(crate) torn: Option<Damage>,
+    pub(crate) loaded: Option<Loaded>,
 }
 
-/// A segment in memory.
-struct Loaded {
-    bytes: Bytes,
-    unreadable: Vec<Range<usize>>,
+pub(crate) fn find_end(env: &Env, dir: &Path, number: u64) -> Result<End, WalError> {
+    let path = segments::path(dir, number);
+    let bytes = match load(&*env.disk, &path, number)? {
+        Ok((bytes, unreadable)) if unreadable.is_empty() => bytes,
+        // Every reader will name this damage; it is not a torn end.
+        _ => return Ok(End { offset: END_UNKNOWN, torn: None, loaded: None }),
+    };
+    let loaded = Some(Loaded { number, bytes: bytes.clone() });
+    let len = bytes.len() as u64;
+    let mut scan = Scan::new(number, bytes, 0);
+    while let Some(piece) = scan.next() {
+        if let Piece::Tail { range, reason } = piece {
+            let torn = Some(damage(&path, &range, reason));
+            return Ok(End { offset: range.start as u64, torn, loaded });
+        }
+    }
+    Ok(End { offset: len, torn: None, loaded })
 }
+
+/// The bytes of a segment, with zeros where the disk can not read them, and where that is.
+type Readable = (Bytes, Vec<Range<usize>>);
 
 /// Reads a segment, or says why it cannot be used as a whole. Read and not mapped: a disk that
 /// fails to read a page of a map ends the process.
-fn load(disk: &dyn Disk, path: &Path, number: u64) -> Result<Result<Loaded, Damage>, WalError> {
+fn load(disk: &dyn Disk, path: &Path, number: u64) -> Result<Result<Readable, Damage>, WalError> {
     let whole = |len, reason| Ok(Err(Damage { path: path.to_owned(), offset: 0, len, reason }));
     let open = || disk.open(path, Open::Read).and_then(|file| file.len().map(|len| (file, len)));
     // A disk that fails is asked once more: what is taken for lost is given up.
@@ -249,7 +273,7 @@ fn load(disk: &dyn Disk, path: &Path, number: u64) -> Result<Result<Loaded, Dama
         HeaderCheck::Good(header) if header.number != number => {
             whole(len, "the file is another segment of the log")
         }
-        _ => Ok(Ok(Loaded { bytes: Bytes::from(bytes), unreadable })),
+        _ => Ok(Ok((Bytes::from(bytes), unreadable))),
     }
 }
 

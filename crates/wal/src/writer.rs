@@ -12,7 +12,7 @@ use tidewatch_env::{Env, File, Open, create_dir_durably};
 use crate::error::WalError;
 use crate::format::{FRAME_BYTES_MAX, Position, SEGMENT_BYTES_MAX, SegmentHeader};
 use crate::pending::{Batch, PENDING_BYTES_MAX, Pending};
-use crate::reader::{self, Damage};
+use crate::reader::{self, Damage, End, Loaded};
 use crate::segments;
 
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,8 @@ pub struct OpenReport {
     /// Bytes at the end of the newest segment that are no frame: a write that was under way
     /// when the power went, and never acknowledged, or damage to the very last frame.
     pub torn: Option<Damage>,
+    /// The newest of these segments, unless some of it can not be read.
+    pub newest: Option<Loaded>,
     /// Files in the directory that are no segments. They are left alone.
     pub foreign: Vec<PathBuf>,
 }
@@ -99,17 +101,22 @@ impl Wal {
         create_dir_durably(&*env.disk, dir).map_err(WalError::io(dir))?;
         let listing = segments::list(&*env.disk, dir)?;
         let newest = listing.numbers.last().copied();
-        let (previous_end, torn) = match newest {
+        let end = match newest {
             Some(number) => reader::find_end(env, dir, number)?,
-            None => (0, None),
+            None => End { offset: 0, torn: None, loaded: None },
         };
         let refusal = settle(env, dir, &listing.numbers).err();
         let first_segment = newest.map_or(1, |number| number + 1).max(options.segment_min);
         let salt = env.entropy.next_u64() as u32;
-        let pending = Pending::new(first_segment, previous_end, salt, options.segment_bytes);
+        let pending = Pending::new(first_segment, end.offset, salt, options.segment_bytes);
         let start = pending.next();
-        let report =
-            OpenReport { first_segment, segments: listing.numbers.clone(), torn, foreign: listing.foreign };
+        let report = OpenReport {
+            first_segment,
+            segments: listing.numbers.clone(),
+            torn: end.torn,
+            newest: end.loaded,
+            foreign: listing.foreign,
+        };
         let wal = Wal {
             env: env.clone(),
             dir: dir.to_owned(),

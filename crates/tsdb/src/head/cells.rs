@@ -1,42 +1,17 @@
-//! Open runs: the newest values of each series, lightly packed in chained cells of 32 bytes.
+//! Open runs: the newest values of each series as [`tokens`](super::tokens), in chained cells of 32 bytes.
 //!
-//! A value is written as a token against the value before it (the first one against 0.0). A run
-//! has an exponent e, 0 at first; a value's *mantissa* is the whole number m with m / 10^e = value,
-//! where there is one: most values came from decimal text.
-//!
-//! ```text
-//! 00nnnnnn             the same bits again, n + 1 times
-//! 01zzzzzz             difference of the mantissas, zigzag, below 64
-//! 10zzzzzz zzzzzzzz    the same, below 16,384, high bits first
-//! 11lllttt bytes       XOR of the bits without l leading and t trailing zero bytes, l + t < 8
-//! 11110010 bytes×3     difference of the mantissas, zigzag, little-endian
-//! 11110011 bytes×4     the same
-//! 11111eee             the exponent is eee - 1 from here on, 1 ≤ eee
-//! ```
-//!
-//! Tokens are bytes, so that one sample costs a few instructions and most samples one or two
-//! bytes; the strong codec comes when the run is sealed. A chain of small cells wastes half a
-//! cell a series where growing buffers would waste half of themselves, and all freed cells are
-//! of one size.
+//! A chain of small cells wastes half a cell a series where growing buffers would waste half of
+//! themselves, and all freed cells are of one size.
 
 use tidewatch_env::prefetch;
+
+use super::tokens::{DELTA_3, DELTA_4, EXPONENT, NO_EXPONENT, POWERS, delta_at};
 
 /// No cell, clock or chunk.
 pub(crate) const NONE: u32 = u32::MAX;
 
 const PAYLOAD: usize = 28;
 const PAGE: usize = 1024;
-/// Whole numbers below this are all doubles.
-const MANTISSA_MAX: i64 = 1 << 53;
-/// Powers of ten that an exponent can name.
-const POWERS: [f64; 7] = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6];
-/// The exponent of a run that had a value without mantissa at any: it is not sought again.
-pub(crate) const NO_EXPONENT: u8 = 0xff;
-
-const DELTA_3: u8 = 0b1111_0010;
-const DELTA_4: u8 = 0b1111_0011;
-const EXPONENT: u8 = 0b1111_1000;
-
 #[derive(Debug, Clone, Copy)]
 struct Cell {
     bytes: [u8; PAYLOAD],
@@ -285,109 +260,10 @@ impl Tail {
     }
 }
 
-/// The whole number m with m / 10^exponent = value, bit for bit.
-#[inline]
-fn mantissa(exponent: u8, bits: u64) -> Option<i64> {
-    let (value, power) = (f64::from_bits(bits), POWERS[usize::from(exponent)]);
-    let mantissa = (value * power).round_ties_even() as i64;
-    // The comparison of bits rules out NaN, infinities and -0.
-    let exact = (mantissa as f64 / power).to_bits() == bits;
-    (exact && mantissa.abs() < MANTISSA_MAX).then_some(mantissa)
-}
-
-/// The difference of two values' mantissas, where both have one and a token has room for it.
-#[inline]
-fn delta_at(exponent: u8, before: u64, now: u64) -> Option<i64> {
-    if exponent == 0 {
-        // Whole numbers need neither multiplication nor division.
-        let (a, b) = (f64::from_bits(before) as i64, f64::from_bits(now) as i64);
-        let whole = (a as f64).to_bits() == before && (b as f64).to_bits() == now;
-        let small = whole && a.abs() < MANTISSA_MAX && b.abs() < MANTISSA_MAX;
-        return small.then(|| b - a).filter(fits);
-    }
-    if exponent == NO_EXPONENT {
-        return None;
-    }
-    let delta = mantissa(exponent, now)? - mantissa(exponent, before)?;
-    Some(delta).filter(fits)
-}
-
-fn fits(delta: &i64) -> bool {
-    (-(1 << 31)..1 << 31).contains(delta)
-}
-
-/// Appends the `count` values of a run's tokens to `out`. The tokens are ours, from memory or
-/// from a checksummed image; `false` says that they do not hold `count` values.
-#[must_use]
-pub(crate) fn decode_tokens(mut tokens: &[u8], count: usize, out: &mut Vec<f64>) -> bool {
-    let end = out.len() + count;
-    let (mut bits, mut exponent) = (0u64, 0);
-    while let Some((&token, rest)) = tokens.split_first() {
-        tokens = rest;
-        let low = token & 0x3f;
-        match token {
-            0..0x40 => {
-                let repeats = usize::from(low) + 1;
-                if out.len() + repeats > end {
-                    return false;
-                }
-                out.resize(out.len() + repeats, f64::from_bits(bits));
-                continue;
-            }
-            0x40..0x80 => bits = add_delta(exponent, bits, u64::from(low)),
-            0x80..0xc0 => {
-                let Some((&second, rest)) = tokens.split_first() else { return false };
-                tokens = rest;
-                bits = add_delta(exponent, bits, u64::from(low) << 8 | u64::from(second));
-            }
-            DELTA_3 | DELTA_4 => {
-                let Some(zigzag) = take_bytes(&mut tokens, usize::from(token - DELTA_3) + 3) else {
-                    return false;
-                };
-                bits = add_delta(exponent, bits, zigzag);
-            }
-            0b1111_1001..=0b1111_1111 => {
-                exponent = token & 7;
-                exponent -= 1;
-                continue;
-            }
-            _ => {
-                let (lead, trail) = (usize::from(low >> 3), usize::from(low & 7));
-                let len = 8usize.saturating_sub(lead + trail);
-                let Some(xor) = take_bytes(&mut tokens, len) else { return false };
-                bits ^= xor << (trail * 8);
-            }
-        }
-        if out.len() == end {
-            return false;
-        }
-        out.push(f64::from_bits(bits));
-    }
-    out.len() == end
-}
-
-/// A little-endian number of up to eight bytes.
-#[inline]
-fn take_bytes(tokens: &mut &[u8], len: usize) -> Option<u64> {
-    let (bytes, rest) = tokens.split_at_checked(len)?;
-    *tokens = rest;
-    let mut number = [0; 8];
-    number[..len].copy_from_slice(bytes);
-    Some(u64::from_le_bytes(number))
-}
-
-#[inline]
-fn add_delta(exponent: u8, bits: u64, zigzag: u64) -> u64 {
-    let delta = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
-    let power = POWERS[usize::from(exponent)];
-    // What is not exact here was not written by the encoder.
-    let mantissa = (f64::from_bits(bits) * power).round_ties_even() as i64;
-    (mantissa.wrapping_add(delta) as f64 / power).to_bits()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::head::tokens::{decode_tokens, newest_of_tokens};
     use proptest::prelude::*;
 
     #[track_caller]
@@ -403,6 +279,7 @@ mod tests {
         assert!(decode_tokens(&tokens, values.len(), &mut read));
         let bits = |v: &[f64]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&read), bits(values));
+        assert_eq!(newest_of_tokens(&tokens, values.len()), Some(tail.value));
         let mut again = cells.restore(&tokens, tail.state());
         cells.push(&mut again, 7.25);
         tokens.clear();
@@ -464,8 +341,10 @@ mod tests {
         #[test]
         fn no_tokens_make_the_decoder_panic(tokens in proptest::collection::vec(any::<u8>(), 0..60), count in 0usize..200) {
             let mut out = Vec::new();
-            let _ = decode_tokens(&tokens, count, &mut out);
+            let whole = decode_tokens(&tokens, count, &mut out);
             prop_assert!(out.len() <= count);
+            let newest = newest_of_tokens(&tokens, count);
+            prop_assert_eq!(newest, whole.then(|| out.last().map_or(0, |value| value.to_bits())));
         }
     }
 }

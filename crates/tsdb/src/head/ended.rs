@@ -12,7 +12,7 @@ use tidewatch_model::is_stale;
 use tidewatch_storage::TimeRange;
 
 use super::Head;
-use super::registry::SeriesId;
+use super::registry::{KnownIds, SeriesId};
 use super::shard::{Open, Shard};
 
 /// A series that has ended, and how far it had come then. A sample that it takes changes one of these.
@@ -118,11 +118,20 @@ impl Shard {
         }
     }
 
-    /// Forgets the series that have left, as blocks have what they had.
-    pub(crate) fn leave_where(&mut self, shard: usize, has_left: impl Fn(SeriesId) -> bool) {
+    /// Forgets the series that are not known any more and of which `has_left` says that blocks have what
+    /// they had.
+    pub(crate) fn leave_unknown(
+        &mut self,
+        shard: usize,
+        known: &KnownIds,
+        has_left: impl Fn(SeriesId) -> bool,
+    ) {
         for page in 0..self.page_count() {
+            if known.has_whole_page(Shard::id_of(shard, page, 0)) {
+                continue;
+            }
             let ids = self.used_of_page(page).map(|(slot, _)| Shard::id_of(shard, page, slot));
-            let gone: Vec<SeriesId> = ids.filter(|id| has_left(*id)).collect();
+            let gone: Vec<SeriesId> = ids.filter(|id| !known.is_alive(*id) && has_left(*id)).collect();
             gone.into_iter().for_each(|id| self.leave(id));
         }
     }

@@ -28,6 +28,7 @@ pub(crate) mod registry;
 pub(crate) mod sealed;
 pub(crate) mod shard;
 pub(crate) mod starts;
+pub(crate) mod tokens;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -252,9 +253,9 @@ impl Directory {
         let mut table = None;
         {
             let registry = &*registry;
-            let pairs_of = |id| {
-                let alive = registry.is_alive(SeriesId(id)).then(|| registry.labels(SeriesId(id)));
-                alive.into_iter().flatten().map(|pair| pair.0)
+            let pairs_of = |id| match registry.is_alive(SeriesId(id)) {
+                true => registry.labels(SeriesId(id)),
+                false => &[],
             };
             parallel.run(vec![
                 Box::new(|| table = Some(registry.build_table(parallel))),

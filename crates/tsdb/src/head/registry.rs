@@ -18,14 +18,10 @@
 //! Not here: samples (`shard`), which series match a selector (`index`), how series come back
 //! after a start (`restore`).
 
-mod restore;
-
+mod pairs;
 mod renumber;
-
-use std::hash::{BuildHasher, Hasher};
-
-use foldhash::fast::FixedState;
-use hashbrown::HashTable;
+mod restore;
+mod table;
 
 use tidewatch_model::{Labels, Limits, RawLabels};
 use tidewatch_storage::Refusal;
@@ -33,130 +29,15 @@ use tidewatch_storage::Refusal;
 use super::PAGE_SERIES;
 use crate::index::PairTable;
 
+pub(crate) use pairs::{LabelHasher, PairId, Pairs};
 pub(crate) use restore::KnownIds;
+
+use pairs::spell_pair;
+use table::SeriesTable;
 
 /// A series of the head, or of all time within one data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SeriesId(pub(crate) u32);
-
-/// An interned label: name and value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct PairId(pub(crate) u32);
-
-/// Hashes label bytes. Seeded for each process, so that nobody can aim at the table.
-#[derive(Debug, Clone)]
-pub(crate) struct LabelHasher(FixedState);
-
-impl LabelHasher {
-    pub(crate) fn new(seed: u64) -> LabelHasher {
-        LabelHasher(FixedState::with_seed(seed))
-    }
-
-    #[inline]
-    pub(crate) fn hash(&self, bytes: &[u8]) -> u64 {
-        let mut hasher = self.0.build_hasher();
-        hasher.write(bytes);
-        hasher.finish()
-    }
-}
-
-/// Interned pairs, in the spelling `0x0a len { 0x0a len name, 0x12 len value }`.
-#[derive(Debug)]
-pub(crate) struct Pairs {
-    text: Vec<u8>,
-    /// Start of each pair in `text`; one more at the end.
-    starts: Vec<u32>,
-    table: HashTable<PairId>,
-    scratch: Vec<u8>,
-}
-
-impl Pairs {
-    fn new() -> Pairs {
-        Pairs { text: Vec::new(), starts: vec![0], table: HashTable::new(), scratch: Vec::new() }
-    }
-
-    /// The pair's spelling.
-    #[inline]
-    pub(crate) fn bytes(&self, pair: PairId) -> &[u8] {
-        let at = pair.0 as usize;
-        &self.text[self.starts[at] as usize..self.starts[at + 1] as usize]
-    }
-
-    /// Name and value as bytes, which are in the order of the texts.
-    pub(crate) fn parts(&self, pair: PairId) -> (&[u8], &[u8]) {
-        RawLabels::Proto(self.bytes(pair)).pairs().next().flatten().expect("interned in this spelling")
-    }
-
-    pub(crate) fn get(&self, pair: PairId) -> (&str, &str) {
-        let (name, value) = self.parts(pair);
-        let text = |bytes| std::str::from_utf8(bytes).expect("checked before it was interned");
-        (text(name), text(value))
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.starts.len() - 1
-    }
-
-    /// The id of a pair, and whether it is new.
-    fn intern(&mut self, hasher: &LabelHasher, name: &str, value: &str) -> (PairId, bool) {
-        let Pairs { text, starts, table, scratch } = self;
-        scratch.clear();
-        spell_pair(name, value, scratch);
-        let bytes = |pair: PairId, text: &[u8], starts: &[u32]| {
-            let at = pair.0 as usize;
-            hasher.hash(&text[starts[at] as usize..starts[at + 1] as usize])
-        };
-        let hash = hasher.hash(scratch);
-        let same = |pair: &PairId| {
-            let at = pair.0 as usize;
-            text[starts[at] as usize..starts[at + 1] as usize] == scratch[..]
-        };
-        if let Some(pair) = table.find(hash, same) {
-            return (*pair, false);
-        }
-        let pair = PairId(starts.len() as u32 - 1);
-        text.extend_from_slice(scratch);
-        starts.push(
-            u32::try_from(text.len()).expect("label text is below 4 GiB: the series limit is far below"),
-        );
-        table.insert_unique(hash, pair, |pair| bytes(*pair, text, starts));
-        (pair, true)
-    }
-
-    /// The id of a pair that is known.
-    pub(crate) fn find(&self, hasher: &LabelHasher, name: &str, value: &str) -> Option<PairId> {
-        let mut spelled = Vec::with_capacity(name.len() + value.len() + 12);
-        spell_pair(name, value, &mut spelled);
-        self.table.find(hasher.hash(&spelled), |pair| self.bytes(*pair) == spelled).copied()
-    }
-
-    fn bytes_held(&self) -> usize {
-        self.text.capacity() + self.starts.capacity() * 4 + self.table.allocation_size()
-    }
-}
-
-fn spell_pair(name: &str, value: &str, out: &mut Vec<u8>) {
-    let part = |text: &str| 1 + varint_len(text.len()) + text.len();
-    out.push(0x0a);
-    push_varint(part(name) + part(value), out);
-    for (tag, text) in [(0x0a, name), (0x12, value)] {
-        out.push(tag);
-        push_varint(text.len(), out);
-        out.extend_from_slice(text.as_bytes());
-    }
-}
-
-fn varint_len(value: usize) -> usize {
-    (usize::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
-}
-
-fn push_varint(mut value: usize, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
 
 /// What follows `prefix` in `bytes`, if they begin with it.
 #[inline]
@@ -178,26 +59,6 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// One entry of the table: enough of the hash to grow without hashing again.
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    tag: u32,
-    id: SeriesId,
-}
-
-impl Slot {
-    /// The table's hash: hashbrown takes its bucket from the low and its filter from the top bits.
-    #[inline]
-    fn spread(tag: u32) -> u64 {
-        u64::from(tag).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-
-    #[inline]
-    fn tag(hash: u64) -> u32 {
-        (hash >> 32) as u32
-    }
-}
-
 /// The labels of up to [`PAGE_SERIES`] series with neighbouring ids.
 #[derive(Debug, Default)]
 struct LabelPage {
@@ -209,6 +70,14 @@ struct LabelPage {
 }
 
 impl LabelPage {
+    /// Ends the labels of the next series. A page that is full gives back what it does not need.
+    fn close_slot(&mut self) {
+        self.ends.push(self.pairs.len() as u32);
+        if self.ends.len() == PAGE_SERIES as usize {
+            self.pairs.shrink_to_fit();
+        }
+    }
+
     fn is_alive(&self, slot: usize) -> bool {
         self.alive.get(slot / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
     }
@@ -219,7 +88,7 @@ pub(crate) struct Registry {
     hasher: LabelHasher,
     pub(crate) pairs: Pairs,
     pages: Vec<Option<Box<LabelPage>>>,
-    table: HashTable<Slot>,
+    table: SeriesTable,
     next: u32,
     live: u32,
     /// Grows when series are removed: an id that was looked up before is to be looked up again.
@@ -240,7 +109,7 @@ impl Registry {
             hasher: LabelHasher::new(seed),
             pairs: Pairs::new(),
             pages: Vec::new(),
-            table: HashTable::new(),
+            table: SeriesTable::default(),
             next: 0,
             live: 0,
             removals: 0,
@@ -255,9 +124,7 @@ impl Registry {
     /// The series with these label bytes, whose hash is `hash`, if this spelling is known.
     #[inline]
     pub(crate) fn find(&self, hash: u64, raw: &RawLabels<'_>) -> Option<SeriesId> {
-        let tag = Slot::tag(hash);
-        let same = |slot: &Slot| slot.tag == tag && self.is_spelled(slot.id, raw);
-        self.table.find(Slot::spread(tag), same).map(|slot| slot.id)
+        self.table.find(hash, |id| self.is_spelled(id, raw))
     }
 
     /// A series that probably has the label bytes with this hash: to be confirmed with
@@ -265,8 +132,7 @@ impl Registry {
     /// of the table at once.
     #[inline]
     pub(crate) fn candidate(&self, hash: u64) -> Option<SeriesId> {
-        let tag = Slot::tag(hash);
-        self.table.find(Slot::spread(tag), |slot| slot.tag == tag).map(|slot| slot.id)
+        self.table.find(hash, |_| true)
     }
 
     /// Whether the series is there and `raw` its labels as they are kept, which is how senders send
@@ -343,7 +209,7 @@ impl Registry {
         };
         if identity != hash {
             let (Defined::Known(id) | Defined::New(id)) = defined;
-            self.insert(hash, id);
+            self.table.insert(hash, id);
         }
         Ok(defined)
     }
@@ -353,7 +219,7 @@ impl Registry {
         let pairs: Vec<PairId> =
             labels.iter().map(|(name, value)| self.pairs.intern(&self.hasher, name, value).0).collect();
         self.place(id, &pairs);
-        self.insert(identity, id);
+        self.table.insert(identity, id);
         id
     }
 
@@ -362,20 +228,14 @@ impl Registry {
         assert!(id.0 == self.next, "ids are given out in order");
         let slot = (id.0 % PAGE_SERIES) as usize;
         let page = self.page_mut(id.0);
+        if page.pairs.capacity() == 0 {
+            // Its neighbours have about as many labels; a full page gives the rest back.
+            page.pairs.reserve_exact(pairs.len() * (PAGE_SERIES as usize - slot));
+        }
         page.pairs.extend_from_slice(pairs);
         page.alive[slot / 64] |= 1 << (slot % 64);
-        self.close_slot();
+        page.close_slot();
         self.live += 1;
-    }
-
-    /// Ends the labels of the next id. A page that is full gives back what it does not need.
-    fn close_slot(&mut self) {
-        let is_last = self.next % PAGE_SERIES == PAGE_SERIES - 1;
-        let page = self.page_mut(self.next);
-        page.ends.push(page.pairs.len() as u32);
-        if is_last {
-            page.pairs.shrink_to_fit();
-        }
         self.next += 1;
     }
 
@@ -387,15 +247,10 @@ impl Registry {
         self.pages[at].get_or_insert_with(|| {
             Box::new(LabelPage {
                 pairs: Vec::new(),
-                ends: Vec::new(),
+                ends: Vec::with_capacity(PAGE_SERIES as usize),
                 alive: vec![0; PAGE_SERIES as usize / 64],
             })
         })
-    }
-
-    fn insert(&mut self, hash: u64, id: SeriesId) {
-        let tag = Slot::tag(hash);
-        self.table.insert_unique(Slot::spread(tag), Slot { tag, id }, |slot| Slot::spread(slot.tag));
     }
 
     /// Pair ids of a series, in the order of the names; empty for one that is gone.
@@ -441,7 +296,7 @@ impl Registry {
             }
         }
         let mut table = std::mem::take(&mut self.table);
-        table.retain(|slot| self.is_alive(slot.id));
+        table.retain(|id| self.is_alive(id));
         self.table = table;
         self.removals += 1;
     }
@@ -458,7 +313,7 @@ impl Registry {
     pub(crate) fn bytes_held(&self) -> (usize, usize, usize) {
         let page = |page: &LabelPage| page.pairs.capacity() * 4 + page.ends.capacity() * 4 + 256;
         let pages = self.pages.iter().flatten().map(|p| page(p)).sum();
-        (self.pairs.bytes_held(), pages, self.table.allocation_size())
+        (self.pairs.bytes_held(), pages, self.table.bytes_held())
     }
 }
 

@@ -23,13 +23,14 @@ use tidewatch_chunk::{Encoder, HistogramEncoder};
 use tidewatch_model::{NativeHistogram, Sample, is_stale};
 use tidewatch_storage::Refusal;
 
-use super::cells::{Cells, NONE, Tail, decode_tokens};
+use super::cells::{Cells, NONE, Tail};
 use super::clock::Clocks;
 use super::deleted::Deleted;
 use super::histograms::HistogramSeries;
 use super::registry::SeriesId;
 use super::sealed::{ChunkBytes, Sealed, check_readable};
 use super::starts::{Starts, Step};
+use super::tokens::decode_tokens;
 use super::{PAGE_SERIES, SHARDS};
 
 /// The open run of a series and the way to its older runs.

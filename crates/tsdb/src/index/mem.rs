@@ -1,12 +1,13 @@
 //! The head's index: lists by pair, in memory, growing as series appear.
 
 use std::borrow::Cow;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
+use super::gather::Gathered;
 use super::{GONE, Index, IndexError};
 
 /// Where the text of the head's pairs lives.
@@ -69,25 +70,28 @@ impl List {
         false
     }
 
-    /// Adds ids that ascend and lie behind those of the list.
-    fn append(&mut self, ids: &[u32]) {
+    /// Adds ranges of ids that ascend and lie behind those of the list.
+    fn append(&mut self, ranges: impl Iterator<Item = RangeInclusive<u32>> + Clone) {
+        let count: usize = ranges.clone().map(|ids| (ids.end() - ids.start()) as usize + 1).sum();
+        if count == 0 {
+            return;
+        }
         let few = match std::mem::take(self) {
-            List::None => ids.to_vec(),
-            List::One(one) => [&[one], ids].concat(),
-            List::Few(few) => [&few, ids].concat(),
             List::Many(mut many) => {
-                append(&mut many, ids);
+                append(&mut many, ranges);
                 *self = List::Many(many);
                 return;
             }
+            List::None => Vec::new(),
+            List::One(one) => vec![one],
+            List::Few(few) => few,
         };
-        *self = match few[..] {
-            [] => List::None,
-            [one] => List::One(one),
-            _ if few.len() <= FEW_MAX => List::Few(few),
+        *self = match few.len() + count {
+            1 => List::One(ranges.flatten().next().expect("there is one")),
+            2..=FEW_MAX => List::Few(few.into_iter().chain(ranges.flatten()).collect()),
             _ => {
-                let mut many = Box::new(RoaringBitmap::new());
-                append(&mut many, &few);
+                let mut many: Box<RoaringBitmap> = Box::new(few.into_iter().collect());
+                append(&mut many, ranges);
                 List::Many(many)
             }
         };
@@ -151,20 +155,15 @@ impl List {
     }
 }
 
-/// Ids that ascend, behind those of a bitmap. Those of a job, or of a metric whose series came
-/// together, are often one stretch.
-fn append(to: &mut RoaringBitmap, ids: &[u32]) {
-    let (Some(&first), Some(&last)) = (ids.first(), ids.last()) else { return };
-    if (last - first) as usize + 1 == ids.len() {
-        to.insert_range(first..=last);
-    } else {
-        to.append(ids.iter().copied()).expect("ids ascend");
+/// Ranges of ids that ascend, behind those of a bitmap.
+fn append(to: &mut RoaringBitmap, ranges: impl Iterator<Item = RangeInclusive<u32>> + Clone) {
+    let mut singles = ranges.clone().take(2);
+    match (singles.next(), singles.next()) {
+        // Those of a job, or of a metric whose series came together.
+        (Some(ids), None) => drop(to.insert_range(ids)),
+        _ => drop(to.append(ranges.flatten()).expect("ids ascend")),
     }
 }
-
-/// Ids whose lists are gathered at a time: what is gathered stays in the cache, and a bitmap has a
-/// container for as many.
-const STRETCH: usize = 1 << 16;
 
 impl MemPostings {
     pub fn new() -> MemPostings {
@@ -186,58 +185,19 @@ impl MemPostings {
     }
 
     /// Adds the series of `ids`, each with the pairs that `pairs_of` gives, to lists that are
-    /// empty; a series without pairs is none. Gathers what each pair has first, which costs a
-    /// fifth of as many calls of [`MemPostings::insert`].
-    pub fn fill<P: IntoIterator<Item = u32>>(
+    /// empty; a series without pairs is none. Costs a tenth of as many calls of [`MemPostings::insert`].
+    pub fn fill<'a, P: Copy + Eq + Into<u32> + 'a>(
         &mut self,
         ids: Range<u32>,
-        pairs_of: impl Fn(u32) -> P,
+        pairs_of: impl Fn(u32) -> &'a [P],
         table: &dyn PairTable,
     ) {
         assert!(self.all.is_empty(), "lists are filled before series are inserted");
-        let (mut alive, mut gathered) = (Vec::new(), Vec::new());
-        // By pair: how many ids it has in this stretch, then where its next one goes.
-        let mut places: Vec<u32> = Vec::new();
-        for start in ids.clone().step_by(STRETCH) {
-            let stretch = start..ids.end.min(start.saturating_add(STRETCH as u32));
-            alive.clear();
-            places.fill(0);
-            for id in stretch.clone() {
-                let mut has_pairs = false;
-                for pair in pairs_of(id) {
-                    let pair = pair as usize;
-                    if places.len() <= pair {
-                        places.resize(pair + 1, 0);
-                    }
-                    places[pair] += 1;
-                    has_pairs = true;
-                }
-                if has_pairs {
-                    alive.push(id);
-                }
-            }
-            append(&mut self.all, &alive);
-            let mut end = 0;
-            for place in &mut places {
-                end += std::mem::replace(place, end);
-            }
-            gathered.resize(end as usize, 0);
-            for id in &alive {
-                for pair in pairs_of(*id) {
-                    let place = &mut places[pair as usize];
-                    gathered[*place as usize] = *id;
-                    *place += 1;
-                }
-            }
-            self.lists.resize(places.len(), List::None);
-            let mut start = 0;
-            for (list, end) in self.lists.iter_mut().zip(&places) {
-                if start < *end {
-                    list.append(&gathered[start as usize..*end as usize]);
-                    start = *end;
-                }
-            }
-        }
+        Gathered::each(ids, pairs_of, |gathered| {
+            append(&mut self.all, gathered.alive());
+            self.lists.resize(gathered.pair_count(), List::None);
+            self.lists.iter_mut().zip(gathered.lists()).for_each(|(list, ids)| list.append(ids));
+        });
         for pair in 0..self.lists.len() {
             if self.lists[pair].len() > 0 {
                 self.enlist(pair as u32, table.pair(pair as u32).0);

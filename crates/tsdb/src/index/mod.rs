@@ -19,6 +19,7 @@
 pub mod dictionary;
 pub mod lists;
 
+mod gather;
 mod matching;
 mod mem;
 

@@ -8,13 +8,14 @@ use tidewatch_model::Sample;
 
 use super::{EXPONENT_BITS, HEADER_LEN, HISTOGRAMS, ImageHeader, ImageKind, LATE_PIECE, REPEATING, VERSION};
 use crate::fields::{push_text, push_varint, zigzag};
-use crate::head::cells::{NONE, decode_tokens};
+use crate::head::cells::NONE;
 use crate::head::deleted::{DELETED_PAGE, write_deleted};
 use crate::head::histograms::HistogramSeries;
 use crate::head::registry::SeriesId;
 use crate::head::sealed::{ChunkBytes, check_readable};
 use crate::head::shard::{Open, Shard};
 use crate::head::starts::Step;
+use crate::head::tokens::decode_tokens;
 use crate::head::{PAGE_SERIES, SHARDS};
 use crate::rows::push_alone;
 

@@ -6,9 +6,9 @@ use tidewatch_model::NativeHistogram;
 
 use super::{HeadSnapshot, HistogramRun, RowSource, RunSource, SnapshotRun};
 use crate::gather::alone;
-use crate::head::cells::decode_tokens;
 use crate::head::histograms::decode_rows;
 use crate::head::sealed::check_readable;
+use crate::head::tokens::decode_tokens;
 
 /// One run of a snapshot, as far as its timestamps go.
 #[derive(Debug, Clone, Copy)]

@@ -8,11 +8,10 @@
 //!
 //! Invariant: until [`Registry::set_table`] was called nothing is found by its labels.
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use tidewatch_env::{Job, Parallel};
 
-use super::{LabelPage, PairId, Registry, SeriesId, Slot};
+use super::table::{SeriesTable, Slots};
+use super::{LabelPage, PairId, Registry, SeriesId};
 use crate::head::PAGE_SERIES;
 use crate::head::image::SeriesVisitor;
 
@@ -35,6 +34,12 @@ impl KnownIds {
         self.alive.get(id.0 as usize / 64).is_some_and(|word| word >> (id.0 % 64) & 1 == 1)
     }
 
+    /// Whether all series of a page, of which this is the first, are alive.
+    pub(crate) fn has_whole_page(&self, first: SeriesId) -> bool {
+        let at = first.0 as usize / 64;
+        self.alive.get(at..at + ALIVE_WORDS).is_some_and(|page| page.iter().all(|word| *word == u64::MAX))
+    }
+
     /// Whether an id is one that can be: the next one, or a little further where definitions
     /// between them were lost.
     pub(crate) fn is_near(&self, id: SeriesId) -> bool {
@@ -44,7 +49,7 @@ impl KnownIds {
 
 /// The table of a registry, on its way there.
 pub(crate) struct Table {
-    slots: HashTable<Slot>,
+    series: SeriesTable,
     /// Series whose labels a newer one has.
     outdated: Vec<SeriesId>,
 }
@@ -76,11 +81,6 @@ impl Registry {
             return false;
         }
         self.skip_to(id);
-        let page = self.page_mut(id.0);
-        if page.pairs.capacity() == 0 {
-            // Its neighbours have about as many labels; a full page gives the rest back.
-            page.pairs.reserve_exact(pairs.len() * (PAGE_SERIES - id.0 % PAGE_SERIES) as usize);
-        }
         self.place(id, pairs);
         true
     }
@@ -88,7 +88,8 @@ impl Registry {
     /// Leaves ids up to `id` without series.
     pub(crate) fn skip_to(&mut self, id: SeriesId) {
         while self.next < id.0 {
-            self.close_slot();
+            self.page_mut(self.next).close_slot();
+            self.next += 1;
         }
     }
 
@@ -104,11 +105,10 @@ impl Registry {
         KnownIds { alive, next: self.next }
     }
 
-    /// The table of the series that came back. Their labels are hashed by all cores; the table,
-    /// with its size known, does not grow on the way.
+    /// The table of the series that came back, by all cores.
     pub(crate) fn build_table(&self, parallel: &dyn Parallel) -> Table {
         let stretch = self.pages.len().div_ceil(parallel.width()).max(1);
-        let mut slots: Vec<Vec<Slot>> = self.pages.chunks(stretch).map(|_| Vec::new()).collect();
+        let mut slots: Vec<Slots> = self.pages.chunks(stretch).map(|_| Slots::default()).collect();
         let stretches = self.pages.chunks(stretch).zip(&mut slots).enumerate();
         let jobs = stretches.map(|(at, (pages, slots))| {
             let first = (at * stretch) as u32 * PAGE_SERIES;
@@ -116,18 +116,9 @@ impl Registry {
             job
         });
         parallel.run(jobs.collect());
-        let mut table = Table { slots: HashTable::with_capacity(self.live as usize), outdated: Vec::new() };
-        for slot in slots.into_iter().flatten() {
-            let same = |have: &Slot| have.tag == slot.tag && self.labels(have.id) == self.labels(slot.id);
-            match table.slots.entry(Slot::spread(slot.tag), same, |slot| Slot::spread(slot.tag)) {
-                Entry::Vacant(place) => drop(place.insert(slot)),
-                Entry::Occupied(mut older) => {
-                    let older = std::mem::replace(older.get_mut(), slot);
-                    table.outdated.push(older.id);
-                }
-            }
-        }
-        table
+        let are_equal = |a, b| self.labels(a) == self.labels(b);
+        let (series, outdated) = SeriesTable::of(&slots, &are_equal, parallel);
+        Table { series, outdated }
     }
 
     /// From now on the series that came back are found by their labels. Gives those whose labels a
@@ -135,12 +126,13 @@ impl Registry {
     /// blocks, and what says so in the log is lost.
     pub(crate) fn set_table(&mut self, table: Table) -> Vec<SeriesId> {
         assert!(self.table.is_empty(), "series come back before others are created");
-        self.table = table.slots;
+        self.table = table.series;
         table.outdated
     }
 
     /// Hashes the canonical spelling of each living series of pages that begin at id `first`.
-    fn hash_pages(&self, pages: &[Option<Box<LabelPage>>], first: u32, slots: &mut Vec<Slot>) {
+    fn hash_pages(&self, pages: &[Option<Box<LabelPage>>], first: u32, slots: &mut Slots) {
+        slots.reserve(pages.iter().flatten().map(|page| page.ends.len()).sum());
         let mut canonical = Vec::new();
         for (page, first) in pages.iter().zip((first..).step_by(PAGE_SERIES as usize)) {
             let Some(page) = page else { continue };
@@ -151,8 +143,7 @@ impl Registry {
                 if page.is_alive(slot) {
                     canonical.clear();
                     labels.iter().for_each(|pair| canonical.extend_from_slice(self.pairs.bytes(*pair)));
-                    let tag = Slot::tag(self.hasher.hash(&canonical));
-                    slots.push(Slot { tag, id: SeriesId(first + slot as u32) });
+                    slots.push(self.hasher.hash(&canonical), SeriesId(first + slot as u32));
                 }
             }
         }

@@ -5,10 +5,11 @@
 use tidewatch_model::Sample;
 
 use super::{Open, SeriesId, Shard};
-use crate::head::cells::{RunState, Tail, decode_tokens};
+use crate::head::cells::{RunState, Tail};
 use crate::head::histograms::HistogramSeries;
 use crate::head::sealed::NewChunk;
 use crate::head::starts::Step;
+use crate::head::tokens::newest_of_tokens;
 use crate::log::FrameError;
 
 /// How an image has the values of an open run.
@@ -48,19 +49,19 @@ impl Shard {
         (first_row, count): (u8, u8),
         values: OpenValues<'_>,
     ) -> Result<(), FrameError> {
-        self.values.clear();
-        let is_whole = match values {
-            OpenValues::Tokens { tokens, .. } => decode_tokens(tokens, usize::from(count), &mut self.values),
-            OpenValues::Column(column) => {
-                tidewatch_chunk::decode_values(column, usize::from(count), &mut self.values).is_ok()
-            }
-        };
-        let newest = self.values.last().filter(|_| is_whole).ok_or(FrameError::Malformed)?.to_bits();
+        let rows = usize::from(count);
         let state = match values {
             OpenValues::Tokens { tokens, repeating, exponent } => {
-                Some((tokens, RunState { value: newest, repeating, exponent }))
+                let value =
+                    newest_of_tokens(tokens, rows).filter(|_| rows > 0).ok_or(FrameError::Malformed)?;
+                Some((tokens, RunState { value, repeating, exponent }))
             }
-            OpenValues::Column(_) => None,
+            OpenValues::Column(column) => {
+                self.values.clear();
+                let decoded = tidewatch_chunk::decode_values(column, rows, &mut self.values);
+                decoded.ok().filter(|()| rows > 0).ok_or(FrameError::Malformed)?;
+                None
+            }
         };
         if state.is_some_and(|(_, state)| !state.is_possible()) || !self.clocks.refer(clock, first_row, count)
         {
