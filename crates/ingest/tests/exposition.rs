@@ -232,6 +232,27 @@ fn value_of(value: &Value) -> f64 {
     if number.is_nan() { f64::from_bits(0x7fe0_0000_0000_1234) } else { number }
 }
 
+/// Lines that look alike, most of them good.
+const LINES: &[&str] = &[
+    "up 1",
+    "up 1e6",
+    "up{a=\"b\"} 2.5",
+    "up{a=\"b\"} NaN",
+    "up{a=\"b\",c=\"}\"} +Inf",
+    "up{a=\"b\"} 3 1234",
+    "up {a=\"b\"} 4",
+    " up 5",
+    "a:b -0",
+    "{\"a b\",c=\"d\"} 7",
+    "up{a=\"b\"} 8 # {t=\"x\"} 9",
+    "up  1",
+    "up 0x1",
+    "# TYPE up gauge",
+    "# HELP up Whether it is up.",
+    "# a comment",
+    "",
+];
+
 /// A series line with labels that need escapes, and what it stands for.
 fn line() -> impl Strategy<Value = (Vec<(String, String)>, f64, Option<i64>)> {
     (
@@ -275,6 +296,38 @@ proptest! {
         };
         if timestamp.is_none_or(|t| t < 1 << 50) {
             prop_assert_eq!(series.timestamp, expected);
+        }
+    }
+
+    /// A text that is expected, rightly or not, changes no entry and no error.
+    #[test]
+    fn what_is_expected_changes_nothing(
+        lines in prop::collection::vec(prop::sample::select(LINES), 0..12),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(&b" \t\n\0{}\",#+-.0e1a"[..])), 0..4),
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 1..20),
+    ) {
+        for format in [Format::Prometheus, Format::OpenMetrics] {
+            let mut document = lines.join("\n").into_bytes();
+            document.extend_from_slice(b"\n# EOF\n");
+            let texts: Vec<Vec<u8>> = LINES
+                .iter()
+                .filter_map(|line| match Parser::new(format!("{line}\n").as_bytes(), format).next_entry() {
+                    Ok(Entry::Series(series)) => Some(series.text.to_vec()),
+                    _ => None,
+                })
+                .collect();
+            for (place, byte) in &edits {
+                let at = place.index(document.len());
+                document[at] = *byte;
+            }
+            let (mut plain, mut expecting) = (Parser::new(&document, format), Parser::new(&document, format));
+            for pick in picks.iter().cycle() {
+                let entry = format!("{:?}", plain.next_entry());
+                prop_assert_eq!(&entry, &format!("{:?}", expecting.next_entry_like(&texts[pick.index(texts.len())])));
+                if entry == "Ok(Eof)" || entry.starts_with("Err") {
+                    break;
+                }
+            }
         }
     }
 

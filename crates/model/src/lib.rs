@@ -25,6 +25,7 @@ mod quote;
 pub mod regex;
 mod relabel;
 mod sample;
+mod spelling;
 mod value;
 
 pub use annotations::Annotations;
@@ -42,6 +43,7 @@ pub use relabel::{
     NameValidation, RelabelAction, RelabelConfig, RelabelError, RelabelFields, expand_template, relabel,
 };
 pub use sample::{STALE_NAN, STALE_NAN_BITS, Sample, is_stale};
+pub use spelling::spell_pair;
 pub use value::{InstantSample, RangeSeries, SampleValue, Value};
 
 /// The reserved label that holds a metric's name.

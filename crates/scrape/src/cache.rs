@@ -2,19 +2,28 @@
 //! showed does no work on labels, and so that a series that is gone is noticed.
 //!
 //! ```text
-//! text ─ texts ─► series (labels, live?, seen in this scrape?) ◄─ by_labels ─ labels
+//! text ─ as the one behind the one before? ─┬─► text ─► series (labels, live?, seen in this scrape?)
+//!         └─ no ─► by_text ─────────────────┘                ▲
+//!                                             by_labels ─────┘
 //! ```
+//!
+//! Targets show their series in the same order each time, so a text is mostly the one that followed
+//! in the last scrape; it is compared there, and not hashed.
 //!
 //! Invariants: a series is *live* when the store holds a sample of it that no staleness marker
 //! ended; each live series is in `series`, whatever its text was. Two texts of one label set
 //! share their series. Texts that a good scrape did not show are forgotten after it; failed
 //! scrapes can not grow the cache without bound ([`SeriesCache::fail`]).
 
-use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 use std::hash::BuildHasher;
 
+use bytes::Bytes;
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
 use tidewatch_model::Labels;
+
+use crate::texts::Texts;
 
 /// Texts beyond twice those of the last good scrape that failed scrapes may leave behind.
 const FAILED_TEXTS_MAX: usize = 1000;
@@ -35,16 +44,9 @@ pub(crate) enum Known {
     Dropped,
 }
 
-struct Text {
-    hash: u64,
-    text: Box<[u8]>,
-    known: Known,
-    /// The scrape that showed it last.
-    seen: u64,
-}
-
 struct Series {
-    labels: Labels,
+    /// As the store has them: in remote write's spelling.
+    labels: Bytes,
     hash: u64,
     is_live: bool,
     /// The scrape that took a sample of it last.
@@ -60,8 +62,7 @@ pub(crate) struct SeriesCache {
     hasher: FixedState,
     /// The number of the scrape in progress, from 1.
     scrape: u64,
-    texts: HashTable<Text>,
-    text_bytes: usize,
+    texts: Texts,
     /// Free places are `None` and listed in `free`.
     series: Vec<Option<Series>>,
     free: Vec<u32>,
@@ -74,7 +75,8 @@ pub(crate) struct SeriesCache {
 impl SeriesCache {
     /// An empty cache. The seed keeps a hostile target from choosing texts that collide.
     pub(crate) fn new(seed: u64) -> SeriesCache {
-        SeriesCache { hasher: FixedState::with_seed(seed), ..SeriesCache::default() }
+        let texts = Texts::new(seed);
+        SeriesCache { hasher: FixedState::with_seed(seed), texts, ..SeriesCache::default() }
     }
 
     /// The number of the scrape in progress.
@@ -85,40 +87,40 @@ impl SeriesCache {
     /// Begins a scrape.
     pub(crate) fn begin(&mut self) {
         self.scrape += 1;
+        self.texts.begin();
+    }
+
+    /// The text that probably comes next; empty where nobody knows.
+    pub(crate) fn likely(&self) -> &[u8] {
+        self.texts.likely()
     }
 
     pub(crate) fn find(&mut self, text: &[u8]) -> Option<Known> {
-        let hash = self.hasher.hash_one(text);
-        let scrape = self.scrape;
-        let found = self.texts.find_mut(hash, |known| *known.text == *text)?;
-        found.seen = scrape;
-        Some(found.known)
+        self.texts.find(text)
+    }
+
+    /// The texts of another grammar stand for the same series, but are not to be expected.
+    pub(crate) fn expect_nothing(&mut self) {
+        self.texts.expect_nothing();
     }
 
     /// Remembers that relabelling drops `text`.
     pub(crate) fn add_dropped(&mut self, text: &[u8]) {
         if self.texts.len() < self.by_labels.len() + DROPPED_MAX {
-            self.add_text(text, Known::Dropped);
+            self.texts.add(text, Known::Dropped);
         }
     }
 
     /// Remembers that `text` stands for `labels`, and says whether the labels are new.
     pub(crate) fn add(&mut self, text: &[u8], labels: Labels) -> (SeriesId, bool) {
-        let (id, is_new) = self.add_series(labels);
+        let (id, is_new) = self.add_series(labels.spelled().into());
         self.get_mut(id).texts += 1;
-        self.add_text(text, Known::Series(id));
+        self.texts.add(text, Known::Series(id));
         (id, is_new)
     }
 
-    fn add_text(&mut self, text: &[u8], known: Known) {
-        let hash = self.hasher.hash_one(text);
-        self.text_bytes += text.len();
-        let entry = Text { hash, text: text.into(), known, seen: self.scrape };
-        self.texts.insert_unique(hash, entry, |entry| entry.hash);
-    }
-
-    fn add_series(&mut self, labels: Labels) -> (SeriesId, bool) {
-        let hash = self.hasher.hash_one(labels.as_bytes());
+    fn add_series(&mut self, labels: Bytes) -> (SeriesId, bool) {
+        let hash = self.hasher.hash_one(&labels[..]);
         let series = &self.series;
         let is_same = |at: &u32| series[*at as usize].as_ref().is_some_and(|known| known.labels == labels);
         if let Some(&at) = self.by_labels.find(hash, is_same) {
@@ -139,7 +141,8 @@ impl SeriesCache {
         self.series[id.0 as usize].as_mut().expect("an id names a series that is kept")
     }
 
-    pub(crate) fn labels(&self, id: SeriesId) -> &Labels {
+    /// The labels of a series, as [`RawLabels::Proto`](tidewatch_model::RawLabels::Proto) has them.
+    pub(crate) fn labels(&self, id: SeriesId) -> &[u8] {
         &self.series[id.0 as usize].as_ref().expect("an id names a series that is kept").labels
     }
 
@@ -154,7 +157,7 @@ impl SeriesCache {
     }
 
     /// Ends a good scrape: gives the series that vanished, which are live no more, to `stale`.
-    pub(crate) fn finish(&mut self, stale: &mut Vec<Labels>) {
+    pub(crate) fn finish(&mut self, stale: &mut Vec<Bytes>) {
         let scrape = self.scrape;
         for series in self.series.iter_mut().flatten() {
             if series.tracked == scrape {
@@ -164,13 +167,17 @@ impl SeriesCache {
                 stale.push(series.labels.clone());
             }
         }
+        if stale.is_empty() && self.texts.is_as_before() {
+            return;
+        }
         self.forget_unseen();
+        self.texts.remember_order();
         self.good_texts = self.texts.len();
-        self.good_bytes = self.text_bytes;
+        self.good_bytes = self.texts.bytes();
     }
 
     /// Ends a failed scrape: everything live has vanished.
-    pub(crate) fn fail(&mut self, stale: &mut Vec<Labels>) {
+    pub(crate) fn fail(&mut self, stale: &mut Vec<Bytes>) {
         for series in self.series.iter_mut().flatten() {
             if std::mem::take(&mut series.is_live) {
                 stale.push(series.labels.clone());
@@ -178,7 +185,7 @@ impl SeriesCache {
         }
         // A target whose answers differ each time and end badly must not fill memory.
         let has_grown = self.texts.len() > 2 * self.good_texts + FAILED_TEXTS_MAX
-            || self.text_bytes > 2 * self.good_bytes + (1 << 20);
+            || self.texts.bytes() > 2 * self.good_bytes + (1 << 20);
         if has_grown {
             self.forget_unseen();
         }
@@ -199,20 +206,12 @@ impl SeriesCache {
     }
 
     fn forget_unseen(&mut self) {
-        let (scrape, series) = (self.scrape, &mut self.series);
-        let mut bytes = 0;
-        self.texts.retain(|text| {
-            let keep = text.seen == scrape;
-            match (keep, text.known) {
-                (true, _) => bytes += text.text.len(),
-                (false, Known::Series(id)) => {
-                    series[id.0 as usize].as_mut().expect("a text holds its series").texts -= 1;
-                }
-                (false, Known::Dropped) => {}
+        let series = &mut self.series;
+        self.texts.forget_unseen(|known| {
+            if let Known::Series(id) = known {
+                series[id.0 as usize].as_mut().expect("a text holds its series").texts -= 1;
             }
-            keep
         });
-        self.text_bytes = bytes;
         for at in 0..self.series.len() {
             let is_idle = self.series[at].as_ref().is_some_and(|series| series.texts == 0 && !series.is_live);
             if is_idle {
@@ -228,6 +227,11 @@ impl SeriesCache {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use tidewatch_model::RawLabels;
+
     use super::*;
 
     fn labels(value: &str) -> Labels {
@@ -251,8 +255,11 @@ mod tests {
         } else {
             cache.fail(&mut stale)
         }
-        let mut stale: Vec<String> =
-            stale.iter().map(|l| l.get("v").unwrap_or_default().to_owned()).collect();
+        let value = |labels: &Bytes| {
+            let pair = RawLabels::Proto(labels).pairs().flatten().find(|(name, _)| *name == b"v");
+            String::from_utf8(pair.expect("all have it").1.to_vec()).expect("text")
+        };
+        let mut stale: Vec<String> = stale.iter().map(value).collect();
         stale.sort();
         stale
     }
@@ -308,5 +315,54 @@ mod tests {
         let mut new = SeriesCache::default();
         new.inherit(&old);
         assert_eq!(scrape(&mut new, &["b", "c"], true), ["a"]);
+    }
+
+    proptest! {
+        /// Whatever order texts come in, the cache finds and forgets what a plain list of them would.
+        #[test]
+        fn any_order_finds_what_was_shown(
+            scrapes in proptest::collection::vec((proptest::collection::vec(0u8..12, 0..14), 0usize..3, prop::bool::weighted(0.8)), 1..12),
+        ) {
+            let mut cache = SeriesCache::default();
+            let (mut live, mut known) = (BTreeSet::new(), BTreeSet::new());
+            for (values, again, good) in scrapes {
+                // The same once more, as targets do.
+                for _ in 0..=again {
+                    cache.begin();
+                    for value in &values {
+                        let text = [b'a' + value];
+                        let id = match cache.find(&text) {
+                            Some(Known::Series(id)) => {
+                                prop_assert!(known.contains(value));
+                                id
+                            }
+                            found => {
+                                prop_assert!(found.is_none() && !known.contains(value));
+                                cache.add(&text, labels(&value.to_string())).0
+                            }
+                        };
+                        let spelled = labels(&value.to_string()).spelled();
+                        prop_assert_eq!(cache.labels(id), spelled);
+                        cache.note_sample(id, true);
+                        known.insert(*value);
+                    }
+                    let (mut stale, shown) = (Vec::new(), values.iter().copied().collect::<BTreeSet<u8>>());
+                    let gone = match good {
+                        true => {
+                            cache.finish(&mut stale);
+                            known = shown.clone();
+                            std::mem::replace(&mut live, shown.clone()).difference(&shown).count()
+                        }
+                        false => {
+                            cache.fail(&mut stale);
+                            std::mem::take(&mut live).len()
+                        }
+                    };
+                    prop_assert_eq!(stale.len(), gone);
+                    prop_assert_eq!(cache.live_count(), live.len());
+                    prop_assert_eq!(cache.texts.len(), known.len());
+                }
+            }
+        }
     }
 }

@@ -24,6 +24,7 @@ mod accept;
 mod cache;
 mod config;
 mod file_sd;
+mod lines;
 mod metadata;
 mod pool;
 mod run;
@@ -33,6 +34,7 @@ mod starts;
 mod status;
 mod target;
 mod target_loop;
+mod texts;
 mod url;
 
 pub use config::{FileSdConfig, InProcess, NameEscaping, ScrapeConfig, ScrapeProtocol, StaticConfig};

@@ -27,6 +27,10 @@ pub(crate) struct MetadataStore {
     bytes: usize,
     /// Whether some family is news.
     has_news: bool,
+    /// The last scrape whose metadata was read. Until the next all have named the same families.
+    read: u64,
+    /// Whether there are families that it did not name.
+    is_aging: bool,
 }
 
 impl MetadataStore {
@@ -35,6 +39,16 @@ impl MetadataStore {
         MetadataStore {
             families: HashMap::with_hasher(FixedState::with_seed(seed)),
             ..MetadataStore::default()
+        }
+    }
+
+    /// The metadata of this scrape is read, as it is not that of the scrape before. To be said before any of it.
+    pub(crate) fn begin(&mut self, scrape: u64) {
+        let read = std::mem::replace(&mut self.read, scrape);
+        if read + 1 < scrape {
+            // What the last one that was read named was named by all since.
+            let named = self.families.values_mut().filter(|family| family.seen == read);
+            named.for_each(|family| family.seen = scrape - 1);
         }
     }
 
@@ -100,14 +114,20 @@ impl MetadataStore {
         news
     }
 
-    /// Forgets what was not named for a while.
+    /// Ends a scrape, read or not: forgets what was not named for a while.
     pub(crate) fn finish(&mut self, scrape: u64) {
-        let bytes = &mut self.bytes;
+        if self.read < scrape && !self.is_aging {
+            return;
+        }
+        let (bytes, read) = (&mut self.bytes, self.read);
+        self.is_aging = false;
         self.families.retain(|name, known| {
-            let keep = scrape - known.seen <= SCRAPES_KEPT;
+            let is_named = known.seen == read;
+            let keep = is_named || scrape - known.seen <= SCRAPES_KEPT;
             if !keep {
                 *bytes -= name.len() + known.help.len() + known.unit.len();
             }
+            self.is_aging |= keep && !is_named;
             keep
         });
     }
@@ -128,22 +148,28 @@ mod tests {
     #[test]
     fn families_are_kept_for_a_while_and_within_their_budget() {
         let mut store = MetadataStore::default();
+        store.begin(1);
         store.set_kind(b"up", MetricType::Gauge, 1);
         store.set_help(b"up", "Whether it is up.", 1);
+        store.begin(9);
         store.set_help(b"other", "Stays.", 9);
-        store.finish(11);
+        // Named by those that were not read, too.
+        store.finish(10);
+        store.finish(18);
         assert_eq!(store.list().len(), 2);
-        store.finish(12);
+        store.begin(19);
+        assert_eq!(store.list().len(), 2);
+        store.finish(19);
         assert_eq!(store.list().iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["other"]);
         assert_eq!(store.bytes, "otherStays.".len());
 
         assert_eq!(store.take_news().len(), 1);
-        store.set_help(b"other", "Stays.", 12);
+        store.set_help(b"other", "Stays.", 19);
         assert_eq!(store.take_news(), []);
-        store.set_kind(b"other", MetricType::Info, 12);
+        store.set_kind(b"other", MetricType::Info, 19);
         assert_eq!(store.take_news().len(), 1);
 
-        store.set_help(b"large", &"x".repeat(BYTES_MAX), 12);
+        store.set_help(b"large", &"x".repeat(BYTES_MAX), 19);
         assert_eq!(store.list().len(), 1);
     }
 }

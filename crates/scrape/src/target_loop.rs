@@ -1,20 +1,23 @@
 //! What one answer of a target adds to the store: samples, staleness markers, and the series in
 //! which a scrape reports about itself.
 
+mod read;
+
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use tidewatch_ingest::{Entry, Format, Parser, Series, negotiate};
+use tidewatch_ingest::Format;
 use tidewatch_model::{
-    Batch, BatchExemplar, Exemplar, Labels, LabelsBuilder, METRIC_NAME, Metadata, NameValidation, RawLabels,
-    STALE_NAN, Sample, quote, relabel,
+    Batch, BatchExemplar, Exemplar, LabelsBuilder, Metadata, RawLabels, STALE_NAN, Sample,
 };
 
-use crate::cache::{Known, SeriesCache, SeriesId};
+use crate::cache::{SeriesCache, SeriesId};
+use crate::lines::Lines;
 use crate::metadata::{Family, MetadataStore};
 use crate::starts::Starts;
-use crate::target::{Target, merge_labels, report_labels};
-use crate::{ScrapeConfig, ScrapeProtocol, Sink};
+use crate::target::{Target, report_labels};
+use crate::{ScrapeConfig, Sink};
 
 /// Names of the series that each scrape writes about itself, in the order of [`Report::values`].
 const REPORTS: [&str; 8] = [
@@ -33,7 +36,7 @@ const PLAIN_REPORTS: usize = 5;
 /// An answer with status 200.
 #[derive(Debug, Clone)]
 pub struct Fetched {
-    pub body: bytes::Bytes,
+    pub body: Bytes,
     pub content_type: Option<String>,
 }
 
@@ -102,7 +105,11 @@ pub(crate) struct TargetLoop {
     /// Start timestamps of the answer, where they are kept.
     starts: Option<Starts>,
     cache: SeriesCache,
-    report_labels: Vec<Labels>,
+    lines: Lines,
+    /// The grammar of the last answer.
+    format: Format,
+    /// In remote write's spelling.
+    report_labels: Vec<Vec<u8>>,
     /// A scrape was written: there is something to end.
     has_written: bool,
     /// A successor has taken over, or the series are ended: nothing more is written.
@@ -114,7 +121,7 @@ pub(crate) struct TargetLoop {
     exemplars: Vec<(SeriesId, Exemplar)>,
     /// What is new about families.
     news: Vec<(String, Family)>,
-    stale: Vec<Labels>,
+    stale: Vec<Bytes>,
     builder: LabelsBuilder,
     batch: Batch<'static>,
 }
@@ -126,7 +133,7 @@ impl TargetLoop {
         options: &LoopOptions,
         seed: u64,
     ) -> TargetLoop {
-        let report_labels = REPORTS.iter().map(|name| report_labels(name, &target)).collect();
+        let report_labels = REPORTS.iter().map(|name| report_labels(name, &target).spelled()).collect();
         TargetLoop {
             target,
             config,
@@ -134,6 +141,8 @@ impl TargetLoop {
             keeps_exemplars: options.exemplars,
             starts: options.start_timestamps.then(|| Starts::new(seed)),
             cache: SeriesCache::new(seed),
+            lines: Lines::new(seed),
+            format: Format::Prometheus,
             report_labels,
             has_written: false,
             is_retired: false,
@@ -170,6 +179,7 @@ impl TargetLoop {
         }
         let mut report = Report { duration_seconds, ..Report::default() };
         self.cache.begin();
+        self.lines.begin();
         self.clear();
         let result = match fetched {
             Ok(fetched) => {
@@ -181,6 +191,7 @@ impl TargetLoop {
                 Err(error.message)
             }
         };
+        self.lines.finish(result.is_ok());
         match result {
             Ok(()) => self.cache.finish(&mut self.stale),
             Err(error) => {
@@ -225,14 +236,14 @@ impl TargetLoop {
     fn write(&mut self, at_ms: i64, reports: &[f64], sink: &dyn Sink) -> Option<String> {
         let mut batch = std::mem::take(&mut self.batch).recycle();
         for (id, sample) in &self.samples {
-            batch.push(RawLabels::Canonical(self.cache.labels(*id).as_bytes()), &[*sample]);
+            batch.push(RawLabels::Proto(self.cache.labels(*id)), &[*sample]);
         }
         if !self.started.is_empty() {
             batch.starts.resize(self.samples.len(), 0);
             self.started.iter().for_each(|(place, start)| batch.starts[*place] = *start);
         }
         batch.exemplars.extend(self.exemplars.iter().map(|(id, exemplar)| BatchExemplar {
-            series: RawLabels::Canonical(self.cache.labels(*id).as_bytes()),
+            series: RawLabels::Proto(self.cache.labels(*id)),
             labels: RawLabels::Canonical(exemplar.labels.as_bytes()),
             value: exemplar.value,
             timestamp: exemplar.timestamp,
@@ -245,11 +256,11 @@ impl TargetLoop {
         }));
         let marker = Sample { timestamp: at_ms, value: STALE_NAN };
         for labels in &self.stale {
-            batch.push(RawLabels::Canonical(labels.as_bytes()), &[marker]);
+            batch.push(RawLabels::Proto(labels), &[marker]);
         }
         for (labels, value) in self.report_labels.iter().zip(reports) {
             let sample = Sample { timestamp: at_ms, value: *value };
-            batch.push(RawLabels::Canonical(labels.as_bytes()), &[sample]);
+            batch.push(RawLabels::Proto(labels), &[sample]);
         }
         let outcome = sink.append(&batch);
         if outcome.refused > 0 {
@@ -266,186 +277,4 @@ impl TargetLoop {
         self.news.clear();
         outcome.error
     }
-
-    /// Reads the whole answer into [`TargetLoop::samples`].
-    fn read(
-        &mut self,
-        fetched: &Fetched,
-        at_ms: i64,
-        metadata: &Mutex<MetadataStore>,
-        report: &mut Report,
-    ) -> Result<(), String> {
-        if fetched.body.is_empty() {
-            return Ok(());
-        }
-        let format = self.format(fetched)?;
-        let mut parser = Parser::new(&fetched.body, format);
-        let scrape = self.cache.scrape();
-        let mut is_over_limit = false;
-        loop {
-            match parser.next_entry().map_err(|error| error.message)? {
-                Entry::Series(series) => {
-                    report.scraped += 1;
-                    is_over_limit |= self.read_series(&parser, &series, at_ms, report)?;
-                }
-                Entry::Type { family, kind } => {
-                    metadata.lock().set_kind(family, kind, scrape);
-                    if let Some(starts) = &mut self.starts {
-                        starts.family(family, kind, |place, start| self.started.push((place, start)));
-                    }
-                }
-                Entry::Help { family, text } => metadata.lock().set_help(family, &text, scrape),
-                Entry::Unit { family, unit } => metadata.lock().set_unit(family, unit, scrape),
-                Entry::Comment(_) => {}
-                Entry::Eof => break,
-            }
-        }
-        if let Some(starts) = &mut self.starts {
-            starts.finish(|place, start| self.started.push((place, start)));
-        }
-        if is_over_limit { Err("sample limit exceeded".to_owned()) } else { Ok(()) }
-    }
-
-    fn format(&self, fetched: &Fetched) -> Result<Format, String> {
-        let fallback = self.config.fallback_scrape_protocol.map(ScrapeProtocol::format);
-        let negotiated =
-            negotiate(fetched.content_type.as_deref(), fallback).map_err(|error| error.message)?;
-        if let Some(warning) = negotiated.warning {
-            tracing::debug!(target_url = %self.target.url, warning);
-        }
-        Ok(negotiated.format)
-    }
-
-    /// Takes one sample; `true` where the sample limit is exceeded, after which samples are only
-    /// counted.
-    fn read_series(
-        &mut self,
-        parser: &Parser<'_>,
-        series: &Series<'_>,
-        at_ms: i64,
-        report: &mut Report,
-    ) -> Result<bool, String> {
-        if self.starts.as_mut().is_some_and(|starts| starts.take(parser, series)) {
-            return Ok(false);
-        }
-        let (known, labels) = match self.cache.find(series.text) {
-            Some(Known::Dropped) => return Ok(false),
-            Some(Known::Series(id)) => (Some(id), None),
-            None => match self.new_labels(parser)? {
-                None => {
-                    self.cache.add_dropped(series.text);
-                    return Ok(false);
-                }
-                labels => (None, labels),
-            },
-        };
-        report.kept += 1;
-        if self.samples.len() >= self.sample_limit() {
-            return Ok(true);
-        }
-        let id = match (known, labels) {
-            (Some(id), _) => id,
-            (None, labels) => {
-                let labels = labels.expect("a text that is not known gave labels");
-                let (id, is_new) = self.cache.add(series.text, labels);
-                report.series_added += usize::from(is_new);
-                id
-            }
-        };
-        let timestamp = series.timestamp.filter(|_| self.config.honor_timestamps);
-        let is_tracked = timestamp.is_none() || self.config.track_timestamps_staleness;
-        // A second sample at the scrape's own time is a duplicate: the first stays.
-        let is_first = self.cache.note_sample(id, is_tracked);
-        if is_first || timestamp.is_some() {
-            let timestamp = timestamp.unwrap_or(at_ms);
-            if let Some(starts) = &mut self.starts {
-                starts.note(parser, series, self.samples.len());
-            }
-            self.samples.push((id, Sample { timestamp, value: series.value }));
-            self.read_exemplar(parser, series, id, timestamp)?;
-        }
-        Ok(false)
-    }
-
-    fn read_exemplar(
-        &mut self,
-        parser: &Parser<'_>,
-        series: &Series<'_>,
-        id: SeriesId,
-        timestamp: i64,
-    ) -> Result<(), String> {
-        if let Some(exemplar) = series.exemplar.filter(|_| self.keeps_exemplars) {
-            parser.exemplar_labels(&mut self.builder).map_err(|error| error.message)?;
-            let (labels, value) = (self.builder.build(), exemplar.value);
-            let timestamp = exemplar.timestamp.unwrap_or(timestamp);
-            self.exemplars.push((id, Exemplar { labels, value, timestamp }));
-        }
-        Ok(())
-    }
-
-    fn sample_limit(&self) -> usize {
-        match self.config.sample_limit {
-            0 => self.samples_max,
-            limit => usize::try_from(limit).unwrap_or(usize::MAX).min(self.samples_max),
-        }
-    }
-
-    /// The labels of a series that was not seen before, with those of the target, relabelled and
-    /// checked. `None` where relabelling drops it.
-    fn new_labels(&mut self, parser: &Parser<'_>) -> Result<Option<Labels>, String> {
-        parser.labels(&mut self.builder).map_err(|error| error.message)?;
-        merge_labels(&mut self.builder, &self.target.labels, self.config.honor_labels);
-        if !relabel(&mut self.builder, &self.config.metric_relabel_configs) || self.builder.is_empty() {
-            return Ok(None);
-        }
-        let labels = self.builder.build();
-        let Some(name) = labels.metric_name() else {
-            return Err("missing metric name (__name__ label)".to_owned());
-        };
-        if !has_valid_names(&labels, name, self.config.names) {
-            return Err(format!("invalid metric name or label names: {labels}"));
-        }
-        check_label_limits(&self.config, &labels, name)?;
-        Ok(Some(labels))
-    }
-}
-
-fn has_valid_names(labels: &Labels, name: &str, names: NameValidation) -> bool {
-    // Colons are for metric names alone.
-    names.is_label_name(&name.replace(':', "_"))
-        && labels.iter().all(|(label, _)| label == METRIC_NAME || names.is_label_name(label))
-}
-
-fn check_label_limits(config: &ScrapeConfig, labels: &Labels, metric: &str) -> Result<(), String> {
-    let exceeds = |size: usize, limit: u64| limit > 0 && size as u64 > limit;
-    let metric = shortened(metric);
-    let (count, limit) = (labels.len(), config.label_limit);
-    if exceeds(count, limit) {
-        return Err(format!(
-            "label_limit exceeded (metric: {metric}, number of labels: {count}, limit: {limit})"
-        ));
-    }
-    for (name, value) in labels.iter() {
-        let (length, limit) = (name.len(), config.label_name_length_limit);
-        if exceeds(length, limit) {
-            return Err(format!(
-                "label_name_length_limit exceeded (metric: {metric}, label name: {}, length: {length}, limit: {limit})",
-                shortened(name)
-            ));
-        }
-        let (length, limit) = (value.len(), config.label_value_length_limit);
-        if exceeds(length, limit) {
-            return Err(format!(
-                "label_value_length_limit exceeded (metric: {metric}, label name: {}, value: {}, length: {length}, limit: {limit})",
-                shortened(name),
-                quote(shortened(value)),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// The first fifty characters: a message must not become as long as what it refuses.
-fn shortened(text: &str) -> &str {
-    text.char_indices().nth(50).map_or(text, |(at, _)| &text[..at])
 }

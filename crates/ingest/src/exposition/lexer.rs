@@ -130,6 +130,11 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    /// Whether nothing of the current line was read.
+    pub(super) fn is_at_line(&self) -> bool {
+        self.state == State::Init
+    }
+
     /// The current token.
     pub(super) fn token(&self) -> &'a [u8] {
         self.slice(self.start, self.at)

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::str;
 
-use memchr::memchr_iter;
+use memchr::{memchr, memchr_iter};
 use tidewatch_model::{LabelsBuilder, METRIC_NAME, MetricType};
 
 use super::labels::{normalize, unescape, unescape_help};
@@ -13,6 +13,10 @@ use super::{Entry, Exemplar, Format, ParseError, Series, go};
 
 /// The NaN that a scraped `NaN` becomes, whatever its spelling: Prometheus' ordinary one.
 const NORMAL_NAN: f64 = f64::from_bits(0x7ff8_0000_0000_0001);
+
+fn normal(value: f64) -> f64 {
+    if value.is_nan() { NORMAL_NAN } else { value }
+}
 
 /// A label in the document: where its name and its value stand, without quotes.
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +59,61 @@ impl<'a> Parser<'a> {
         self.read_entry().map_err(|message| {
             let until = self.lexer.start.min(self.bytes.len());
             ParseError { line: 1 + memchr_iter(b'\n', &self.bytes[..until]).count(), message }
+        })
+    }
+
+    /// As [`Parser::next_entry`], faster where the entry is a series with this text, which the same
+    /// grammar has read before, and a value alone. [`Parser::labels`] has nothing to give then.
+    pub fn next_entry_like(&mut self, text: &[u8]) -> Result<Entry<'a>, ParseError> {
+        match self.read_series_like(text) {
+            Some(series) => Ok(Entry::Series(series)),
+            None => self.next_entry(),
+        }
+    }
+
+    /// The next line with its break, if it begins with `#` and nothing of it was read: one that the same
+    /// grammar has read before need not be read again, see [`Parser::skip_line`].
+    pub fn comment_ahead(&self) -> Option<&'a [u8]> {
+        let rest = self.bytes.get(self.lexer.at..).filter(|rest| rest.first() == Some(&b'#'))?;
+        let end = memchr(b'\n', rest).filter(|_| self.lexer.is_at_line())?;
+        Some(&rest[..=end])
+    }
+
+    /// Steps over [`Parser::comment_ahead`]; `kind` is what it says, where it is a `TYPE` line.
+    pub fn skip_line(&mut self, kind: Option<MetricType>) {
+        let line = self.comment_ahead().expect("asked for before");
+        self.lexer.at += line.len();
+        self.kind = kind.unwrap_or(self.kind);
+    }
+
+    /// The bytes of the entry just read.
+    pub fn line(&self) -> &'a [u8] {
+        self.lexer.slice(self.start, self.lexer.at)
+    }
+
+    /// How many bytes were read.
+    pub fn position(&self) -> usize {
+        self.lexer.at.min(self.bytes.len())
+    }
+
+    /// Whatever is not plain is left to the grammar, from the line's start.
+    fn read_series_like(&mut self, text: &[u8]) -> Option<Series<'a>> {
+        let start = self.lexer.at;
+        let rest = self.bytes.get(start..)?.strip_prefix(text)?.strip_prefix(b" ")?;
+        let number = &rest[..memchr(b'\n', rest)?];
+        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'+' | b'-');
+        if text.is_empty() || !self.lexer.is_at_line() || !number.iter().all(is_part) {
+            return None;
+        }
+        let value = parse_float(number).ok()?;
+        self.start = start;
+        self.lexer.at = start + text.len() + 1 + number.len() + 1;
+        self.name = None;
+        Some(Series {
+            text: &self.bytes[start..start + text.len()],
+            value: normal(value),
+            timestamp: None,
+            exemplar: None,
         })
     }
 
@@ -278,7 +337,7 @@ impl<'a> Parser<'a> {
             return Err(self.unexpected(&format!("expected value after {after}"), token));
         }
         let value = self.parse_number(self.number_text(), parse_float)?;
-        Ok(if value.is_nan() { NORMAL_NAN } else { value })
+        Ok(normal(value))
     }
 
     /// The current token without the space that OpenMetrics counts to it.

@@ -8,6 +8,9 @@
 //! Requests do not hold a thread while they wait. While one sync runs, further batches gather
 //! for the next; and before it begins, it waits a moment for requests that are being decoded: a sync
 //! costs what some hundred samples do, and one for several requests no more than for a single one.
+//!
+//! Nobody waits for the samples of a scrape: they are committed with what comes next, a tenth of a second
+//! later at most. What rests on them (a rule group's evaluation) commits them first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,6 +27,9 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// How long a batch waits at most for others that are being decoded: about as long as a sync takes.
 const GATHER: Duration = Duration::from_micros(500);
+
+/// How long a batch for which nobody waits waits for others.
+const SOON: Duration = Duration::from_millis(100);
 
 /// How far the log is durable, or why it never will be again.
 type Durability = Result<Ticket, String>;
@@ -47,6 +53,8 @@ pub struct CommitterThread {
 struct Calls {
     /// Something waits for a sync that has not begun.
     wanted: AtomicBool,
+    /// Something is to be committed soon.
+    soon: AtomicBool,
     /// Requests that are being decoded and appended.
     underway: AtomicUsize,
     stop: AtomicBool,
@@ -56,9 +64,18 @@ impl Calls {
     /// Returns when there is something to commit, and the others that will be soon are there or
     /// their time is over.
     fn wait(&self) {
+        let mut due = None;
         // A wake-up that comes before `park` is kept, so none is lost; it may be one too many.
         while !self.wanted.load(Ordering::Acquire) && !self.stop.load(Ordering::Acquire) {
-            std::thread::park();
+            if !self.soon.load(Ordering::Acquire) {
+                std::thread::park();
+                continue;
+            }
+            let now = Instant::now();
+            match due.get_or_insert(now + SOON).saturating_duration_since(now) {
+                Duration::ZERO => break,
+                rest => std::thread::park_timeout(rest),
+            }
         }
         let until = Instant::now() + GATHER;
         while self.underway.load(Ordering::Acquire) > 0 && !self.stop.load(Ordering::Acquire) {
@@ -87,6 +104,7 @@ impl Committer {
                 let last = heard.stop.load(Ordering::Acquire);
                 // Before the commit: who appends from here on asks for the next.
                 heard.wanted.store(false, Ordering::SeqCst);
+                heard.soon.store(false, Ordering::SeqCst);
                 let outcome = store.commit().map_err(|error| error.to_string());
                 failed = outcome.is_err();
                 drop(sender.send_replace(outcome));
@@ -98,6 +116,20 @@ impl Committer {
         let thread = handle.thread().clone();
         let committer = Committer { db, durable, calls: calls.clone(), thread };
         Ok((Arc::new(committer), CommitterThread { calls, handle }))
+    }
+
+    /// Appends what nobody waits for.
+    pub fn append_for_soon(&self, batch: &Batch<'_>) -> Result<AppendOutcome, AppendError> {
+        let outcome = self.db.append(batch);
+        self.call(&self.calls.soon);
+        outcome
+    }
+
+    /// Raises a flag. The first wakes the thread; the others are seen by it.
+    fn call(&self, flag: &AtomicBool) {
+        if !flag.swap(true, Ordering::SeqCst) {
+            self.thread.unpark();
+        }
     }
 
     pub fn write_began(&self) {
@@ -127,10 +159,7 @@ impl Append for Committer {
     fn append(&self, batch: &Batch<'_>) -> Result<AppendOutcome, AppendError> {
         // A part of a batch that is refused may have been taken.
         let outcome = self.db.append(batch);
-        // The first wakes the thread; the others are seen by it.
-        if !self.calls.wanted.swap(true, Ordering::SeqCst) {
-            self.thread.unpark();
-        }
+        self.call(&self.calls.wanted);
         outcome
     }
 }

@@ -351,7 +351,7 @@ struct StoreSink(Arc<Committer>);
 
 impl Sink for StoreSink {
     fn append(&self, batch: &Batch<'_>) -> SinkOutcome {
-        match self.0.append(batch) {
+        match self.0.append_for_soon(batch) {
             Ok(outcome) => {
                 SinkOutcome { accepted: outcome.accepted, refused: outcome.refused_count(), error: None }
             }

@@ -23,7 +23,7 @@ mod renumber;
 mod restore;
 mod table;
 
-use tidewatch_model::{Labels, Limits, RawLabels};
+use tidewatch_model::{Labels, Limits, RawLabels, spell_pair};
 use tidewatch_storage::Refusal;
 
 use super::PAGE_SERIES;
@@ -32,7 +32,6 @@ use crate::index::PairTable;
 pub(crate) use pairs::{LabelHasher, PairId, Pairs};
 pub(crate) use restore::KnownIds;
 
-use pairs::spell_pair;
 use table::SeriesTable;
 
 /// A series of the head, or of all time within one data directory.

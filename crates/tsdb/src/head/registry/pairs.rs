@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use tidewatch_model::RawLabels;
+use tidewatch_model::{RawLabels, spell_pair};
 
 /// Hashes label bytes. Seeded for each process, so that nobody can aim at the table.
 #[derive(Debug, Clone)]
@@ -114,27 +114,4 @@ impl Pairs {
     pub(super) fn bytes_held(&self) -> usize {
         self.text.capacity() + self.starts.capacity() * 4 + self.table.allocation_size()
     }
-}
-
-pub(super) fn spell_pair(name: &str, value: &str, out: &mut Vec<u8>) {
-    let part = |text: &str| 1 + varint_len(text.len()) + text.len();
-    out.push(0x0a);
-    push_varint(part(name) + part(value), out);
-    for (tag, text) in [(0x0a, name), (0x12, value)] {
-        out.push(tag);
-        push_varint(text.len(), out);
-        out.extend_from_slice(text.as_bytes());
-    }
-}
-
-fn varint_len(value: usize) -> usize {
-    (usize::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
-}
-
-fn push_varint(mut value: usize, out: &mut Vec<u8>) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
