@@ -11,12 +11,10 @@
 //! that has the same samples: read once, and cut again later.
 //!
 //! A series that is new may come with samples of any age that retention allows: a sender that
-//! catches up after an outage looks like that. One cut makes few blocks all the same: see
-//! [`BLOCKS_MAX`].
+//! catches up after an outage looks like that. One cut makes few blocks all the same (`stretches`).
 //!
 //! Not here: when to cut (`jobs`).
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,9 +30,9 @@ use crate::head::read::HeadSnapshot;
 use crate::head::registry::SeriesId;
 use crate::jobs::{JobError, SLICE_SERIES};
 use crate::log::{write_cut_begin, write_cut_end};
-use crate::options::BLOCK_MS;
 use crate::resolve::Resolution;
 use crate::select::DbSelection;
+use crate::stretches::Stretches;
 
 impl Db {
     pub(crate) fn cut(&self, files: &Files, until_ms: i64) -> Result<(), JobError> {
@@ -44,24 +42,19 @@ impl Db {
         }
         self.blocks.sweep(&self.env, &files.directory)?;
         let mut frame = Vec::new();
-        let mut windows = BTreeSet::new();
         for (at, shard) in self.head.shards.iter().enumerate() {
             let mut shard = shard.lock();
             write_cut_begin(at as u8, until_ms, &mut frame);
             files.log.append(&frame)?;
             shard.begin_cut(until_ms);
         }
-        // Where the last cut ended in the middle of a stretch, the block of its rest does not overlap that
-        // of its beginning, and need not be merged with it.
-        let begin_ms = self.head.cut_begins_at();
-        self.head.windows_before(until_ms, BLOCK_MS, &mut windows);
-        let (length_ms, windows) = widen(BLOCK_MS, windows);
+        let mut stretches = Stretches::new();
+        self.head.stretches_before(until_ms, &mut stretches);
         let ids = self.head.ids_by_labels();
         let mut blocks = Vec::new();
-        for window in windows {
-            let start_ms = window.saturating_mul(length_ms).max(begin_ms);
-            // A wider stretch may reach into what is not cut yet.
-            let end_ms = (window + 1).saturating_mul(length_ms).min(until_ms);
+        for (start_ms, end_ms) in stretches.ranges() {
+            // The last stretch may reach into what is not cut yet.
+            let end_ms = end_ms.min(until_ms);
             let copy = |resolution: &Resolution, range| self.head.cut_snapshot(resolution, range);
             let dir = files.directory.blocks();
             let Some(meta) = self.write_block(&dir, &ids, (start_ms, end_ms), &copy)? else { continue };
@@ -111,19 +104,6 @@ impl Db {
     }
 }
 
-/// Blocks that one cut may make: those of a backfill of five days.
-const BLOCKS_MAX: usize = 64;
-
-/// Samples may have any times, so they may lie in more stretches than there should be blocks:
-/// then wider ones are taken.
-pub(crate) fn widen(mut length_ms: i64, mut windows: BTreeSet<i64>) -> (i64, BTreeSet<i64>) {
-    while windows.len() > BLOCKS_MAX {
-        length_ms = length_ms.saturating_mul(3);
-        windows = windows.into_iter().map(|window| window.div_euclid(3)).collect();
-    }
-    (length_ms, windows)
-}
-
 fn write_slice(
     writer: &mut Writer,
     selection: &DbSelection,
@@ -159,6 +139,7 @@ mod tests {
     use crate::DbOptions;
     use crate::head::append::TIME_MIN;
     use crate::head::shard::Shard;
+    use crate::options::BLOCK_MS;
 
     /// No request gets such times in, but a log of other times may have them.
     #[test]
@@ -191,18 +172,5 @@ mod tests {
         };
         selection.scan(0..1, all, &mut Scratch::default(), &mut visit).expect("readable");
         assert_eq!(found, times);
-    }
-
-    #[test]
-    fn scattered_times_make_few_blocks_and_no_number_too_large() {
-        let times = (0..10_000i64).map(|i| TIME_MIN + i * (TIME_MIN.unsigned_abs() / 9000) as i64);
-        let windows: BTreeSet<i64> = times.clone().map(|time| time.div_euclid(BLOCK_MS)).collect();
-        let (length_ms, wide) = widen(BLOCK_MS, windows);
-        assert!(wide.len() <= BLOCKS_MAX);
-        for time in times {
-            let window = time.div_euclid(length_ms);
-            assert!(wide.contains(&window));
-            assert!((window * length_ms..(window * length_ms).saturating_add(length_ms)).contains(&time));
-        }
     }
 }

@@ -53,6 +53,7 @@ mod snapshot;
 mod stale;
 mod status;
 mod stored;
+mod stretches;
 mod texts;
 mod whole;
 mod wire;

@@ -13,7 +13,6 @@
 //!
 //! Not here: the journal of alerts, which is not the store's.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -21,12 +20,11 @@ use tidewatch_env::create_dir_durably;
 use tidewatch_storage::{SelectError, TimeRange};
 
 use crate::block::{block_path, tombstones_path};
-use crate::cut::widen;
 use crate::db::{Db, Files};
 use crate::directory::write_format;
 use crate::jobs::JobError;
-use crate::options::BLOCK_MS;
 use crate::resolve::Resolution;
+use crate::stretches::Stretches;
 
 /// Ends the name of a snapshot that is not complete.
 const UNDER_WAY: &str = "tmp";
@@ -84,20 +82,18 @@ impl Db {
     /// Writes what the head has, one block for each stretch of two hours.
     fn write_head(&self, dir: &Path) -> Result<(), JobError> {
         let Some((_, newest)) = self.head.time_range() else { return Ok(()) };
-        let mut windows = BTreeSet::new();
-        self.head.windows_before(newest.saturating_add(1), BLOCK_MS, &mut windows);
+        let mut stretches = Stretches::new();
+        self.head.stretches_before(newest.saturating_add(1), &mut stretches);
         for shard in &self.head.shards {
             let shard = shard.lock();
             let late = shard.late.values().flatten().map(|late| late.timestamp);
             let histograms = shard.histograms.values().flat_map(|series| &series.late).map(|(time, _)| *time);
-            windows.extend(late.chain(histograms).map(|time| time.div_euclid(BLOCK_MS)));
+            late.chain(histograms).for_each(|time| stretches.add(time));
         }
-        let (length_ms, windows) = widen(BLOCK_MS, windows);
         let ids = self.head.ids_by_labels();
         let copy = |resolution: &Resolution, range: TimeRange| self.head.whole_snapshot(resolution, range);
-        for window in windows {
-            let span = (window.saturating_mul(length_ms), (window + 1).saturating_mul(length_ms));
-            self.write_block(dir, &ids, span, &copy)?;
+        for range in stretches.ranges() {
+            self.write_block(dir, &ids, range, &copy)?;
         }
         Ok(())
     }

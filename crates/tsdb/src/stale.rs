@@ -25,13 +25,11 @@
 //!
 //! Not here: which series have ended (`head::ended`).
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use tidewatch_storage::TimeRange;
 
 use crate::block::{Block, block_path};
-use crate::cut::widen;
 use crate::db::{Db, Files};
 use crate::delete::FRAME_SERIES_MAX;
 use crate::fields::Reader;
@@ -43,8 +41,8 @@ use crate::head::shard::Shard;
 use crate::ids::{Ids, push_ids};
 use crate::jobs::JobError;
 use crate::log::{FrameError, FrameKind};
-use crate::options::BLOCK_MS;
 use crate::resolve::Resolution;
+use crate::stretches::Stretches;
 
 /// How long ago a series has to have ended: one whose target missed a scrape, or was restarted,
 /// comes back before.
@@ -147,18 +145,16 @@ impl Db {
 
     /// Writes blocks of all that series have.
     fn write_ended(&self, files: &Files, ended: &[Ended]) -> Result<(), JobError> {
-        let mut windows = BTreeSet::new();
+        let mut stretches = Stretches::new();
         for series in ended {
-            self.head.shards[Shard::of(series.id)].lock().windows_of(series.id, BLOCK_MS, &mut windows);
+            self.head.shards[Shard::of(series.id)].lock().stretches_of(series.id, &mut stretches);
         }
-        let (length_ms, windows) = widen(BLOCK_MS, windows);
         let ids = self.head.by_labels(ended.iter().map(|series| series.id).collect());
         let copy = |resolution: &Resolution, range: TimeRange| self.head.whole_snapshot(resolution, range);
         let dir = files.directory.blocks();
         let mut blocks = Vec::new();
-        for window in windows {
-            let span = (window.saturating_mul(length_ms), (window + 1).saturating_mul(length_ms));
-            let Some(meta) = self.write_block(&dir, &ids, span, &copy)? else { continue };
+        for range in stretches.ranges() {
+            let Some(meta) = self.write_block(&dir, &ids, range, &copy)? else { continue };
             blocks.push(Block::open(&self.env, &block_path(&dir, meta.id))?);
         }
         // Before anything leaves: a reader looks at the head first, and finds the samples there or,

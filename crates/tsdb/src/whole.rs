@@ -53,7 +53,9 @@ impl Db {
             let is_done = |id| list.iter().any(|block| block.meta().id == id && is_done(block));
             let mergeable = self.mergeable(self.blocks.metas());
             let options = self.compact_options(files);
-            let Some(plan) = compact::plan_whole(&mergeable, &options, is_done) else { break };
+            let settled_ms = self.head.floor();
+            let plan = compact::plan_whole(&mergeable, &options, settled_ms, is_done);
+            let Some(plan) = plan else { break };
             self.run(Job::Compact(plan))?;
         }
         self.run(Job::Image)

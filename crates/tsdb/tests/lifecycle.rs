@@ -274,6 +274,24 @@ fn a_compaction_of_all_leaves_one_block_and_the_store_goes_on() {
     }
 }
 
+/// What a snapshot has of the head begins where that compaction ended, and so does what the copy cuts.
+#[test]
+fn a_snapshot_behind_a_compaction_of_all_leaves_its_block_alone() {
+    let (simulation, mut ledger, db) = prepared(5);
+    db.compact_whole().expect("a good disk");
+    let whole = db.status().blocks[0].name.clone();
+    ingest(&db, &simulation, &mut ledger, 2);
+    let name = db.snapshot(false).expect("a good disk");
+    let copy = open_at(&simulation, &Path::new("/data/snapshots").join(name));
+    assert_eq!(contents(&copy), contents(&db));
+    ingest(&copy, &simulation, &mut Ledger::default(), 12);
+    let all = contents(&copy);
+    run_jobs(&copy, &simulation);
+    assert_eq!(contents(&copy), all);
+    let blocks = copy.status().blocks;
+    assert!(blocks.len() > 1 && blocks.iter().any(|block| block.name == whole), "{blocks:?}");
+}
+
 /// A job that fails leaves files that no list names: a deletion that follows must hold for them, too.
 #[test]
 fn what_is_deleted_after_a_job_failed_stays_deleted() {

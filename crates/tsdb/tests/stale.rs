@@ -38,6 +38,8 @@ fn append(db: &Db, labels: &Labels, timestamp: i64, value: f64) -> String {
 /// jobs              what is due is done; gives the kinds
 /// job               the same, of one
 /// delete a 2 9      from minute 2 to 9
+/// compact           all there is
+/// blocks            the minutes of the oldest and the newest sample of each, in the order of their times
 /// restart           after a power cut
 /// lose departures   after one that took what the log says of series that left; gives how many frames
 /// tear 6            the power goes at the sixth change of the disk of the job that is due
@@ -92,6 +94,15 @@ fn run(script: &str) -> String {
             ["delete", name, from, until] => {
                 let range = TimeRange { start: minute(from), end: minute(until) };
                 db.delete(&[Matcher::equal("i", name)], range).expect("a good disk");
+            }
+            ["compact"] => db.compact_whole().expect("a good disk"),
+            ["blocks"] => {
+                let minute = |time: i64| (time - start_ms) / MINUTE_MS;
+                let blocks = db.status().blocks;
+                let mut spans: Vec<_> =
+                    blocks.iter().map(|block| (minute(block.min_time), minute(block.max_time))).collect();
+                spans.sort_unstable();
+                answer = spans.iter().map(|(oldest, newest)| format!(" {oldest}-{newest}")).collect();
             }
             ["restart"] => {
                 db.commit().expect("a good disk");
@@ -382,6 +393,84 @@ fn what_lies_in_several_stretches_goes_to_several_blocks_and_merges_with_the_nex
          read a: 0 70 140 650
          read b: 0 70 100 140!
          head: 1 series, 4 samples, 2 left, 1 blocks",
+    );
+}
+
+/// The cut behind a compaction of all begins where that ended, and so do the blocks of series that ended since.
+#[test]
+fn what_ended_after_a_compaction_of_all_merges_with_the_next_cut_alone() {
+    let script = |late: &str| {
+        format!(
+            "scrape a b c
+             wait 30
+             scrape a b c
+             wait 10
+             scrape a b c
+             compact
+             blocks
+             wait 1
+             scrape a b! c!
+             {late}
+             wait 3
+             jobs
+             blocks
+             wait 200
+             scrape a
+             jobs
+             blocks
+             read b"
+        )
+    };
+    check(
+        &script(""),
+        "blocks: 0-30
+         jobs: cut_stale
+         blocks: 0-30 40-41
+         jobs: cut image compact
+         blocks: 0-30 40-41
+         read b: 0 30 40 41!",
+    );
+    // A sample from before that is among what ended.
+    check(
+        &script("late b 20"),
+        "blocks: 0-30
+         jobs: cut_stale
+         blocks: 0-30 20-41
+         jobs: cut image compact
+         blocks: 0-41
+         read b: 0 20 30 40 41!",
+    );
+}
+
+#[test]
+fn what_ended_before_a_compaction_of_all_merges_there_and_with_nothing_later() {
+    check(
+        "scrape a b c
+         wait 30
+         scrape a b c
+         wait 10
+         scrape a b! c!
+         wait 3
+         jobs
+         blocks
+         wait 10
+         scrape a
+         compact
+         blocks
+         wait 200
+         scrape a
+         jobs
+         blocks
+         read b
+         restart
+         read a",
+        "jobs: cut_stale
+         blocks: 0-40
+         blocks: 0-40
+         jobs: cut image
+         blocks: 0-40 53-53
+         read b: 0 30 40!
+         read a: 0 30 40 53 253",
     );
 }
 

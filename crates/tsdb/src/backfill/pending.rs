@@ -11,9 +11,9 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tidewatch_model::{Labels, NativeHistogram};
 
-use crate::cut::widen;
 use crate::gather::{StoredRun, StoredValues};
 use crate::options::BLOCK_MS;
+use crate::stretches::widen;
 
 /// Samples that are collected before they are written: 96 MiB, and half of that to sort them.
 const SAMPLES_MAX: usize = 4 << 20;

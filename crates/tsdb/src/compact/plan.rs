@@ -59,10 +59,11 @@ pub fn plan(blocks: &[BlockMeta], options: &CompactOptions, settled_ms: i64) -> 
 
 /// What to merge next for as few and as small blocks as there can be, if anything: neighbours up to
 /// the largest range, wherever it begins, and what is alone and not done. `is_done` tells what could not
-/// be smaller alone.
+/// be smaller alone; before `settled_ms` everything was cut.
 pub fn plan_whole(
     blocks: &[BlockMeta],
     options: &CompactOptions,
+    settled_ms: i64,
     is_done: impl Fn(BlockId) -> bool,
 ) -> Option<Plan> {
     let mut rest: Vec<&BlockMeta> = blocks.iter().collect();
@@ -80,7 +81,7 @@ pub fn plan_whole(
         };
         let (group, others) = rest.split_at(rest.iter().take_while(belongs).count());
         if group.len() > 1 || !is_done(first.id) {
-            return Some(Plan { dense: true, ..plan_of(group) });
+            return Some(Plan { dense: true, ..plan_settled(group, settled_ms) });
         }
         rest = others;
     }
@@ -96,7 +97,7 @@ fn overlapping(sorted: &[&BlockMeta], settled_ms: i64) -> Option<Plan> {
     });
     groups.filter(|group| group.len() > 1).find_map(|group| {
         let is_settled = group.iter().all(|meta| meta.max_ms < settled_ms);
-        if is_settled { Some(plan_of(group)) } else { newest_alike(group) }
+        if is_settled { Some(plan_settled(group, settled_ms)) } else { newest_alike(group) }
     })
 }
 
@@ -128,6 +129,15 @@ fn window(sorted: &[&BlockMeta], range_ms: i64, settled_ms: i64, bytes_max: u64)
         let fits = inside && bytes <= bytes_max;
         (blocks.len() > 1 && fits && end_ms <= settled_ms).then(|| plan_of(blocks))
     })
+}
+
+/// Merges blocks where everything before `settled_ms` was cut. One of ended series reaches to the end of its
+/// stretch; what has nothing behind that time leaves the rest to the next cut, and need not be merged with
+/// the block of that.
+fn plan_settled(blocks: &[&BlockMeta], settled_ms: i64) -> Plan {
+    let plan = plan_of(blocks);
+    let newest_ms = blocks.iter().map(|meta| meta.max_ms).max().expect("one at least");
+    Plan { end_ms: plan.end_ms.min(settled_ms.max(newest_ms.saturating_add(1))), ..plan }
 }
 
 fn plan_of(blocks: &[&BlockMeta]) -> Plan {

@@ -30,13 +30,17 @@ fn meta(id: u64, start_hour: i64, end_hour: i64) -> BlockMeta {
     }
 }
 
-/// A block as `id:from-to` in hours, `*size` behind it unless that is one.
+/// A block as `id:from-to` in hours; behind it `/newest`, before which its samples end, unless they end with it, and
+/// `*size` unless that is one.
 fn block(text: &str) -> BlockMeta {
     let number = |text: &str| text.parse::<i64>().expect("a number");
     let (id, range) = text.split_once(':').expect("id:range");
     let (range, size) = range.split_once('*').unwrap_or((range, "1"));
+    let (range, newest) = range.split_once('/').unwrap_or((range, range));
     let (start, end) = range.split_once('-').expect("from-to");
-    BlockMeta { size: number(size) as u64, ..meta(number(id) as u64, number(start), number(end)) }
+    let newest = newest.rsplit('-').next().expect("one part at least");
+    let (size, max_ms) = (number(size) as u64, number(newest) * HOUR - 1);
+    BlockMeta { size, max_ms, ..meta(number(id) as u64, number(start), number(end)) }
 }
 
 /// What is merged: `ids from-to`.
@@ -73,6 +77,10 @@ fn blocks_that_overlap_merge_first() {
     check("1:0-4 2:2-6 3:5-7 4:7-8", 7, "1,2,3 0-7");
     check("1:0-2*50 2:2-4*40 3:4-6*11", 6, "nothing");
     check("1:0-2*50 2:1-4*40 3:4-6*11", 6, "1,2 0-4");
+    // What is not cut yet is left to the next cut, unless one has samples there.
+    check("1:0-1 2:0-2/1", 1, "1,2 0-1");
+    check("1:0-1 2:0-4/1 3:4-6", 3, "1,2 0-3");
+    check("1:0-1 2:0-2 3:0-2 4:0-2", 1, "1,2,3,4 0-2");
 }
 
 #[test]
@@ -129,9 +137,10 @@ fn a_window_is_written_few_times_however_often_series_leave() {
 }
 
 /// An exclamation mark stands behind blocks that are dense. Given are the merges up to 18 hours that leave
-/// nothing to do, in their order.
+/// nothing to do, in their order, where 100 hours were cut.
 #[track_caller]
 fn check_whole(blocks: &str, expected: &str) {
+    const SETTLED: i64 = 100 * HOUR;
     let mut dense = Vec::new();
     let mut metas = Vec::new();
     for text in blocks.split_whitespace() {
@@ -140,7 +149,7 @@ fn check_whole(blocks: &str, expected: &str) {
         metas.push(meta);
     }
     let mut found = Vec::new();
-    while let Some(plan) = plan_whole(&metas, &OPTIONS, |id| dense.contains(&id)) {
+    while let Some(plan) = plan_whole(&metas, &OPTIONS, SETTLED, |id| dense.contains(&id)) {
         assert!(plan.dense);
         found.push(shown(&plan));
         let parts = metas.extract_if(.., |meta| plan.sources.contains(&meta.id));
@@ -164,6 +173,10 @@ fn a_compaction_of_all_merges_neighbours_wherever_they_begin() {
     check_whole("1:0-2*60 2:2-4*40 3:4-6*40 4:5-7*90", "1,2 0-4; 3,4 4-7");
     // What overlaps merges, however long that gets.
     check_whole("1:0-18! 2:16-20! 3:20-22", "1,2 0-20; 3 20-22");
+    // What is not cut yet is left to the next cut, unless one has samples there.
+    check_whole("1:98-100 2:100-102", "1,2 98-102");
+    check_whole("1:98-100 2:99-102/100", "1,2 98-100");
+    check_whole("1:99-102/101", "1 99-101");
 }
 
 #[test]

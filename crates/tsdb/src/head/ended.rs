@@ -6,14 +6,13 @@
 //!
 //! Not here: when they leave, and the log (`stale`).
 
-use std::collections::BTreeSet;
-
 use tidewatch_model::is_stale;
 use tidewatch_storage::TimeRange;
 
 use super::Head;
 use super::registry::{KnownIds, SeriesId};
 use super::shard::{Open, Shard};
+use crate::stretches::Stretches;
 
 /// A series that has ended, and how far it had come then. A sample that it takes changes one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,21 +99,23 @@ impl Shard {
         now.is_some_and(|(now, _)| now == *ended)
     }
 
-    /// Gives the numbers of the stretches of `length_ms` in which a series has samples.
-    pub(crate) fn windows_of(&self, id: SeriesId, length_ms: i64, windows: &mut BTreeSet<i64>) {
+    /// Adds the stretches in which a series has samples.
+    pub(crate) fn stretches_of(&self, id: SeriesId, stretches: &mut Stretches) {
         let Some(open) = self.get(id) else { return };
         let all = TimeRange { start: i64::MIN, end: i64::MAX };
         self.for_each_run(open, all, |place| {
             let rows = self.clocks.rows(place.clock, place.first_row, place.count);
-            let rows = rows.iter().filter(|row| **row >= self.floor);
-            windows.extend(rows.map(|row| row.div_euclid(length_ms)));
+            stretches.add_ascending(&rows[rows.partition_point(|row| *row < self.floor)..]);
         });
         let late = self.late.get(&id).into_iter().flatten();
-        windows.extend(late.map(|sample| sample.timestamp.div_euclid(length_ms)));
+        late.for_each(|sample| stretches.add(sample.timestamp));
         if let Some(series) = self.histograms.get(&id) {
             series.for_each_time(|time| {
-                windows.insert(time.div_euclid(length_ms));
+                if self.floor <= time {
+                    stretches.add(time);
+                }
             });
+            series.late.iter().for_each(|(time, _)| stretches.add(*time));
         }
     }
 
@@ -243,15 +244,17 @@ mod tests {
         let histogram =
             NativeHistogram::Integer(Histogram { zero_count: 1, count: 1, ..Histogram::default() });
         for step in 0..500 {
-            take(&mut shard, 1, step * 1000, step as f64);
-            take(&mut shard, 2, step * 1000, 1.0);
+            take(&mut shard, 1, step * 60_000, step as f64);
+            take(&mut shard, 2, step * 60_000, 1.0);
         }
-        take(&mut shard, 1, 1500, 1.0);
-        take_histogram(&mut shard, 1, 1_000_000, &histogram);
-        take_histogram(&mut shard, 1, 999_000, &histogram);
-        let mut windows = BTreeSet::new();
-        shard.windows_of(id(1), 100_000, &mut windows);
-        assert_eq!(windows.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4, 9, 10]);
+        take(&mut shard, 1, 90_000, 1.0);
+        take_histogram(&mut shard, 1, 80_000_000, &histogram);
+        take_histogram(&mut shard, 1, 79_000_000, &histogram);
+        let mut stretches = Stretches::new();
+        shard.stretches_of(id(1), &mut stretches);
+        let hours = |(start, end)| (start / 3_600_000, end / 3_600_000);
+        let expected = [(0, 2), (2, 4), (4, 6), (6, 8), (8, 10), (20, 22), (22, 24)];
+        assert_eq!(stretches.ranges().map(hours).collect::<Vec<_>>(), expected);
         shard.leave(id(1));
         assert!(shard.is_empty_series(id(1)) && !shard.is_empty_series(id(2)));
         assert_eq!(shard.samples, 500);

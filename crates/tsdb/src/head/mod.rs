@@ -30,7 +30,6 @@ pub(crate) mod shard;
 pub(crate) mod starts;
 pub(crate) mod tokens;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -40,6 +39,7 @@ use tidewatch_model::METRIC_NAME;
 
 use crate::index::{MemIndex, MemPostings};
 use crate::status::{Cardinality, HeadStatus, Memory, TopEntry};
+use crate::stretches::Stretches;
 use append::{Pace, RequestScratch};
 use registry::{PairId, Registry, SeriesId};
 use shard::Shard;
@@ -147,22 +147,12 @@ impl Head {
         }
     }
 
-    /// Gives the numbers of the stretches of `length_ms` before `until` in which there are samples.
-    pub(crate) fn windows_before(&self, until: i64, length_ms: i64, windows: &mut BTreeSet<i64>) {
+    /// Adds the stretches before `until` in which there are samples.
+    pub(crate) fn stretches_before(&self, until: i64, stretches: &mut Stretches) {
         let of_shards = self.directory.read().ids_of_shards();
         for (shard, ids) in self.shards.iter().zip(of_shards) {
-            shard.lock().windows_before(until, length_ms, ids.into_iter(), windows);
+            shard.lock().stretches_before(until, ids.into_iter(), stretches);
         }
-    }
-
-    /// Up to where nothing is part of the cut under way: where the one before has ended, unless late
-    /// samples came from before that.
-    pub(crate) fn cut_begins_at(&self) -> i64 {
-        let begin = |shard: &Mutex<Shard>| {
-            let shard = shard.lock();
-            shard.oldest_late_cutting().map_or(shard.floor, |oldest| oldest.min(shard.floor))
-        };
-        self.shards.iter().map(begin).min().expect("there are shards")
     }
 
     pub(crate) fn status(&self) -> HeadStatus {

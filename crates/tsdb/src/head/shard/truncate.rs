@@ -3,12 +3,11 @@
 //!
 //! Not here: when, and the blocks themselves (`cut`).
 
-use std::collections::BTreeSet;
-
 use tidewatch_model::Sample;
 use tidewatch_storage::TimeRange;
 
 use super::{ChunkBytes, NONE, Open, SeriesId, Shard, check_readable};
+use crate::stretches::Stretches;
 
 /// Columns below this many bytes, of constants above all, are no shorter with fewer rows.
 const SHORTENED_LEN: u16 = 16;
@@ -53,45 +52,32 @@ impl Shard {
         self.cutting.get(&id).map_or(&[], Vec::as_slice)
     }
 
-    /// Time of the oldest late sample that is part of the cut under way. All others that are lie above the floor.
-    pub(crate) fn oldest_late_cutting(&self) -> Option<i64> {
-        let floats = self.cutting.values().filter_map(|part| part.first()).map(|sample| sample.timestamp);
-        floats.chain(self.cutting_histograms.values().flatten().copied()).min()
-    }
-
-    /// Gives the numbers of the stretches of `length_ms` before `until` in which there are samples.
-    pub(crate) fn windows_before(
+    /// Adds the stretches before `until` in which there are samples that are not late, or are part of the
+    /// cut under way.
+    pub(crate) fn stretches_before(
         &self,
         until: i64,
-        length_ms: i64,
         ids: impl Iterator<Item = SeriesId>,
-        windows: &mut BTreeSet<i64>,
+        stretches: &mut Stretches,
     ) {
         let range = TimeRange { start: i64::MIN, end: until - 1 };
-        let window = |timestamp: i64| timestamp.div_euclid(length_ms);
         for id in ids {
             let Some(open) = self.get(id) else { continue };
             self.for_each_run(open, range, |place| {
                 let rows = self.clocks.rows(place.clock, place.first_row, place.count);
-                let rows =
-                    &rows[rows.partition_point(|t| *t < self.floor)..rows.partition_point(|t| *t < until)];
-                if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
-                    windows.insert(window(*first));
-                    if window(*first) != window(*last) {
-                        windows.extend(rows.iter().map(|t| window(*t)));
-                    }
-                }
+                let part = rows.partition_point(|t| *t < self.floor)..rows.partition_point(|t| *t < until);
+                stretches.add_ascending(&rows[part]);
             });
         }
-        windows.extend(self.cutting.values().flatten().map(|sample| window(sample.timestamp)));
+        self.cutting.values().flatten().for_each(|sample| stretches.add(sample.timestamp));
         for series in self.histograms.values() {
             series.for_each_time(|time| {
                 if self.floor <= time && time < until {
-                    windows.insert(window(time));
+                    stretches.add(time);
                 }
             });
         }
-        windows.extend(self.cutting_histograms.values().flatten().map(|time| window(*time)));
+        self.cutting_histograms.values().flatten().for_each(|time| stretches.add(*time));
     }
 
     /// Gives back the memory of runs that lie before the floor as a whole. Gives the series of
