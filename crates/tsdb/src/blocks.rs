@@ -64,15 +64,15 @@ impl Blocks {
                     return Err(OpenError::Version { path, found: found.into(), newest: newest.into() });
                 }
                 Err(BlockError::Corrupt { path, offset, reason }) => {
-                    directory.set_aside(&path, offset, reason.to_owned());
+                    directory.report(&path, offset, reason.to_owned());
                     damaged.insert(id);
                 }
                 Err(BlockError::Damaged(damage)) => {
-                    directory.set_aside(&path, damage.offset, damage.to_string());
+                    directory.report(&path, damage.offset, damage.to_string());
                     damaged.insert(id);
                 }
                 Err(BlockError::Unreadable { path }) => {
-                    directory.set_aside(&path, 0, UNREADABLE.to_owned());
+                    directory.report(&path, 0, UNREADABLE.to_owned());
                     damaged.insert(id);
                 }
                 Err(BlockError::Io { path, source }) => return Err(OpenError::Io { path, source }),
@@ -87,10 +87,8 @@ impl Blocks {
         blocks.sort_unstable_by_key(|block| block.meta().id);
         for id in names.iter().filter_map(|name| parse_tombstones_name(name)) {
             newest = newest.max(id.0);
-            if damaged.contains(&id) {
-                // They follow their block. Where that fails they are found again, as it is.
-                let _ = directory.move_aside(&tombstones_path(&dir, id));
-            } else if blocks.binary_search_by_key(&id, |block| block.meta().id).is_err() {
+            let is_of_none = blocks.binary_search_by_key(&id, |block| block.meta().id).is_err();
+            if is_of_none && !damaged.contains(&id) {
                 self.unlisted.lock().insert(id);
             }
         }
@@ -98,10 +96,24 @@ impl Blocks {
         self.may_return.store(true, Ordering::Relaxed);
         *self.list.write() = Arc::new(blocks);
         self.next_id.store(newest + 1, Ordering::Relaxed);
+        self.set_aside(env, directory, &damaged);
         self.note(env, directory);
         // What can not be removed now is removed before the next job; nobody reads it.
         let _ = self.sweep(env, directory);
         Ok(())
+    }
+
+    /// Moves damaged blocks out of the way, each with its tombstones. What can not be moved stays where it is;
+    /// the next start finds it again.
+    fn set_aside(&self, env: &Env, directory: &Directory, damaged: &BTreeSet<BlockId>) {
+        let dir = directory.blocks();
+        if damaged.is_empty() || self.file.lock().write_or_remove(env, &dir, self.expected()).is_err() {
+            return;
+        }
+        for &id in damaged {
+            let moved = directory.move_aside(&block_path(&dir, id));
+            let _ = moved.and_then(|()| directory.move_aside(&tombstones_path(&dir, id)));
+        }
     }
 
     /// Makes sure that there are no files but those that the list names, now and after a crash. No job

@@ -15,8 +15,9 @@
 //! ```
 //!
 //! Invariant: every block of the list is durable under its name. So a block comes into the list after its
-//! file is there, and goes out of it, durably, before its file does; a crash in between leaves a file that is not in the
-//! list, of which nothing follows. Where the list can not be written (a full disk) it is removed.
+//! file is there, and goes out of it, durably, before its file does, be it removed or set aside; a crash in between
+//! leaves a file that is not in the list, of which nothing follows. Where the list can not be written (a full disk) it
+//! is removed. What lies under `damaged/` says nothing: a block that was mended has a copy there.
 //!
 //! It lies beside the blocks, as it says something of this directory only: a snapshot has none, and who puts other
 //! blocks in place of these puts away the list.
@@ -46,13 +47,11 @@ impl Expected {
         Expected { id: meta.id, min_ms: meta.min_ms, max_ms: meta.max_ms }
     }
 
-    /// What is lost with a block that is not in `dir`; nothing where it was set aside.
-    fn missing(&self, env: &Env, dir: &Path) -> Option<(PathBuf, String)> {
+    /// What is lost with a block that is not in `dir`.
+    fn missing(&self, dir: &Path) -> (PathBuf, String) {
         let Expected { id, min_ms, max_ms } = self;
-        let file = block_path(dir, *id);
-        let kept = parent_of(dir).join("damaged").join(file.file_name()?);
         let lost = format!("the file is missing, with its samples from {min_ms} to {max_ms} ms");
-        (!env.disk.exists(&kept).unwrap_or(false)).then_some((file, lost))
+        (block_path(dir, *id), lost)
     }
 }
 
@@ -105,7 +104,7 @@ pub(crate) struct Looked {
     pub(crate) damage: Vec<(PathBuf, String)>,
 }
 
-/// Looks for blocks that ought to be in `dir` and are not among `there`, nor among those set aside.
+/// Looks for blocks that ought to be in `dir` and are not among `there`.
 pub(crate) fn look(env: &Env, dir: &Path, there: &[BlockId]) -> Looked {
     let (list, mut looked) = (list_path(dir), Looked::default());
     // A disk that fails is asked once more. What can not be read then says nothing.
@@ -113,7 +112,7 @@ pub(crate) fn look(env: &Env, dir: &Path, there: &[BlockId]) -> Looked {
     match decode(&bytes) {
         Ok(expected) => {
             let gone = expected.iter().filter(|block| !there.contains(&block.id));
-            looked.damage.extend(gone.filter_map(|block| block.missing(env, dir)));
+            looked.damage.extend(gone.map(|block| block.missing(dir)));
             looked.expected = Some(expected);
         }
         Err(IsNewer(true)) => {}

@@ -9,7 +9,7 @@ use tidewatch_env::sim::{Failure, Simulation};
 use tidewatch_env::{Clock, Env};
 use tidewatch_model::{Batch, Labels, Matcher, RawLabels, Sample};
 use tidewatch_storage::{Append, Scratch, Select};
-use tidewatch_tsdb::{Db, DbOptions, offline};
+use tidewatch_tsdb::{Db, DbOptions, OpenError, offline};
 
 use support::{ALL, Contents, contents, contents_of};
 
@@ -21,10 +21,14 @@ fn series(i: usize) -> Labels {
 }
 
 fn open(simulation: &Simulation) -> Db {
+    try_open(simulation).expect("opens and recovers")
+}
+
+fn try_open(simulation: &Simulation) -> Result<Db, OpenError> {
     let options = DbOptions { retention_ms: None, image_log_bytes: 2000, ..DbOptions::new("/data") };
-    let db = Db::open(simulation.env.clone(), options).expect("opens");
-    db.recover().expect("recovers");
-    db
+    let db = Db::open(simulation.env.clone(), options)?;
+    db.recover()?;
+    Ok(db)
 }
 
 fn ingest(db: &Db, simulation: &Simulation, steps: usize) {
@@ -52,9 +56,9 @@ fn run_jobs(db: &Db, simulation: &Simulation) -> Vec<&'static str> {
     kinds
 }
 
-/// A database with two blocks and a head, and one byte changed in each of these parts of the data of its
-/// first block; and what it held before.
-fn damaged(places: &[usize]) -> (Simulation, Db, PathBuf, Contents) {
+/// A directory with two blocks and a head, and one byte changed at each of these places of its first block;
+/// and what it held before.
+fn changed(places: &[usize]) -> (Simulation, PathBuf, Contents) {
     let simulation = Env::simulated(4);
     let start_ms = simulation.clock.wall_ms() / 7_200_000 * 7_200_000;
     simulation.clock.jump_to_ms(start_ms);
@@ -69,6 +73,12 @@ fn damaged(places: &[usize]) -> (Simulation, Db, PathBuf, Contents) {
     places.iter().for_each(|place| bytes[*place] ^= 1);
     simulation.disk.poke(&path, &bytes).expect("there");
     simulation.disk.kill();
+    (simulation, path, whole)
+}
+
+/// The same where the places are of the data, and a database that has it open.
+fn damaged(places: &[usize]) -> (Simulation, Db, PathBuf, Contents) {
+    let (simulation, path, whole) = changed(places);
     let db = open(&simulation);
     assert_eq!(db.status().damage, [], "nobody has looked at the samples yet");
     (simulation, db, path, whole)
@@ -132,7 +142,8 @@ fn what_was_set_aside_stays_so_and_merges_leave_it_out() {
     simulation.disk.crash(0);
     let db = open(&simulation);
     assert_eq!((contents(&db), db.status().damage), (left.clone(), Vec::new()));
-    assert_eq!(offline_findings(&simulation, db), [""; 0]);
+    drop(db);
+    assert_eq!(offline_findings(&simulation), [""; 0]);
     let db = open(&simulation);
     ingest(&db, &simulation, 3 * 60);
     let kinds = run_jobs(&db, &simulation);
@@ -143,8 +154,71 @@ fn what_was_set_aside_stays_so_and_merges_leave_it_out() {
     assert_eq!(db.status().damage, []);
 }
 
-fn offline_findings(simulation: &Simulation, db: Db) -> Vec<String> {
-    drop(db);
+/// What the start of a database says is damaged.
+fn said(db: &Db) -> Vec<String> {
+    db.status().damage.into_iter().map(|damage| format!("{}: {}", damage.path, damage.reason)).collect()
+}
+
+/// The copy under `damaged/` is none of what was mended.
+#[test]
+fn a_mended_block_that_somebody_removes_is_named() {
+    for with_tombstones in [false, true] {
+        let (simulation, db, path, _) = damaged(&[2000]);
+        assert!(refusal(&db).is_some());
+        assert_eq!(run_jobs(&db, &simulation), ["mend"]);
+        let block = db.status().blocks.remove(0);
+        assert!(path.ends_with(&block.name));
+        drop(db);
+        simulation.disk.kill();
+        simulation.env.disk.remove(&path).expect("a good disk");
+        if with_tombstones {
+            simulation.env.disk.remove(&path.with_extension("tombstones")).expect("a good disk");
+        }
+        let (path, from, to) = (path.display(), block.min_time, block.max_time);
+        let expected = format!("{path}: the file is missing, with its samples from {from} to {to} ms");
+        assert_eq!(offline_findings(&simulation), [expected.replace(": the", ": damaged at byte 0: the")]);
+        assert_eq!(said(&open(&simulation)), [expected]);
+        assert_eq!(said(&open(&simulation)), [""; 0], "for the second time");
+    }
+}
+
+/// Nor is one missing that a start, or a repair, has set aside, wherever that ended.
+#[test]
+fn a_block_that_was_set_aside_is_not_missing() {
+    for repairs in [false, true] {
+        for failure in [Failure::Crash, Failure::Io, Failure::IoForGood, Failure::Full] {
+            for n in 1.. {
+                let mut fired = false;
+                for fate in [0, 1, n + 7] {
+                    let (simulation, path, _) = changed(&[0]);
+                    simulation.disk.fail_at(simulation.disk.changes() + n, failure);
+                    match repairs {
+                        true => drop(offline::repair(&simulation.env, Path::new("/data"))),
+                        false => drop(try_open(&simulation)),
+                    }
+                    fired |= simulation.disk.fired();
+                    simulation.disk.crash(fate);
+                    simulation.disk.repair();
+                    simulation.disk.free_space();
+                    let context = format!("change {n} failing with {failure:?}, fate {fate}");
+                    for _ in 0..2 {
+                        let said = said(&open(&simulation));
+                        assert!(!said.iter().any(|said| said.contains("missing")), "{context}: {said:?}");
+                    }
+                    let files = simulation.disk.files();
+                    assert!(!files.contains(&path), "{context}");
+                    assert!(files.iter().any(|file| file.ends_with("damaged/00000001.block")), "{context}");
+                }
+                if !fired {
+                    assert!(n > 3, "setting aside changes the disk");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn offline_findings(simulation: &Simulation) -> Vec<String> {
     let verified = offline::verify(&simulation.env, Path::new("/data")).expect("a good disk");
     verified.findings.iter().map(ToString::to_string).collect()
 }
