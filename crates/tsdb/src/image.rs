@@ -108,7 +108,7 @@ pub(crate) struct Images {
 }
 
 impl Images {
-    /// Opens what is there. An image whose header is damaged is set aside.
+    /// Opens what is there. An image whose header is damaged, and its copy, is set aside.
     pub(crate) fn open(env: &Env, directory: &Directory) -> Result<Images, OpenError> {
         let series = open_image(env, directory, &series_path(directory), ImageKind::Series)?;
         let mut images = Images { series, ..Images::default() };
@@ -216,7 +216,7 @@ fn load_series(directory: &Directory, head: &Head, header: &ImageHeader, bytes: 
         report(directory, &path, offset, reason);
     };
     if header.version < 3 {
-        let visit = |range: std::ops::Range<usize>| {
+        let visit = |_, range: std::ops::Range<usize>| {
             if let Frame::Definitions(definitions) = read_frame(&bytes[range])? {
                 define(head, &definitions);
             }
@@ -259,7 +259,7 @@ fn open_image(
         }
         mapped => mapped.map_err(io)?,
     };
-    match ImageHeader::decode(&bytes) {
+    match ImageHeader::find(&bytes) {
         Ok(header) if header.kind == kind => Ok(Some((header, bytes))),
         Ok(_) => {
             directory.set_aside(path, 0, "the image is one of another part".to_owned());

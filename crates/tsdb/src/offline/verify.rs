@@ -86,7 +86,7 @@ fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
             Err(source) => return Err(OpenError::Io { path, source }),
         };
         verified.images += 1;
-        let header = match ImageHeader::decode(&bytes) {
+        let header = match ImageHeader::find(&bytes) {
             Ok(header) => header,
             Err(ImageError::Version(found)) => {
                 return Err(OpenError::Version { path, found: found.into(), newest: VERSION.into() });
@@ -104,7 +104,7 @@ fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
                 visit_series(&bytes, &header, &mut Registry::new(0), damage);
             }
             ImageKind::Series => {
-                let visit = |range: std::ops::Range<usize>| match read_frame(&bytes[range])? {
+                let visit = |_, range: std::ops::Range<usize>| match read_frame(&bytes[range])? {
                     Frame::Definitions(definitions) => definitions.for_each(|_, _| {}),
                     _ => Ok(()),
                 };

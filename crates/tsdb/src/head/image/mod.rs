@@ -17,7 +17,14 @@
 //!     48    12  reserved  zero
 //!     60     4  crc32     over bytes 0..60
 //!     64     …  sections, each: length u32, crc32 of the body u32, body
+//!      …     …  copies of the first sections, which the number of sections leaves out
+//!      …     …  of each section, and each copy, the length and the crc32 once more
+//!      …     4  count     of these
+//!      …     4  crc32     over these and the count
+//!      …    64  the header once more
 //! ```
+//!
+//! The images of earlier releases end behind their sections; see `sections`.
 //!
 //! The series come in sections of pairs, then of up to 1,024 series each, then of the pairs once more, as
 //! many series bear the same: what is lost of one copy the other has.
@@ -80,22 +87,21 @@
 //! late    varint, how many; of each: timestamp i64, bits u64
 //! ```
 //!
-//! Damage costs the section that it is in; to that of the clocks it costs the runs of floats, which have no
-//! times without, and not what has times of its own. The columns of sealed runs are not copied out of the
+//! Damage costs the section that it is in. To that of the clocks, which has a copy unless it is more than a quarter of the
+//! image, it would cost the runs of floats, which have no times without, and not what has times of its own. The columns of sealed runs are not copied out of the
 //! file again: once it is there they are read from it, and the heap is rid of them.
 
 mod read;
+mod sections;
 mod series;
 #[cfg(test)]
 mod tests;
 mod write;
 
-use std::ops::Range;
-
 use super::SHARDS;
-use crate::log::FrameError;
 
 pub use read::walk;
+pub(crate) use sections::sections;
 pub(crate) use series::{SeriesVisitor, visit_series};
 pub(crate) use write::Placed;
 
@@ -184,35 +190,5 @@ impl ImageHeader {
         }
         let (position, floor, bar) = ((word(8), word(16)), word(24) as i64, word(32) as i64);
         Ok(ImageHeader { version, kind, position, floor, bar, next_id: half(40), sections: half(44) })
-    }
-}
-
-/// Walks the good sections of an image, as ranges of its bytes; names the damaged ones.
-pub(crate) fn sections(
-    bytes: &[u8],
-    header: &ImageHeader,
-    mut visit: impl FnMut(Range<usize>) -> Result<(), FrameError>,
-    mut damage: impl FnMut(u64, &str),
-) {
-    let mut at = HEADER_LEN;
-    for _ in 0..header.sections {
-        let Some(frame) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else {
-            return damage(at as u64, "the image is cut short");
-        };
-        let len = u32::from_le_bytes([frame[0], frame[1], frame[2], frame[3]]) as usize;
-        let crc = u32::from_le_bytes([frame[4], frame[5], frame[6], frame[7]]);
-        let body = at + 8..(at + 8).saturating_add(len);
-        match bytes.get(body.clone()) {
-            None => return damage(at as u64, "a section of the image is longer than the file"),
-            Some(content) if crc32fast::hash(content) != crc => {
-                damage(at as u64, "a section of the image is damaged");
-            }
-            Some(_) => {
-                if visit(body.clone()).is_err() {
-                    damage(at as u64, "a section of the image is malformed");
-                }
-            }
-        }
-        at = body.end;
     }
 }

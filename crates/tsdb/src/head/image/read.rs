@@ -5,8 +5,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use tidewatch_model::Sample;
 
+use super::sections::walk_sections;
 use super::series::walk_series;
-use super::{EXPONENT_BITS, HEADER_LEN, HISTOGRAMS, ImageHeader, LATE_PIECE, REPEATING, sections};
+use super::{EXPONENT_BITS, HISTOGRAMS, ImageHeader, ImageKind, LATE_PIECE, REPEATING, sections};
 use crate::fields::{Reader, unzigzag};
 use crate::head::clock::ROWS_MAX;
 use crate::head::deleted::DELETED_PAGE;
@@ -33,12 +34,22 @@ pub fn walk(bytes: &[u8]) {
     let number = shard.sealed.add_page(bytes.clone());
     let version = u16::from(version % 3 + 1);
     let known = shard.clocks.read(version, Reader { bytes: clocks }).unwrap_or(ClockNumbers::lost());
+    let header = ImageHeader {
+        version,
+        kind: ImageKind::Shard(0),
+        position: (0, 0),
+        floor: 0,
+        bar: 0,
+        next_id: 0,
+        sections: 2,
+    };
+    walk_sections(rest, &header);
     let place = PageBytes { file: &bytes, page: number, version };
     let _ = shard.read_page(0, Reader { bytes: &bytes }, &place, &known);
 }
 
-/// Where the body of the first section begins, which is that of the clocks.
-const FIRST_BODY: usize = HEADER_LEN + 8;
+/// The number of the section of the clocks.
+const CLOCKS: u32 = 0;
 
 impl Shard {
     /// Reads the sections of an image into an empty shard. `damage` gets the offsets of those
@@ -53,9 +64,9 @@ impl Shard {
         let page_bytes = self.sealed.add_page(file.clone());
         // Without them the pages still have late samples, and all else has times of its own.
         let mut clocks = ClockNumbers::lost();
-        let visit = |range: Range<usize>| {
+        let visit = |number, range: Range<usize>| {
             let body = Reader { bytes: &file[range.clone()] };
-            if range.start == FIRST_BODY {
+            if number == CLOCKS {
                 clocks = self.clocks.read(header.version, body)?;
                 return Ok(());
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::write::ImageWriter;
+use super::sections::ImageWriter;
 use super::{ImageHeader, ImageKind, sections};
 use crate::fields::{Reader, push_text, push_varint};
 use crate::head::PAGE_SERIES;
@@ -110,7 +110,7 @@ pub(crate) fn visit_series(
 ) {
     // The second copy of the pairs stands behind the series.
     let (mut pairs, mut series) = (Pairs::within(bytes), Vec::new());
-    let visit = |range: Range<usize>| {
+    let visit = |_, range: Range<usize>| {
         let mut body = Reader { bytes: &bytes[range.clone()] };
         match body.byte()? {
             PAIRS => pairs.read(body, visitor),

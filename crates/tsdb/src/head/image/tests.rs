@@ -6,7 +6,8 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use tidewatch_model::Sample;
 
-use super::{ImageHeader, ImageKind, visit_series};
+use super::sections::ImageWriter;
+use super::{HEADER_LEN, ImageError, ImageHeader, ImageKind, sections, visit_series};
 use crate::head::registry::{Registry, SeriesId};
 use crate::head::shard::Shard;
 
@@ -38,7 +39,13 @@ fn an_image_of_a_shard_is_frozen() {
     let mut page = vec![0, 1, 5, 1, 0, 2, 0, 0, 4, 0, 0x42, 0x42];
     // The late sample: lengths and columns.
     page.extend([1, 4, 1, 8, 0xd6, 0x0f, 3, 1, 0x3f, 0xe0]);
-    assert_eq!(bytes[89..], page, "{:02x?}", &bytes[89..]);
+    assert_eq!(bytes[89..111], page, "{:02x?}", &bytes[89..]);
+    // The end: the clocks, the frames with their number and a checksum, the header.
+    assert_eq!(bytes[111..128], bytes[64..81]);
+    let frames = [&bytes[64..72], &bytes[81..89], &bytes[64..72], &[3, 0, 0, 0]].concat();
+    assert_eq!(bytes[128..156], frames);
+    assert_eq!(bytes[156..160], crc32fast::hash(&frames).to_le_bytes());
+    assert_eq!(bytes[160..], bytes[..64]);
 }
 
 #[test]
@@ -78,7 +85,8 @@ fn a_section_of_histograms_is_frozen() {
         &[0xde, 3, 0, 0, 0, 0, 0, 0],
         &[],
     ];
-    assert_eq!(bytes[95..], parts.concat(), "{:02x?}", &bytes[64..]);
+    let parts = parts.concat();
+    assert_eq!(bytes[95..95 + parts.len()], parts, "{:02x?}", &bytes[64..]);
     let mut again = Shard::default();
     let file = Bytes::from(bytes.clone());
     again.load_image(2, &header, &file, |offset, reason| panic!("{reason} at {offset}"));
@@ -158,21 +166,35 @@ fn summary(shard: &Shard) -> String {
     format!("{in_order} in order, {late} late, {histograms} histograms, {steps} starts, deleted {deleted:?}")
 }
 
+/// A shard of an image, and the offsets of what is damaged.
+fn load(bytes: Vec<u8>) -> (Shard, Vec<u64>) {
+    let header = ImageHeader::find(&bytes).expect("there twice");
+    let (mut shard, mut damaged) = (Shard::default(), Vec::new());
+    shard.load_image(2, &header, &Bytes::from(bytes), |offset, _| damaged.push(offset));
+    (shard, damaged)
+}
+
+/// Where the sections of an image lie, frames included, copies not, by their lengths.
+fn places(bytes: &[u8]) -> Vec<Range<usize>> {
+    let header = ImageHeader::decode(bytes).expect("whole");
+    let mut at = HEADER_LEN;
+    let place = |_| {
+        let len = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four")) as usize;
+        at += 8 + len;
+        at - 8 - len..at
+    };
+    (0..header.sections).map(place).collect()
+}
+
 #[test]
 fn a_damaged_section_of_a_shard_costs_what_only_it_tells() {
     let (bytes, _) = shard_of_everything().to_image(2, (1, 1));
-    let load = |bytes: Vec<u8>| {
-        let header = ImageHeader::decode(&bytes).expect("whole");
-        let (mut shard, mut damaged) = (Shard::default(), Vec::new());
-        shard.load_image(2, &header, &Bytes::from(bytes), |offset, _| damaged.push(offset));
-        (shard, damaged)
-    };
     let mut names =
         ["clocks", "page 0", "page 1", "page 3", "deleted", "histograms", "deleted histograms"].iter();
     let mut said = vec![format!("whole: {}", summary(&load(bytes.clone()).0))];
-    let mut at = 64;
-    while at < bytes.len() {
-        let end = at + 8 + u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four")) as usize;
+    let places = places(&bytes);
+    let copy_at = places.last().expect("sections").end;
+    for Range { start: at, end } in places {
         let mut broken = bytes.clone();
         broken[end - 1] ^= 4;
         let (mut shard, damaged) = load(broken);
@@ -184,19 +206,114 @@ fn a_damaged_section_of_a_shard_costs_what_only_it_tells() {
         let had = shard.late.get(&id).is_some_and(|late| late.len() == 5);
         let verdict = shard.take(id, late, i64::MAX);
         assert_eq!(verdict == crate::head::shard::Verdict::Duplicate, had, "{said:?}");
-        at = end;
     }
+    let mut broken = bytes.clone();
+    [64 + 8, copy_at + 8].iter().for_each(|at| broken[*at] ^= 4);
+    let (shard, damaged) = load(broken);
+    assert_eq!(damaged, [64, copy_at as u64]);
+    said.push(format!("clocks and their copy: {}", summary(&shard)));
     let expected = [
         "whole: 900 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
-        "clocks: 0 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
+        "clocks: 900 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
         "page 0: 300 in order, 5 late, 20 histograms, 1 starts, deleted (1, 1)",
         "page 1: 600 in order, 8 late, 20 histograms, 1 starts, deleted (1, 1)",
         "page 3: 900 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
         "deleted: 900 in order, 13 late, 20 histograms, 1 starts, deleted (0, 1)",
         "histograms: 900 in order, 13 late, 0 histograms, 0 starts, deleted (1, 0)",
         "deleted histograms: 900 in order, 13 late, 20 histograms, 1 starts, deleted (1, 0)",
+        "clocks and their copy: 0 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
     ];
     assert_eq!(said, expected);
+}
+
+#[test]
+fn a_byte_that_an_image_has_twice_costs_nothing_and_is_named() {
+    let of_shard = shard_of_everything().to_image(2, (1, 1)).0;
+    let of_series =
+        registry_of(&[(3, labels(&[("a", "x")])), (1030, labels(&[("b", "y")]))]).to_image((3, 4));
+    let whole = (summary(&load(of_shard.clone()).0), read_series(&of_series).0);
+    for bytes in [of_shard, of_series] {
+        let is_shard = ImageHeader::decode(&bytes).expect("whole").kind == ImageKind::Shard(2);
+        let sections = places(&bytes);
+        let end = sections.last().expect("sections").end as u64;
+        let (mut tried, mut said_at) = (0, [0; 4]);
+        for at in 0..bytes.len() {
+            let section = sections.iter().position(|place| place.contains(&at));
+            let in_body = section.is_some_and(|number| at >= sections[number].start + 8);
+            // The clocks have a copy, and so have the pairs.
+            let is_copied = section == Some(0) || !is_shard && section == Some(sections.len() - 1);
+            if in_body && !is_copied {
+                continue;
+            }
+            let mut broken = bytes.clone();
+            broken[at] ^= 4;
+            let damaged = match is_shard {
+                true => {
+                    let (shard, damaged) = load(broken);
+                    assert_eq!(summary(&shard), whole.0, "byte {at}");
+                    damaged
+                }
+                false => {
+                    let (series, damaged) = read_series(&broken);
+                    assert_eq!(series, whole.1, "byte {at}");
+                    damaged
+                }
+            };
+            let [damage] = damaged[..] else { panic!("byte {at}: {damaged:?}") };
+            tried += 1;
+            let copy_of_header = (bytes.len() - HEADER_LEN) as u64;
+            match (damage, section) {
+                (0, None) => said_at[0] += 1,
+                (damage, Some(number)) if damage == sections[number].start as u64 => said_at[1] += 1,
+                (damage, None) if (end..copy_of_header).contains(&damage) => said_at[2] += 1,
+                (damage, None) if damage == copy_of_header => said_at[3] += 1,
+                _ => panic!("byte {at} is said to be at {damage}"),
+            }
+        }
+        assert!(said_at[0] == HEADER_LEN && said_at[3] == HEADER_LEN, "{said_at:?}");
+        assert!(said_at[1] > 8 * sections.len() && said_at[2] > 8 * sections.len(), "{said_at:?}");
+        assert_eq!(said_at.iter().sum::<usize>(), tried);
+        let mut broken = bytes.clone();
+        let last = bytes.len() - 1;
+        [0, last].iter().for_each(|at| broken[*at] ^= 4);
+        assert_eq!(ImageHeader::find(&broken), Err(ImageError::Header));
+    }
+}
+
+#[test]
+fn an_image_that_is_cut_short_has_what_is_before_and_one_without_an_end_is_whole() {
+    let bytes = shard_of_everything().to_image(2, (1, 1)).0;
+    let whole = summary(&load(bytes.clone()).0);
+    let end = places(&bytes).last().expect("sections").end;
+    for len in HEADER_LEN..=bytes.len() {
+        let (shard, damaged) = load(bytes[..len].to_vec());
+        assert_eq!(summary(&shard) == whole, len >= end, "{len} bytes");
+        assert_eq!(damaged.len(), usize::from(len != end && len != bytes.len()), "{len} bytes");
+    }
+    // As earlier releases wrote it.
+    let mut old = bytes[..end].to_vec();
+    old[64] ^= 1;
+    let (shard, damaged) = load(old);
+    assert!(shard.samples == 0 && !damaged.is_empty(), "{damaged:?}");
+}
+
+#[test]
+fn clocks_that_are_much_of_an_image_have_no_copy() {
+    let mut shard = Shard::default();
+    let copies = |shard: &Shard| {
+        let bytes = shard.to_image(2, (1, 1)).0;
+        let end = places(&bytes).last().expect("sections").end;
+        bytes.len() - end > 8 * places(&bytes).len() + 8 + HEADER_LEN
+    };
+    shard.take(Shard::id_of(2, 0, 0), Sample { timestamp: 1000, value: 1.0 }, i64::MAX);
+    assert!(copies(&shard));
+    for slot in 0..20 {
+        for at in 0..50i64 {
+            let timestamp = at * 1000 + (at * at * 31 + slot as i64 * 17) % 900;
+            shard.take(Shard::id_of(2, 0, slot), Sample { timestamp, value: 1.0 }, i64::MAX);
+        }
+    }
+    assert!(!copies(&shard));
 }
 
 /// An id and its labels.
@@ -214,7 +331,7 @@ fn registry_of(series: &[Series]) -> Registry {
 
 /// The series of an image, and the offsets of what is damaged.
 fn read_series(bytes: &[u8]) -> (Vec<Series>, Vec<u64>) {
-    let header = ImageHeader::decode(bytes).expect("whole");
+    let header = ImageHeader::find(bytes).expect("there twice");
     let (mut registry, mut damaged) = (Registry::new(7), Vec::new());
     visit_series(bytes, &header, &mut registry, |offset, _| damaged.push(offset));
     let labels = |id: SeriesId| {
@@ -243,7 +360,7 @@ fn an_image_of_series_is_frozen() {
         assert_eq!(&bytes[at + 8..at + 8 + section.len()], section, "{:02x?}", &bytes[at + 8..]);
         at += 8 + section.len();
     }
-    assert_eq!((bytes.len(), bytes[4], bytes[40]), (at, 3, 7));
+    assert_eq!((bytes.len(), bytes[4], bytes[40]), (at + 4 * 8 + 8 + 64, 3, 7));
     assert_eq!(read_series(&bytes), (series.to_vec(), vec![]));
 }
 
@@ -256,12 +373,7 @@ fn a_damaged_section_of_series_costs_its_own_and_one_of_labels_nothing() {
     };
     let series: Vec<_> = (0..3).flat_map(of_page).collect();
     let bytes = registry_of(&series).to_image((1, 1));
-    let mut ends = vec![];
-    let mut at = 64;
-    while at < bytes.len() {
-        at += 8 + u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four")) as usize;
-        ends.push(at);
-    }
+    let ends: Vec<usize> = places(&bytes).into_iter().map(|place| place.end).collect();
     assert_eq!(ends.len(), 5, "labels, three pages, labels");
     for (section, end) in ends.iter().enumerate() {
         let mut broken = bytes.clone();
@@ -293,6 +405,47 @@ proptest! {
         }).collect();
         let bytes = registry_of(&series).to_image((1, 1));
         prop_assert_eq!(read_series(&bytes), (series, vec![]));
+    }
+
+    #[test]
+    fn one_changed_byte_costs_the_section_that_it_is_in_and_is_named(
+        bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..30), 1..6),
+        at in any::<proptest::sample::Index>(),
+        change in 1..=255u8,
+        has_copy in any::<bool>(),
+    ) {
+        let mut header = ImageHeader {
+            version: 3, kind: ImageKind::Shard(1), position: (1, 2), floor: 3, bar: 4, next_id: 5, sections: 0,
+        };
+        let mut image = ImageWriter::new(header);
+        bodies.iter().for_each(|body| image.section(|out| out.extend_from_slice(body)));
+        if has_copy {
+            image.copy_first();
+        }
+        let whole = image.finish();
+        header.sections = bodies.len() as u32;
+        prop_assert_eq!(ImageHeader::decode(&whole), Ok(header));
+        let read = |bytes: &[u8]| {
+            let (mut found, mut damaged) = (vec![None; bodies.len()], Vec::new());
+            let visit = |number: u32, range: Range<usize>| {
+                found[number as usize] = Some(bytes[range].to_vec());
+                Ok(())
+            };
+            sections(bytes, &ImageHeader::find(bytes).expect("there twice"), visit, |at, _| damaged.push(at));
+            (found, damaged)
+        };
+        let all: Vec<_> = bodies.iter().cloned().map(Some).collect();
+        prop_assert_eq!(read(&whole), (all.clone(), vec![]));
+        let at = at.index(whole.len());
+        let hit = places(&whole).iter().position(|place| (place.start + 8..place.end).contains(&at));
+        let is_copied = hit == Some(0) && whole.len() > places(&whole)[bodies.len() - 1].end + bodies.len() * 8 + 72;
+        let mut broken = whole;
+        broken[at] ^= change;
+        let (found, damaged) = read(&broken);
+        let lost = |number: usize| hit == Some(number) && !is_copied;
+        let left = |(number, body)| if lost(number) { None } else { body };
+        prop_assert_eq!(found, all.into_iter().enumerate().map(left).collect::<Vec<_>>());
+        prop_assert_eq!(damaged.len(), 1);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use hashbrown::HashMap;
 use tidewatch_chunk::{Encoder, encode_times};
 use tidewatch_model::Sample;
 
-use super::{EXPONENT_BITS, HEADER_LEN, HISTOGRAMS, ImageHeader, ImageKind, LATE_PIECE, REPEATING, VERSION};
+use super::sections::ImageWriter;
+use super::{EXPONENT_BITS, HISTOGRAMS, ImageHeader, ImageKind, LATE_PIECE, REPEATING, VERSION};
 use crate::fields::{push_text, push_varint, zigzag};
 use crate::head::cells::NONE;
 use crate::head::deleted::{DELETED_PAGE, write_deleted};
@@ -18,34 +19,6 @@ use crate::head::starts::Step;
 use crate::head::tokens::decode_tokens;
 use crate::head::{PAGE_SERIES, SHARDS};
 use crate::rows::push_alone;
-
-/// An image on its way to a file.
-pub(super) struct ImageWriter {
-    bytes: Vec<u8>,
-    header: ImageHeader,
-}
-
-impl ImageWriter {
-    pub(super) fn new(header: ImageHeader) -> ImageWriter {
-        ImageWriter { bytes: vec![0; HEADER_LEN], header }
-    }
-
-    pub(super) fn section(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(&[0; 8]);
-        write(&mut self.bytes);
-        let (frame, body) = self.bytes[start..].split_at_mut(8);
-        let len = u32::try_from(body.len()).expect("a section is below 4 GiB");
-        frame[..4].copy_from_slice(&len.to_le_bytes());
-        frame[4..].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
-        self.header.sections += 1;
-    }
-
-    pub(super) fn finish(mut self) -> Vec<u8> {
-        self.bytes[..HEADER_LEN].copy_from_slice(&self.header.encode());
-        self.bytes
-    }
-}
 
 /// Where a chunk stands in an image.
 #[derive(Debug, Clone, Copy)]
@@ -145,6 +118,7 @@ impl Shard {
                 write_deleted(deleted, out);
             });
         }
+        image.copy_first();
         (image.finish(), places)
     }
 
