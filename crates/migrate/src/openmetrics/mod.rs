@@ -66,10 +66,10 @@ fn word(family: &[u8], word: Word) -> Said {
 }
 
 impl Reader {
-    /// A reader that goes on where another was: see [`Reader::type_line`].
-    pub fn resume(type_line: &str) -> Reader {
+    /// A reader that goes on where another was: see [`Reader::type_line`] and [`Reader::is_complete`].
+    pub fn resume(type_line: &str, is_complete: bool) -> Reader {
         let line = if type_line.is_empty() { String::new() } else { format!("{type_line}\n") };
-        Reader { type_line: line.into_bytes(), ..Reader::default() }
+        Reader { type_line: line.into_bytes(), complete: is_complete, ..Reader::default() }
     }
 
     /// The `# TYPE` line that is in force, without its line break.
@@ -82,14 +82,20 @@ impl Reader {
         self.complete
     }
 
+    /// Passes over a line that was read before: of what it says only whether the text may end here.
+    pub fn skip(&mut self, line: &[u8]) {
+        match line.strip_suffix(b"\n").unwrap_or(line) {
+            // Behind the end may stand empty lines.
+            b"" => {}
+            line => self.complete = line == b"# EOF",
+        }
+    }
+
     /// Reads a line; its line break may be missing.
     pub fn read(&mut self, line: &[u8]) -> Result<Said, String> {
+        self.skip(line);
         let line = line.strip_suffix(b"\n").unwrap_or(line);
-        if line.is_empty() {
-            return Ok(Said::Nothing);
-        }
-        self.complete = line == b"# EOF";
-        if self.complete {
+        if line.is_empty() || self.complete {
             // Files that were put behind one another go on.
             return Ok(Said::Nothing);
         }
@@ -206,13 +212,37 @@ mod tests {
 
     #[test]
     fn a_reader_goes_on_under_the_type_of_another() {
-        let mut reader = Reader::resume("# TYPE h histogram");
+        let mut reader = Reader::resume("# TYPE h histogram", false);
         let said = reader.read(b"h_bucket{le=\"5\"} 1 1").expect("good");
         let Said::Sample(line) = said else { panic!("no sample") };
         assert_eq!(line.labels.get("le"), Some("5.0"));
         let said = reader.read(b"# UNIT h_s s").expect("good");
         assert_eq!(said, Said::Word { family: "h_s".to_owned(), word: Word::Unit("s".to_owned()) });
         assert_eq!(reader.type_line(), "# TYPE h histogram");
+    }
+
+    #[test]
+    fn a_text_is_complete_when_its_last_line_that_is_not_empty_says_so() {
+        for (text, expected) in [
+            ("", false),
+            ("\n\n", false),
+            ("x 1 1\n", false),
+            ("x 1 1\n# EOF\n", true),
+            ("x 1 1\n# EOF", true),
+            ("x 1 1\n# EOF\n\n\n", true),
+            ("# EOF\nx 1 1\n", false),
+            ("# EOF\nx 1 1\n\n# EOF\n\n", true),
+            ("# EOF\nno line\n", false),
+        ] {
+            // Wherever another reader has read or skipped what is before.
+            for at in 0..=text.lines().count() {
+                let mut before = Reader::default();
+                text.split_inclusive('\n').take(at).for_each(|line| before.skip(line.as_bytes()));
+                let mut reader = Reader::resume(&before.type_line(), before.is_complete());
+                text.split_inclusive('\n').skip(at).for_each(|line| drop(reader.read(line.as_bytes())));
+                assert_eq!(reader.is_complete(), expected, "{text:?} from line {at}");
+            }
+        }
     }
 
     #[test]

@@ -87,11 +87,9 @@ impl Importer<'_, '_> {
             None => {}
         }
         let mut progress = Progress::start(&shown, file.len()?);
-        let mut is_complete = true;
-        if format == ImportFormat::Openmetrics {
-            is_complete = self.read_beside_again(file.clone(), from.0)?;
-        }
-        let mut reader = openmetrics::Reader::resume(&from.1);
+        let is_openmetrics = format == ImportFormat::Openmetrics;
+        let is_complete = is_openmetrics && self.read_beside_again(file.clone(), from.0)?;
+        let mut reader = openmetrics::Reader::resume(&from.1, is_complete);
         let mut lines = Lines::new(file, from.0);
         while let Some(piece) = lines.next_piece().with_context(|| shown.clone())? {
             match piece {
@@ -106,7 +104,6 @@ impl Importer<'_, '_> {
                     }
                 }
             }
-            is_complete = format != ImportFormat::Openmetrics || reader.is_complete();
             let place = lines.place();
             if self.backfill.is_full() {
                 self.backfill.flush()?;
@@ -116,7 +113,7 @@ impl Importer<'_, '_> {
             progress.set(place.offset, self.console.err, || format!("{written} samples written"));
         }
         self.backfill.flush()?;
-        if !is_complete {
+        if is_openmetrics && !reader.is_complete() {
             let reason = "the text does not end with \"# EOF\", so it may have been cut short";
             self.problem(&shown, reason);
         }
@@ -143,8 +140,10 @@ impl Importer<'_, '_> {
                 }
                 number += 1;
                 let has_more = line.starts_with(b"# ") || line.windows(4).any(|at| at == b" # {");
-                // What is wrong with a line was said then.
-                if has_more && let Ok(said) = reader.read(line) {
+                if !has_more {
+                    reader.skip(line);
+                } else if let Ok(said) = reader.read(line) {
+                    // What is wrong with a line was said then.
                     self.beside.take(&said);
                 }
             }
@@ -224,4 +223,42 @@ pub fn entries(env: &Env, dir: &Path) -> Result<Vec<(String, PathBuf)>> {
     let names = env.disk.list(dir).with_context(|| dir.display().to_string())?;
     let text = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
     Ok(names.iter().filter_map(|path| text(path).map(|name| (name.clone(), dir.join(name)))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an import says of a text of which an earlier one has the first lines: whether it ends.
+    fn goes_on(text: &str, lines: usize) -> bool {
+        let env = Env::simulated(1).env;
+        let (dir, source) = (Path::new("/data"), Path::new("/in.txt"));
+        let backfill = Backfill::open(&env, dir).expect("a good disk");
+        let file = env.disk.open(source, Open::Create).expect("a good disk");
+        file.append(text.as_bytes()).expect("a good disk");
+        let mut state = State::load(&env, dir).expect("a good disk");
+        let before: usize = text.split_inclusive('\n').take(lines).map(str::len).sum();
+        let place = Place { offset: before as u64, lines: lines as u64 };
+        let key = key_of("openmetrics", &*file).expect("a good disk");
+        state.set(&key, Reached::At { place, type_line: String::new() }).expect("a good disk");
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let mut console = Console { out: &mut out, err: &mut err };
+        let console = &mut console;
+        let beside = Beside::default();
+        let mut importer = Importer { env, backfill, state, console, problems: 0, beside };
+        importer.text(source, ImportFormat::Openmetrics).expect("a good disk");
+        let problems = importer.problems;
+        let said = String::from_utf8_lossy(&err).into_owned();
+        assert_eq!(problems, u64::from(said.contains("does not end with \"# EOF\"")), "{said}");
+        problems == 0
+    }
+
+    #[test]
+    fn an_import_that_goes_on_knows_whether_the_text_has_ended() {
+        let text = "x 1 1795000000\n# EOF\n\n\n";
+        assert_eq!((0..=4).map(|lines| goes_on(text, lines)).collect::<Vec<_>>(), [true; 5]);
+        // Two texts behind one another, of which the second was cut short.
+        let text = "x 1 1795000000\n# EOF\nx 2 1795000015\n\n";
+        assert_eq!((0..=4).map(|lines| goes_on(text, lines)).collect::<Vec<_>>(), [false; 5]);
+    }
 }
