@@ -12,8 +12,10 @@ use tidewatch_env::{Clock, Env};
 use tidewatch_model::histogram::Span;
 use tidewatch_model::{FloatHistogram, Labels, STALE_NAN, SampleValue, Value};
 use tidewatch_promql::{Engine, EngineOptions, MemoryPool, QueryContext, QueryError};
+use tidewatch_storage::{Run, RunValues};
+use tidewatch_testkit::MemoryStore;
 
-use common::{Piece, TinyStore, Values, env, parse};
+use common::{counters, env, parse, push_floats};
 
 /// Queries of every kind of node, whose answers do not depend on the order of their series.
 const QUERIES: [&str; 40] = [
@@ -93,12 +95,17 @@ fn points(value: &Value) -> Points {
     }
 }
 
-fn range(engine: &Engine, store: &TinyStore, query: &str, (start, end, step): (i64, i64, i64)) -> Points {
+fn range(engine: &Engine, store: &MemoryStore, query: &str, (start, end, step): (i64, i64, i64)) -> Points {
     let answer = engine.range(store, &parse(query), start, end, step, &QueryContext::unbounded());
     points(&answer.unwrap_or_else(|error| panic!("{query}: {error}")).value)
 }
 
-fn instants(engine: &Engine, store: &TinyStore, query: &str, (start, end, step): (i64, i64, i64)) -> Points {
+fn instants(
+    engine: &Engine,
+    store: &MemoryStore,
+    query: &str,
+    (start, end, step): (i64, i64, i64),
+) -> Points {
     let mut all = Points::new();
     for at in (start..=end).step_by(step as usize) {
         let answer = engine.instant(store, &parse(query), at, &QueryContext::unbounded());
@@ -107,7 +114,10 @@ fn instants(engine: &Engine, store: &TinyStore, query: &str, (start, end, step):
     all
 }
 
-/// A series with gaps, markers, resets and, in some, histograms, in runs of random length.
+/// A stretch of a series of floats, with a clock or without.
+type Piece = (Option<u64>, Vec<i64>, Vec<f64>);
+
+/// A series with gaps, markers and resets, in runs of random length.
 fn any_series(number: usize) -> impl Strategy<Value = (Labels, Vec<Piece>)> {
     let sample = prop_oneof![8 => (0..100i32).prop_map(f64::from), 1 => Just(STALE_NAN), 1 => Just(f64::NAN)];
     let pieces = prop::collection::vec(
@@ -131,13 +141,13 @@ fn any_series(number: usize) -> impl Strategy<Value = (Labels, Vec<Piece>)> {
                 values.push(value);
             }
             let clock = clocked.then_some((number * 10 + n) as u64);
-            runs.push(Piece { clock, times, values: Values::Floats(values) });
+            runs.push((clock, times, values));
         }
         (labels.clone(), runs)
     })
 }
 
-fn histogram_series() -> (Labels, Vec<Piece>) {
+fn push_histograms(store: &MemoryStore) {
     let histogram = |n: u32| FloatHistogram {
         count: f64::from(3 * n),
         sum: f64::from(n),
@@ -145,9 +155,10 @@ fn histogram_series() -> (Labels, Vec<Piece>) {
         positive_buckets: vec![f64::from(n), f64::from(2 * n)],
         ..FloatHistogram::default()
     };
-    let times = (0..40).map(|t| t * 15_000).collect();
-    let values = Values::Histograms((0..40).map(histogram).collect());
-    (Labels::from_pairs([("__name__", "h")]), vec![Piece { clock: None, times, values }])
+    let times: Vec<i64> = (0..40).map(|t| t * 15_000).collect();
+    let values: Vec<FloatHistogram> = (0..40).map(histogram).collect();
+    let run = Run { clock: None, timestamps: &times, values: RunValues::Histograms(&values), starts: None };
+    store.push_run(&Labels::from_pairs([("__name__", "h")]), &run);
 }
 
 proptest! {
@@ -159,7 +170,13 @@ proptest! {
         start in 0..600_000i64,
         step in 1_000..90_000i64,
     ) {
-        let store = TinyStore::new(vec![a, b, c, histogram_series()]);
+        let store = MemoryStore::new();
+        for (labels, pieces) in [a, b, c] {
+            for (clock, times, values) in pieces {
+                push_floats(&store, &labels, clock, &times, &values);
+            }
+        }
+        push_histograms(&store);
         let engine = Engine::new(env(1), EngineOptions::default());
         for query in QUERIES {
             let times = (start, start + 5 * step, step);
@@ -176,7 +193,7 @@ proptest! {
 fn many_workers_answer_as_one() {
     let mut series = 0;
     for run in [40, 7] {
-        let store = TinyStore::counters(300, 100, run);
+        let store = counters(300, 100, run);
         let times = (200_000, 1_400_000, 40_000);
         for query in QUERIES {
             let one = range(&Engine::new(env(1), EngineOptions::default()), &store, query, times);
@@ -189,7 +206,7 @@ fn many_workers_answer_as_one() {
 }
 
 fn run(query: &str, context: &QueryContext) -> Result<usize, QueryError> {
-    let store = TinyStore::counters(200, 100, 40);
+    let store = counters(200, 100, 40);
     let engine = Engine::new(env(2), EngineOptions::default());
     let answer = engine.range(&store, &parse(query), 0, 1_500_000, 15_000, context)?;
     Ok(points(&answer.value).len())
@@ -235,7 +252,7 @@ fn windows_that_overlap_do_not_outlast_the_deadline() {
     ] {
         let engine =
             Engine::new(Env { clock: Arc::new(Looks::default()), ..env(1) }, EngineOptions::default());
-        let store = TinyStore::counters(1, 1, 1);
+        let store = counters(1, 1, 1);
         let expr = parse(&call.replace('W', "vector(time())[5000s:1s]"));
         let context = QueryContext { deadline_ns: Some(100), ..QueryContext::unbounded() };
         let answer = engine.range(&store, &expr, 0, 999_000, 1_000, &context);
@@ -268,7 +285,7 @@ fn scalars_groups_and_matches_are_paid_for() {
     let sums = format!("max_over_time(vector({}1{})[1d:100ms])", "time()+(".repeat(45), ")".repeat(45));
     let context = QueryContext { memory_bytes: 200 << 20, ..QueryContext::unbounded() };
     assert!(matches!(run(&sums, &context), Err(QueryError::OutOfMemory { .. })));
-    let store = TinyStore::counters(10_000, 2, 2);
+    let store = counters(10_000, 2, 2);
     let engine = Engine::new(env(1), EngineOptions::default());
     let least = |query: &str| -> u64 {
         let answer = engine.instant(&store, &parse(query), 15_000, &QueryContext::unbounded());
@@ -281,7 +298,7 @@ fn scalars_groups_and_matches_are_paid_for() {
 
 #[test]
 fn queries_share_memory_and_answers_keep_their_part() {
-    let store = TinyStore::counters(200, 100, 40);
+    let store = counters(200, 100, 40);
     let engine = Engine::new(env(2), EngineOptions::default());
     let pool = MemoryPool::new(2 << 20);
     let context = QueryContext { pool: Some(pool.clone()), ..QueryContext::unbounded() };
@@ -306,11 +323,12 @@ fn queries_share_memory_and_answers_keep_their_part() {
 // Each pair of duplicates once cost a look at all rows of the other side.
 #[test]
 fn duplicates_that_meet_nobody_cost_no_look_at_every_row() {
-    let piece = |time: i64| vec![Piece { clock: None, times: vec![time], values: Values::Floats(vec![1.0]) }];
+    let store = MemoryStore::new();
     let series = |name: &str, i: usize| Labels::from_pairs([("__name__", name), ("i", &i.to_string())]);
-    let mut all: Vec<_> = (0..5_000).map(|i| (series("one", i), piece(0))).collect();
-    all.extend((0..5_000).map(|i| (series("many", i), piece(3_600_000))));
-    let store = TinyStore::new(all);
+    for i in 0..5_000 {
+        push_floats(&store, &series("one", i), None, &[0], &[1.0]);
+        push_floats(&store, &series("many", i), None, &[3_600_000], &[1.0]);
+    }
     let engine = Engine::new(env(1), EngineOptions::default());
     let deadline_ns = Some(env(1).clock.monotonic_ns() + 20_000_000_000);
     let context = QueryContext { deadline_ns, ..QueryContext::unbounded() };
@@ -321,7 +339,7 @@ fn duplicates_that_meet_nobody_cost_no_look_at_every_row() {
 
 #[test]
 fn statistics_count_what_windows_look_at() {
-    let store = TinyStore::counters(2, 100, 40);
+    let store = counters(2, 100, 40);
     let engine = Engine::new(env(1), EngineOptions::default());
     let context = QueryContext { per_step_statistics: true, ..QueryContext::unbounded() };
     let check = |query: &str, per_step: &[u64]| {
@@ -339,7 +357,7 @@ fn statistics_count_what_windows_look_at() {
 
 #[test]
 fn a_range_needs_a_scalar_or_a_vector_and_a_step() {
-    let store = TinyStore::counters(1, 10, 10);
+    let store = counters(1, 10, 10);
     let engine = Engine::new(env(1), EngineOptions::default());
     for (query, end, step, words) in [
         (

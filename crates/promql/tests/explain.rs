@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use tidewatch_promql::{Engine, EngineOptions, PlanNode, QueryContext};
 
-use common::{TinyStore, env, parse};
+use common::{counters, env, parse};
 
 /// One line a node: what it does, and what has gone through it.
 fn write(node: &PlanNode, depth: usize, out: &mut String) {
@@ -26,7 +26,7 @@ fn write(node: &PlanNode, depth: usize, out: &mut String) {
 
 fn check(query: &str, expected: &str) {
     // 100 series in groups of ten, 40 samples each.
-    let store = TinyStore::counters(100, 40, 10);
+    let store = counters(100, 40, 10);
     for width in [1, 3] {
         let engine = Engine::new(env(width), EngineOptions::default());
         let context = QueryContext { explain: true, ..QueryContext::unbounded() };
@@ -105,7 +105,7 @@ fn an_equal_part_is_evaluated_once() {
     sum by (g) repeated: 4 rows, 12 points
       select m: 0 rows, 0 points",
     );
-    let store = TinyStore::counters(10, 40, 10);
+    let store = counters(10, 40, 10);
     let engine = Engine::new(env(1), EngineOptions::default());
     let context = QueryContext { per_step_statistics: true, ..QueryContext::unbounded() };
     let looked_at = |query: &str| {
@@ -119,7 +119,7 @@ fn an_equal_part_is_evaluated_once() {
 // The second would be silent if it were not evaluated: its own place is part of what it says.
 #[test]
 fn an_equal_part_that_has_something_to_say_says_it_at_each_place() {
-    let store = TinyStore::counters(2, 40, 10);
+    let store = counters(2, 40, 10);
     let engine = Engine::new(env(1), EngineOptions::default());
     let query = "sum(rate(m[1m])) + sum(rate(m[1m]))";
     let context = QueryContext { query: Some(query.into()), ..QueryContext::unbounded() };
@@ -130,7 +130,7 @@ fn an_equal_part_that_has_something_to_say_says_it_at_each_place() {
 
 #[test]
 fn plans_are_made_only_where_they_are_asked_for() {
-    let store = TinyStore::counters(1, 10, 10);
+    let store = counters(1, 10, 10);
     let engine = Engine::new(env(1), EngineOptions::default());
     let answer = engine.instant(&store, &parse("m"), 60_000, &QueryContext::unbounded()).expect("m");
     assert_eq!(answer.plan, None);

@@ -10,54 +10,44 @@ use std::ops::Range;
 
 use tidewatch_model::{FloatHistogram, Labels, SampleValue, Value};
 use tidewatch_promql::{Engine, EngineOptions, QueryContext};
-use tidewatch_testkit::SampleData;
+use tidewatch_storage::{Run, RunValues};
 use tidewatch_testkit::madeup::{Dice, QueryMaker, Scope, samples};
 use tidewatch_testkit::script::LoadedSample;
+use tidewatch_testkit::{MemoryStore, SampleData};
 
-use common::{Piece, TinyStore, Values, env, parse};
+use common::{env, parse, push_floats};
 
 /// Made-up samples in runs of every length, some of which share clocks.
-fn store(seed: u64) -> TinyStore {
+fn store(seed: u64) -> MemoryStore {
     let mut dice = Dice::new(seed);
-    let load = samples(seed, 15 * 60_000, true);
-    let cut = |(labels, samples): (Labels, Vec<LoadedSample>)| {
+    let store = MemoryStore::new();
+    let is_float = |sample: &LoadedSample| matches!(sample.data, SampleData::Float(_));
+    for series in samples(seed, 15 * 60_000, true).series {
         let longest = 1 + dice.below(30);
-        let mut pieces: Vec<Piece> = Vec::new();
-        for sample in samples {
-            let last = pieces.last_mut().filter(|piece| piece.times.len() < longest);
-            if !last.is_some_and(|piece| push(piece, &sample)) {
-                pieces.push(begin(&sample));
-            }
+        let of_one_kind = series.samples.chunk_by(|a, b| is_float(a) == is_float(b));
+        for samples in of_one_kind.flat_map(|samples| samples.chunks(longest)) {
+            push(&store, &series.labels, seed.is_multiple_of(2), samples);
         }
-        for piece in pieces.iter_mut().filter(|piece| matches!(piece.values, Values::Floats(_))) {
-            // Runs with the same times have the same clock.
-            let bytes = piece.times.iter().fold(0u64, |hash, time| hash.wrapping_mul(31) ^ *time as u64);
-            piece.clock = seed.is_multiple_of(2).then_some(bytes);
-        }
-        (labels, pieces)
-    };
-    TinyStore::new(load.series.into_iter().map(|series| (series.labels, series.samples)).map(cut).collect())
-}
-
-fn begin(sample: &LoadedSample) -> Piece {
-    let values = match &sample.data {
-        SampleData::Float(value) => Values::Floats(vec![*value]),
-        SampleData::Histogram(histogram) => Values::Histograms(vec![FloatHistogram::clone(histogram)]),
-    };
-    Piece { clock: None, times: vec![sample.timestamp], values }
-}
-
-/// Adds a sample to a piece of its kind.
-fn push(piece: &mut Piece, sample: &LoadedSample) -> bool {
-    match (&mut piece.values, &sample.data) {
-        (Values::Floats(values), SampleData::Float(value)) => values.push(*value),
-        (Values::Histograms(values), SampleData::Histogram(value)) => {
-            values.push(FloatHistogram::clone(value))
-        }
-        _ => return false,
     }
-    piece.times.push(sample.timestamp);
-    true
+    store
+}
+
+/// Adds samples of one kind as a run. Runs of floats with the same times have the same clock, if they have any.
+fn push(store: &MemoryStore, labels: &Labels, has_clock: bool, samples: &[LoadedSample]) {
+    let times: Vec<i64> = samples.iter().map(|sample| sample.timestamp).collect();
+    let (mut floats, mut histograms) = (Vec::new(), Vec::new());
+    for sample in samples {
+        match &sample.data {
+            SampleData::Float(value) => floats.push(*value),
+            SampleData::Histogram(value) => histograms.push(FloatHistogram::clone(value)),
+        }
+    }
+    if histograms.is_empty() {
+        let clock = times.iter().fold(0u64, |hash, time| hash.wrapping_mul(31) ^ *time as u64);
+        return push_floats(store, labels, has_clock.then_some(clock), &times, &floats);
+    }
+    let values = RunValues::Histograms(&histograms);
+    store.push_run(labels, &Run { clock: None, timestamps: &times, values, starts: None });
 }
 
 fn text(value: &SampleValue) -> String {

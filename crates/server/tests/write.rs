@@ -44,7 +44,8 @@ fn samples_are_kept_and_acknowledged() {
     assert_eq!(post(&scene, &[], body(&[4])), "204 ", "old senders name neither type nor encoding");
     assert_eq!(scene.store.sample_count() - before, 4);
     // Larger than what is worked on inline.
-    let many: Vec<i64> = (0..100_000).map(|t| t * 7919 % 1_000_003).collect();
+    let mut many: Vec<i64> = (0..100_000).map(|t| 10 + t * 7919 % 1_000_003).collect();
+    many.sort_unstable();
     assert_eq!(post(&scene, &headers, body(&many)), "204 ");
     assert_eq!(scene.store.sample_count() - before, 100_004);
     let metrics = scene.service.metrics();
@@ -57,7 +58,7 @@ fn good_samples_are_kept_beside_bad_ones_and_the_bad_ones_counted() {
     let before = scene.store.sample_count();
     assert_eq!(
         post(&scene, &[], body(&[1, -2, 3, -4])),
-        "400 2 of 4 samples refused (2 too old); the first: {__name__=\"sent\", job=\"test\"} at -2\n"
+        "400 2 of 4 samples refused (2 too old); the first: {__name__=\"sent\", job=\"test\"} at -2: TooOld\n"
     );
     assert_eq!(scene.store.sample_count() - before, 2);
 }
@@ -114,9 +115,9 @@ fn malformed_and_oversized_requests_are_refused_and_leave_no_trace() {
 #[test]
 fn senders_are_told_to_come_back_when_nothing_can_be_taken() {
     let scene = Scene::new();
-    scene.store.overloaded.store(true, Ordering::Relaxed);
+    scene.door.overloaded.store(true, Ordering::Relaxed);
     assert_eq!(post(&scene, &[], body(&[1])), "503 (retry) the store is at its limit: no room\n");
-    scene.store.overloaded.store(false, Ordering::Relaxed);
+    scene.door.overloaded.store(false, Ordering::Relaxed);
     scene.backend.broken.store(true, Ordering::Relaxed);
     assert_eq!(post(&scene, &[], body(&[1])), "503 (retry) the write is not durable: fsync failed\n");
     scene.backend.broken.store(false, Ordering::Relaxed);

@@ -1,7 +1,8 @@
 //! The plainest store: every series a list of columns in memory.
 //!
-//! It is the reference that other stores are compared with, and what scripts and rule tests load
-//! their data into. Histograms come back with the counter reset hints that a Prometheus store
+//! It is the reference that other stores are compared with, what scripts and rule tests load
+//! their data into, and where tests of the engine put runs that are cut and clocked as they want
+//! them. Histograms that are pushed come back with the counter reset hints that a Prometheus store
 //! gives: what is known of a sample is whether it continues the one before it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,8 +12,8 @@ use std::sync::{Arc, RwLock};
 use tidewatch_model::histogram::CounterResetHint;
 use tidewatch_model::{Batch, FloatHistogram, Labels, LabelsBuilder, Matcher};
 use tidewatch_storage::{
-    Append, AppendError, AppendOutcome, Latest, Refusal, Room, Run, RunValues, Scratch, Select, SelectError,
-    Selection, Statistics, TimeRange,
+    Append, AppendError, AppendOutcome, ClockId, Latest, Refusal, Room, Run, RunValues, Scratch, Select,
+    SelectError, Selection, Statistics, TimeRange,
 };
 
 /// A store in memory without limits. Samples of a series must ascend in time.
@@ -35,9 +36,12 @@ struct Series {
     stretches: Vec<Stretch>,
 }
 
-/// Samples of one kind: columns of equal length, ascending in time.
+/// Samples of one kind: columns of equal length, ascending in time. Where no counter's start is known there are no
+/// starts.
 #[derive(Debug, Clone)]
 struct Stretch {
+    /// As a run came with it; samples that are pushed have none.
+    clock: Option<ClockId>,
     timestamps: Vec<i64>,
     starts: Vec<i64>,
     values: Values,
@@ -62,6 +66,32 @@ impl MemoryStore {
             None => all.entry(labels.clone()).or_default(),
         };
         Arc::make_mut(series).push(timestamp, start, data)
+    }
+
+    /// Appends a run, which selections give back as a run of its own, whatever stands before it.
+    ///
+    /// # Panics
+    /// If it has no samples, or they do not ascend and follow those that the series has.
+    pub fn push_run(&self, labels: &Labels, run: &Run<'_>) {
+        let mut all = self.series.write().expect("no writer panics");
+        let stretches = &mut Arc::make_mut(all.entry(labels.clone()).or_default()).stretches;
+        let before = stretches.last().and_then(|stretch| stretch.timestamps.last());
+        let ascends = run.timestamps.is_sorted_by(|a, b| a < b) && before < run.timestamps.first();
+        assert!(ascends, "the samples of {labels} ascend");
+        stretches.push(Stretch {
+            clock: run.clock,
+            timestamps: run.timestamps.to_vec(),
+            starts: run.starts.unwrap_or_default().to_vec(),
+            values: match run.values {
+                RunValues::Floats(values) => Values::Floats(values.to_vec()),
+                RunValues::Histograms(values) => Values::Histograms(values.to_vec()),
+            },
+        });
+    }
+
+    pub fn sample_count(&self) -> usize {
+        let all = self.series.read().expect("no writer panics");
+        all.values().flat_map(|series| &series.stretches).map(|stretch| stretch.timestamps.len()).sum()
     }
 
     /// Drops everything.
@@ -94,21 +124,27 @@ impl Series {
             }
         }
         let fits = self.stretches.last().is_some_and(|last| {
-            matches!(
+            let is_alike = matches!(
                 (&last.values, &data),
                 (Values::Floats(_), SampleData::Float(_)) | (Values::Histograms(_), SampleData::Histogram(_))
-            )
+            );
+            // A clock says which rows there are.
+            is_alike && last.clock.is_none()
         });
         if !fits {
             let values = match data {
                 SampleData::Float(_) => Values::Floats(Vec::new()),
                 SampleData::Histogram(_) => Values::Histograms(Vec::new()),
             };
-            self.stretches.push(Stretch { timestamps: Vec::new(), starts: Vec::new(), values });
+            let (timestamps, starts) = (Vec::new(), Vec::new());
+            self.stretches.push(Stretch { clock: None, timestamps, starts, values });
         }
         let last = self.stretches.last_mut().expect("pushed above");
+        if start != 0 || !last.starts.is_empty() {
+            last.starts.resize(last.timestamps.len(), 0);
+            last.starts.push(start);
+        }
         last.timestamps.push(timestamp);
-        last.starts.push(start);
         match (&mut last.values, data) {
             (Values::Floats(floats), SampleData::Float(value)) => floats.push(value),
             (Values::Histograms(histograms), SampleData::Histogram(histogram)) => {
@@ -154,10 +190,12 @@ impl Stretch {
     }
 
     fn run(&self, at: Range<usize>) -> Run<'_> {
+        let is_whole = at.len() == self.timestamps.len();
         Run {
-            clock: None,
+            // A clock that is cut by the range is another one.
+            clock: self.clock.filter(|_| is_whole),
             timestamps: &self.timestamps[at.clone()],
-            starts: self.starts[at.clone()].iter().any(|start| *start != 0).then(|| &self.starts[at.clone()]),
+            starts: self.starts.get(at.clone()).filter(|starts| starts.iter().any(|start| *start != 0)),
             values: match &self.values {
                 Values::Floats(floats) => RunValues::Floats(&floats[at]),
                 Values::Histograms(histograms) => RunValues::Histograms(&histograms[at]),
@@ -246,14 +284,14 @@ impl Select for MemoryStore {
         matchers: &[Matcher],
         range: TimeRange,
         limit: usize,
-        _: &mut Room<'_>,
+        room: &mut Room<'_>,
     ) -> Result<Vec<String>, SelectError> {
         let names: BTreeSet<String> = self
             .matching(matchers, range)
             .iter()
             .flat_map(|(labels, _)| labels.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>())
             .collect();
-        Ok(names.into_iter().take(limit).collect())
+        first(names, limit, room)
     }
 
     fn label_values(
@@ -262,15 +300,25 @@ impl Select for MemoryStore {
         matchers: &[Matcher],
         range: TimeRange,
         limit: usize,
-        _: &mut Room<'_>,
+        room: &mut Room<'_>,
     ) -> Result<Vec<String>, SelectError> {
         let values: BTreeSet<String> = self
             .matching(matchers, range)
             .iter()
             .filter_map(|(labels, _)| labels.get(name).map(str::to_owned))
             .collect();
-        Ok(values.into_iter().take(limit).collect())
+        first(values, limit, room)
     }
+}
+
+/// What a text takes beside its bytes: its place in the list and the allocator's own.
+const TEXT_BYTES: usize = 48;
+
+/// The first texts, where there is room for them.
+fn first(texts: BTreeSet<String>, limit: usize, room: &mut Room<'_>) -> Result<Vec<String>, SelectError> {
+    let texts: Vec<String> = texts.into_iter().take(limit).collect();
+    let bytes = texts.iter().map(|text| (TEXT_BYTES + text.len()) as u64).sum();
+    if room(bytes) { Ok(texts) } else { Err(SelectError::NoRoom) }
 }
 
 struct MemorySelection {

@@ -4,7 +4,6 @@
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
-use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -14,7 +13,7 @@ use parking_lot::Mutex;
 use tidewatch_env::Env;
 use tidewatch_env::sim::SimClock;
 use tidewatch_ingest::HaTracker;
-use tidewatch_model::{Batch, Exemplar, Labels, Limits, Matcher, MetricType, Sample};
+use tidewatch_model::{Batch, Exemplar, Labels, Limits, Matcher, MetricType};
 use tidewatch_parser::ParserOptions;
 use tidewatch_promql::{Engine, EngineOptions};
 use tidewatch_rules::{AlertState, AlertStatus, AlertingStatus, GroupStatus, Health, RuleStatus};
@@ -23,167 +22,31 @@ use tidewatch_server::{
     AdminError, AlertmanagersView, App, Backend, BlockView, BuildInfo, DamageView, DiskView, Pending, Phase,
     ReplayView, Request, RuntimeInfo, ServerOptions, Service, StoreStatus, TsdbStatus,
 };
-use tidewatch_storage::{
-    Append, AppendError, AppendOutcome, Latest, Refusal, Room, Run, RunValues, Scratch, Select, SelectError,
-    Selection, Ticket, TimeRange,
-};
+use tidewatch_storage::{Append, AppendError, AppendOutcome, Ticket, TimeRange};
+use tidewatch_testkit::{MemoryStore, SampleData};
 
 /// The time at which every test takes place: 1970-01-01T01:00:00Z.
 pub const NOW_MS: i64 = 3_600_000;
 
-type Series = BTreeMap<Labels, Vec<Sample>>;
-
-/// Series in memory. Refuses negative times as too old, so that a test can have a bad sample.
-#[derive(Default)]
-pub struct MemoryStore {
-    series: Mutex<Series>,
+/// The way into a store, which a test can close.
+pub struct Door {
+    store: Arc<MemoryStore>,
     pub overloaded: AtomicBool,
-    /// How long an append takes, for tests that need it slow.
-    pub batches: AtomicUsize,
 }
 
-impl MemoryStore {
-    pub fn add(&self, labels: &[(&str, &str)], samples: &[(i64, f64)]) {
-        let samples =
-            samples.iter().map(|(timestamp, value)| Sample { timestamp: *timestamp, value: *value });
-        let labels = Labels::from_pairs(labels.iter().copied());
-        self.series.lock().entry(labels).or_default().extend(samples);
-    }
-
-    pub fn sample_count(&self) -> usize {
-        self.series.lock().values().map(Vec::len).sum()
-    }
-
-    fn matching(&self, matchers: &[Matcher]) -> Vec<(Labels, Vec<Sample>)> {
-        let holds = |labels: &Labels| matchers.iter().all(|m| m.matches(labels.get(m.name()).unwrap_or("")));
-        let series = self.series.lock();
-        series.iter().filter(|(labels, _)| holds(labels)).map(|(l, s)| (l.clone(), s.clone())).collect()
-    }
-}
-
-impl Append for MemoryStore {
+impl Append for Door {
     fn append(&self, batch: &Batch<'_>) -> Result<AppendOutcome, AppendError> {
         if self.overloaded.load(Ordering::Relaxed) {
             return Err(AppendError::Overloaded { reason: "no room".to_owned() });
         }
-        let mut outcome = AppendOutcome { ticket: Ticket(1), ..AppendOutcome::default() };
-        let mut refused = 0;
-        for series in &batch.series {
-            let pairs = series.labels.pairs().flatten();
-            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
-            let labels = Labels::from_pairs(pairs.map(|(name, value)| (text(name), text(value))));
-            for sample in &batch.samples[series.samples.start as usize..series.samples.end as usize] {
-                if sample.timestamp < 0 {
-                    refused += 1;
-                    outcome.first_refusal.get_or_insert_with(|| format!("{labels} at {}", sample.timestamp));
-                    continue;
-                }
-                outcome.accepted += 1;
-                self.series.lock().entry(labels.clone()).or_default().push(*sample);
-            }
-        }
-        if refused > 0 {
-            outcome.refused.push((Refusal::TooOld, refused));
-        }
-        self.batches.fetch_add(1, Ordering::Relaxed);
-        Ok(outcome)
+        self.store.append(batch)
     }
 }
 
-impl Select for MemoryStore {
-    fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Box<dyn Selection>, SelectError> {
-        let within =
-            |samples: &[Sample]| samples.iter().any(|s| (range.start..=range.end).contains(&s.timestamp));
-        let mut series = self.matching(matchers);
-        series.retain(|(_, samples)| within(samples));
-        Ok(Box::new(MemorySelection(series)))
-    }
-
-    fn label_names(
-        &self,
-        matchers: &[Matcher],
-        _: TimeRange,
-        limit: usize,
-        room: &mut Room<'_>,
-    ) -> Result<Vec<String>, SelectError> {
-        let series = self.matching(matchers);
-        let mut names: Vec<String> =
-            series.iter().flat_map(|(labels, _)| labels.iter()).map(|(name, _)| name.to_owned()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names.truncate(limit);
-        let bytes = names.iter().map(|text| 48 + text.len() as u64).sum();
-        if room(bytes) { Ok(names) } else { Err(SelectError::NoRoom) }
-    }
-
-    fn label_values(
-        &self,
-        name: &str,
-        matchers: &[Matcher],
-        _: TimeRange,
-        limit: usize,
-        room: &mut Room<'_>,
-    ) -> Result<Vec<String>, SelectError> {
-        let series = self.matching(matchers);
-        let mut values: Vec<String> =
-            series.iter().filter_map(|(labels, _)| labels.get(name)).map(str::to_owned).collect();
-        values.sort_unstable();
-        values.dedup();
-        values.truncate(limit);
-        let bytes = values.iter().map(|text| 48 + text.len() as u64).sum();
-        if room(bytes) { Ok(values) } else { Err(SelectError::NoRoom) }
-    }
-}
-
-struct MemorySelection(Vec<(Labels, Vec<Sample>)>);
-
-impl Selection for MemorySelection {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn labels(&self, series: usize) -> &Labels {
-        &self.0[series].0
-    }
-
-    fn scan(
-        &self,
-        series: Range<usize>,
-        range: TimeRange,
-        _: &mut Scratch,
-        visit: &mut dyn FnMut(usize, Run<'_>) -> ControlFlow<()>,
-    ) -> Result<(), SelectError> {
-        for index in series {
-            let samples = self.0[index].1.iter().filter(|s| (range.start..=range.end).contains(&s.timestamp));
-            let (timestamps, values): (Vec<i64>, Vec<f64>) = samples.map(|s| (s.timestamp, s.value)).unzip();
-            let run = Run {
-                clock: None,
-                timestamps: &timestamps,
-                values: RunValues::Floats(&values),
-                starts: None,
-            };
-            if !timestamps.is_empty() && visit(index, run).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn latest(
-        &self,
-        series: Range<usize>,
-        after: i64,
-        at: i64,
-        _: &mut Scratch,
-        visit: &mut dyn FnMut(usize, Latest),
-    ) -> Result<(), SelectError> {
-        for index in series {
-            let newest = self.0[index].1.iter().rfind(|s| s.timestamp > after && s.timestamp <= at);
-            if let Some(Sample { timestamp, value }) = newest.copied() {
-                visit(index, Latest::Float { timestamp, value });
-            }
-        }
-        Ok(())
+fn add(store: &MemoryStore, labels: &[(&str, &str)], samples: &[(i64, f64)]) {
+    let labels = Labels::from_pairs(labels.iter().copied());
+    for (timestamp, value) in samples {
+        store.push(&labels, *timestamp, 0, SampleData::Float(*value)).expect("samples ascend");
     }
 }
 
@@ -439,6 +302,7 @@ fn group(name: &str, file: &str) -> GroupStatus {
 /// A service with its parts at hand.
 pub struct Scene {
     pub store: Arc<MemoryStore>,
+    pub door: Arc<Door>,
     pub backend: Arc<FixedBackend>,
     pub service: Arc<Service>,
 }
@@ -479,16 +343,21 @@ impl Scene {
         limits: Limits,
         replicas: Option<Arc<Mutex<HaTracker>>>,
     ) -> Scene {
-        let store = Arc::new(MemoryStore::default());
-        store.add(&[("__name__", "up"), ("job", "api")], &[(NOW_MS - 60_000, 1.0), (NOW_MS - 1_000, 0.0)]);
-        store.add(&[("__name__", "up"), ("job", "node")], &[(NOW_MS - 60_000, 1.0), (NOW_MS - 1_000, 1.0)]);
-        store.add(&[("__name__", "http.size"), ("job", "api")], &[(NOW_MS - 1_000, 1_234_567.5)]);
+        let store = Arc::new(MemoryStore::new());
+        let up = |job, values: [f64; 2]| {
+            let samples = [(NOW_MS - 60_000, values[0]), (NOW_MS - 1_000, values[1])];
+            add(&store, &[("__name__", "up"), ("job", job)], &samples);
+        };
+        up("api", [1.0, 0.0]);
+        up("node", [1.0, 1.0]);
+        add(&store, &[("__name__", "http.size"), ("job", "api")], &[(NOW_MS - 1_000, 1_234_567.5)]);
+        let door = Arc::new(Door { store: store.clone(), overloaded: AtomicBool::new(false) });
         let backend = Arc::new(FixedBackend::default());
         let app = App {
             engine: Arc::new(Engine::new(env.clone(), EngineOptions::default())),
             env,
             select: store.clone(),
-            append: store.clone(),
+            append: door.clone(),
             backend: backend.clone(),
             parser: ParserOptions::stable(),
             limits,
@@ -496,7 +365,7 @@ impl Scene {
             options,
         };
         let service = Service::new(app).expect("a valid configuration");
-        Scene { store, backend, service }
+        Scene { store, door, backend, service }
     }
 
     /// Sends a request and gives status, headers and body.
