@@ -8,23 +8,24 @@
 //!    └──────────── dropped, failed ─► a file NAME.tmp, which the next create replaces
 //! ```
 
+mod columns;
+mod pairs;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
 use roaring::RoaringBitmap;
-use tidewatch_chunk::{DenseEncoder, Encoder, HistogramEncoder, SampleKind, encode_times, fits};
+use tidewatch_chunk::{encode_times, fits};
 use tidewatch_env::{Env, File, Open};
 use tidewatch_model::{Labels, NativeHistogram};
-use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use super::clocks::Clock;
+use self::columns::Columns;
+use self::pairs::Pairs;
 use super::format::{self, BlockId, BlockMeta, SECTIONS, Section, SectionId, block_path};
 use super::series::{Chunk, SeriesEncoder};
 use super::{BlockError, CHUNK_SAMPLES_MAX, CHUNK_SPAN_MS, DENSE_SAMPLES_MAX, DENSE_SPAN_MS};
 use crate::gather::{StoredRun, StoredValues};
-use crate::index::{dictionary, lists};
+use crate::index::lists;
 
 /// Bytes that are collected before they go to the file.
 const BUFFER: usize = 1 << 18;
@@ -95,77 +96,6 @@ struct SeriesEntry {
     data_offset: u64,
 }
 
-/// Columns on their way into the data section.
-struct Columns {
-    encoder: FloatEncoder,
-    histograms: HistogramEncoder,
-    /// Clocks by a hash of their timestamps. The hash is keyed, so that nobody can aim at it, and
-    /// with 128 bits chance does not meet it either; a comparison would have to read the file back.
-    numbers: HashMap<u128, u32, RandomState>,
-    key: u64,
-    clocks: Vec<Clock>,
-    /// What is hashed: kept for its memory.
-    hashed: Vec<u8>,
-}
-
-enum FloatEncoder {
-    Plain(Box<Encoder>),
-    Dense(Box<DenseEncoder>),
-}
-
-impl FloatEncoder {
-    fn encode(&mut self, values: &[f64], out: &mut Vec<u8>) {
-        match self {
-            FloatEncoder::Plain(encoder) => encoder.encode(values, out),
-            FloatEncoder::Dense(encoder) => encoder.encode(values, out),
-        };
-    }
-}
-
-/// Pairs as they appear, numbered provisionally.
-#[derive(Default)]
-struct Pairs {
-    names: HashMap<Box<str>, HashMap<Box<str>, u32, RandomState>, RandomState>,
-    count: u32,
-}
-
-impl Pairs {
-    fn intern(&mut self, name: &str, value: &str) -> u32 {
-        if !self.names.contains_key(name) {
-            self.names.insert(name.into(), HashMap::default());
-        }
-        let values = self.names.get_mut(name).expect("inserted above");
-        if let Some(number) = values.get(value) {
-            return *number;
-        }
-        let number = self.count;
-        self.count += 1;
-        values.insert(value.into(), number);
-        number
-    }
-
-    /// Encodes the dictionary; gives the final number of each provisional one.
-    fn finish(&self, out: &mut Vec<u8>) -> Vec<u32> {
-        let mut names: Vec<_> = self.names.iter().collect();
-        names.sort_unstable_by_key(|(name, _)| *name);
-        let mut finals = vec![0; self.count as usize];
-        let mut next = 0;
-        let mut sorted = Vec::with_capacity(names.len());
-        for (name, values) in names {
-            let mut values: Vec<_> = values.iter().map(|(value, number)| (&**value, *number)).collect();
-            values.sort_unstable();
-            for (_, number) in &values {
-                finals[*number as usize] = next;
-                next += 1;
-            }
-            sorted.push((&**name, values));
-        }
-        let texts = sorted.iter().map(|(name, values)| (*name, values.iter().map(|(value, _)| *value)));
-        dictionary::encode(texts, out);
-        finals
-    }
-}
-
 impl Writer {
     /// Starts a block in `dir`, beside its final name.
     pub fn create(env: &Env, dir: &Path, options: WriterOptions) -> Result<Writer, BlockError> {
@@ -189,17 +119,7 @@ impl Writer {
             file,
             buffer: format::header(options.dense).to_vec(),
             data_len: 0,
-            columns: Columns {
-                encoder: match options.dense {
-                    true => FloatEncoder::Dense(Box::default()),
-                    false => FloatEncoder::Plain(Box::default()),
-                },
-                histograms: HistogramEncoder::new(),
-                numbers: HashMap::default(),
-                key: env.entropy.next_u64(),
-                clocks: Vec::new(),
-                hashed: Vec::new(),
-            },
+            columns: Columns::new(options.dense, env.entropy.next_u64()),
             options,
             pairs: Pairs::default(),
             labels: None,
@@ -326,13 +246,7 @@ impl Writer {
         let start = self.buffer.len();
         let clock = self.columns.clock(&self.pending_times, data_start, &mut self.buffer);
         let values_start = self.buffer.len();
-        let kind = match self.pending_histograms.as_slice() {
-            [] => {
-                self.columns.encoder.encode(&self.pending_values, &mut self.buffer);
-                SampleKind::Float
-            }
-            histograms => self.columns.histograms.encode(histograms, &mut self.buffer),
-        };
+        let kind = self.columns.values(&self.pending_values, &self.pending_histograms, &mut self.buffer);
         let len = self.buffer.len() - values_start;
         if !self.pending_starts.is_empty() {
             encode_times(&self.pending_starts, &mut self.buffer);
@@ -408,7 +322,7 @@ impl Writer {
                 SectionId::Meta => meta.encode(&mut bytes),
                 SectionId::Labels => finals = self.pairs.finish(&mut bytes),
                 SectionId::Postings => self.encode_postings(&finals, &mut bytes),
-                SectionId::Clocks => self.columns.clocks.iter().for_each(|clock| clock.encode(&mut bytes)),
+                SectionId::Clocks => self.columns.encode_clocks(&mut bytes),
                 SectionId::Series => self.encode_series(&finals, &mut bytes),
             }
             let last = sections.last().expect("data is first");
@@ -476,40 +390,5 @@ impl Writer {
             (pairs_start, chunks_start) = (series.pairs_end, series.chunks_end);
         }
         encoder.finish(out);
-    }
-}
-
-impl Columns {
-    /// The clock with these timestamps; a new one is appended to `out`, which ends at `offset` of
-    /// the data section.
-    fn clock(&mut self, times: &[i64], offset: u64, out: &mut Vec<u8>) -> u32 {
-        let hash = self.hash(times);
-        if let Some(number) = self.numbers.get(&hash) {
-            return *number;
-        }
-        let start = out.len();
-        encode_times(times, out);
-        let column = &out[start..];
-        let (first_ms, last_ms) = (times[0], times[times.len() - 1]);
-        let number = self.clocks.len() as u32;
-        self.clocks.push(Clock {
-            offset,
-            first_ms,
-            span_ms: (last_ms - first_ms) as u32,
-            len: column.len() as u32,
-            count: times.len() as u32,
-            crc: crc32fast::hash(column),
-        });
-        self.numbers.insert(hash, number);
-        number
-    }
-
-    fn hash(&mut self, times: &[i64]) -> u128 {
-        // Differences fit 32 bits within a chunk's span, so half the bytes are hashed.
-        let first = times[0];
-        self.hashed.clear();
-        self.hashed.extend_from_slice(&first.to_le_bytes());
-        self.hashed.extend(times.iter().flat_map(|time| ((time - first) as u32).to_le_bytes()));
-        xxh3_128_with_seed(&self.hashed, self.key)
     }
 }
