@@ -2,109 +2,32 @@
 //! means, and the fold of rows into groups. Figures are samples of all windows, or points folded,
 //! a second.
 
-use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use criterion::{Criterion, Throughput};
 use tidewatch_env::{Env, Job, Parallel};
-use tidewatch_model::{Labels, Matcher};
+use tidewatch_model::Labels;
 use tidewatch_parser::{ParserOptions, parse_expr};
 use tidewatch_promql::{Engine, EngineOptions, QueryContext};
-use tidewatch_storage::{
-    ClockId, Latest, Room, Run, RunValues, Scratch, Select, SelectError, Selection, TimeRange,
-};
-
-/// Series that share one clock, 15 s apart.
-#[derive(Clone)]
-struct Columns {
-    labels: Vec<Labels>,
-    times: Vec<i64>,
-    values: Vec<Vec<f64>>,
-}
+use tidewatch_storage::{ClockId, Run, RunValues};
+use tidewatch_testkit::MemoryStore;
 
 const SERIES: usize = 100;
 const SAMPLES: usize = 1440;
 const STEP_MS: i64 = 15_000;
 
-impl Columns {
-    /// Counters that grow unevenly.
-    fn new() -> Columns {
-        let label = |i: usize| Labels::from_pairs([("__name__", "m_total"), ("i", &format!("{i:03}"))]);
-        let column = |i: usize| {
-            let grow = |t: usize| (t * (i + 7)) as f64 + ((t * 7919 + i) % 13) as f64;
-            (0..SAMPLES).map(grow).collect()
-        };
-        Columns {
-            labels: (0..SERIES).map(label).collect(),
-            times: (0..SAMPLES as i64).map(|t| t * STEP_MS).collect(),
-            values: (0..SERIES).map(column).collect(),
-        }
+/// Counters that grow unevenly and share one clock, 15 s apart.
+fn counters() -> MemoryStore {
+    let store = MemoryStore::new();
+    let times: Vec<i64> = (0..SAMPLES as i64).map(|t| t * STEP_MS).collect();
+    for i in 0..SERIES {
+        let grow = |t: usize| (t * (i + 7)) as f64 + ((t * 7919 + i) % 13) as f64;
+        let values: Vec<f64> = (0..SAMPLES).map(grow).collect();
+        let values = RunValues::Floats(&values);
+        let run = Run { clock: Some(ClockId(0)), timestamps: &times, values, starts: None };
+        store.push_run(&Labels::from_pairs([("__name__", "m_total"), ("i", &format!("{i:03}"))]), &run);
     }
-}
-
-impl Select for Columns {
-    fn select(&self, _: &[Matcher], _: TimeRange) -> Result<Box<dyn Selection>, SelectError> {
-        Ok(Box::new(self.clone()))
-    }
-
-    fn label_names(
-        &self,
-        _: &[Matcher],
-        _: TimeRange,
-        _: usize,
-        _: &mut Room<'_>,
-    ) -> Result<Vec<String>, SelectError> {
-        Ok(Vec::new())
-    }
-
-    fn label_values(
-        &self,
-        _: &str,
-        _: &[Matcher],
-        _: TimeRange,
-        _: usize,
-        _: &mut Room<'_>,
-    ) -> Result<Vec<String>, SelectError> {
-        Ok(Vec::new())
-    }
-}
-
-impl Selection for Columns {
-    fn len(&self) -> usize {
-        self.labels.len()
-    }
-
-    fn labels(&self, series: usize) -> &Labels {
-        &self.labels[series]
-    }
-
-    fn scan(
-        &self,
-        series: Range<usize>,
-        _: TimeRange,
-        _: &mut Scratch,
-        visit: &mut dyn FnMut(usize, Run<'_>) -> ControlFlow<()>,
-    ) -> Result<(), SelectError> {
-        for one in series {
-            let values = RunValues::Floats(&self.values[one]);
-            let run = Run { clock: Some(ClockId(0)), timestamps: &self.times, values, starts: None };
-            if visit(one, run).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn latest(
-        &self,
-        _: Range<usize>,
-        _: i64,
-        _: i64,
-        _: &mut Scratch,
-        _: &mut dyn FnMut(usize, Latest),
-    ) -> Result<(), SelectError> {
-        Ok(())
-    }
+    store
 }
 
 /// So that a figure is one core's.
@@ -121,7 +44,7 @@ impl Parallel for OneCore {
 }
 
 fn main() {
-    let store = Columns::new();
+    let store = counters();
     let env = Env { parallel: Arc::new(OneCore), ..Env::in_memory() };
     let engine = Engine::new(env, EngineOptions::default());
     let mut criterion = Criterion::default().configure_from_args();
