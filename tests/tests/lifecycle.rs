@@ -45,7 +45,12 @@ fn write(port: u16, labels: &[(&str, &str)], timestamp: i64) -> Result<u16> {
 
 /// The values of a label on series with any sample, once the store is complete.
 fn values(port: u16, selector: &str, label: &str) -> Result<Vec<String>> {
-    let path = format!("/api/v1/series?match[]={}&start=0", http::encode(selector));
+    values_within(port, selector, label, "start=0")
+}
+
+/// The same on those with a sample within some times.
+fn values_within(port: u16, selector: &str, label: &str, times: &str) -> Result<Vec<String>> {
+    let path = format!("/api/v1/series?match[]={}&{times}", http::encode(selector));
     let answer = wait_for("the store is complete", Duration::from_secs(20), || {
         http::get(port, &path).ok().filter(|answer| answer.status != 503)
     })?;
@@ -72,12 +77,19 @@ fn deleted_stays_deleted_and_a_snapshot_opens_as_data() -> Result<()> {
     let (mut server, port) = start(&data, folder.path())?;
     let now = now_ms();
     // Old enough to be cut into blocks at once, and new.
-    for (name, back_ms) in [("old_a", 9 * 3_600_000), ("old_b", 9 * 3_600_000), ("new_a", 0), ("new_b", 0)] {
+    let old_ms = 9 * 3_600_000;
+    for (name, back_ms) in [("old_a", old_ms), ("old_b", old_ms - 1000), ("new_a", 0), ("new_b", 0)] {
         ensure!(write(port, &[("__name__", name), ("kind", &name[4..])], now - back_ms)? == 204, "{name}");
     }
     wait_for("a block is cut", Duration::from_secs(20), || {
         http::get(port, "/metrics").ok().filter(|answer| answer.text().contains("tidewatch_store_blocks 1\n"))
     })?;
+    let at = (now - old_ms) as f64 / 1000.0;
+    let times = format!("start={}&end={}", at - 0.5, at + 0.5);
+    ensure!(
+        values_within(port, "{kind=~\".+\"}", "__name__", &times)? == ["old_a"],
+        "a series of a block is there when it has a sample"
+    );
     let snapshot = post(port, &format!("{ADMIN}/snapshot"))?.json()?;
     let name = snapshot["data"]["name"].as_str().context("a name")?.to_owned();
     let selector = http::encode("{kind=\"a\"}");

@@ -41,6 +41,11 @@ pub(crate) struct Blocks {
     next_id: AtomicU64,
 }
 
+/// The number of a block, if it can have been given out: a file that somebody named must not use them up.
+fn given(id: BlockId) -> u64 {
+    if id < BlockId::GIVEN_MAX { id.0 } else { 0 }
+}
+
 impl Blocks {
     /// Opens what is in the directory. Damaged blocks are set aside, and those that a merge has
     /// replaced are removed.
@@ -52,12 +57,13 @@ impl Blocks {
         let mut newest = 0;
         let mut damaged = BTreeSet::new();
         for &id in &there {
-            newest = newest.max(id.0);
+            newest = newest.max(given(id));
             let path = block_path(&dir, id);
             match open(env, &path) {
                 Ok(block) => {
                     let block = read_tombstones(env, directory, block)?;
-                    newest = block.meta().parents.iter().fold(newest, |newest, parent| newest.max(parent.0));
+                    newest =
+                        block.meta().parents.iter().fold(newest, |newest, parent| newest.max(given(*parent)));
                     blocks.push(Arc::new(block));
                 }
                 Err(BlockError::Version { path, found, newest }) => {
@@ -86,7 +92,7 @@ impl Blocks {
         blocks.retain(|block| !superseded.contains(&block.meta().id));
         blocks.sort_unstable_by_key(|block| block.meta().id);
         for id in names.iter().filter_map(|name| parse_tombstones_name(name)) {
-            newest = newest.max(id.0);
+            newest = newest.max(given(id));
             let is_of_none = blocks.binary_search_by_key(&id, |block| block.meta().id).is_err();
             if is_of_none && !damaged.contains(&id) {
                 self.unlisted.lock().insert(id);

@@ -273,6 +273,8 @@ impl Db {
         for frame in &recovered.deferred {
             self.append_deferred(files, frame);
         }
+        // Jobs begin when the store is complete, and an image must not be made of what goes meanwhile.
+        let _no_job = self.running.lock();
         loop {
             let mut deferred = self.deferred.lock();
             let frames = deferred.as_mut().map(Deferred::take).unwrap_or_default();

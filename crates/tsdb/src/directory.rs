@@ -145,6 +145,12 @@ impl Directory {
         }
     }
 
+    /// Whether something was found of a file.
+    pub(crate) fn has_damage(&self, path: &Path) -> bool {
+        let path = path.display().to_string();
+        self.damage.lock().0.iter().any(|damage| damage.path == path)
+    }
+
     pub(crate) fn damage(&self) -> (Vec<Damage>, u64) {
         self.damage.lock().clone()
     }

@@ -127,6 +127,7 @@ impl Images {
     /// Names the end of the log where it is missing: an image is put in place when all before its position is
     /// durable. A reader finds the end of each segment in the next one, and of the newest here alone.
     pub(crate) fn check_log(&self, directory: &Directory, segments: &[u64]) {
+        self.check_images(directory, segments);
         let all = self.positions().into_iter().chain([self.series_position()]);
         let Some(end) = all.max().filter(|end| end.offset > SEGMENT_HEADER_SIZE as u64) else { return };
         let path = directory.segment(end.segment);
@@ -141,6 +142,24 @@ impl Images {
                 }
             }
             Some(_) => {}
+        }
+    }
+
+    /// Names images that are missing: the log is kept from its beginning until all are there.
+    fn check_images(&self, directory: &Directory, segments: &[u64]) {
+        // The first segment of a log has the number after the start's.
+        if segments.first().is_none_or(|first| *first <= Position::START.segment + 1) {
+            return;
+        }
+        let shards = self.shards.iter().enumerate().map(|(at, image)| (shard_path(directory, at), image));
+        for (path, image) in shards.chain([(series_path(directory), &self.series)]) {
+            if image.is_none() && !directory.has_damage(&path) {
+                directory.report(
+                    &path,
+                    0,
+                    "the image is missing, with what the log had before it".to_owned(),
+                );
+            }
         }
     }
 

@@ -123,9 +123,12 @@ pub(crate) fn replay(
     for segment in &log.kept {
         directory.keep_copy(&directory.segment(*segment));
     }
+    let held = head.shards.iter().enumerate().filter_map(|(at, shard)| shard.lock().newest_id(at));
+    let newest_id = newest_id.max(held.max());
     let mut series = head.directory.write();
     if let Some(newest) = newest_id {
-        // An id that samples bear and no definition gives must not be given to another series.
+        // An id that samples bear, in the log or in an image, and no definition gives must not be given to
+        // another series.
         series.registry.skip_to(SeriesId(newest.0.saturating_add(1)));
     }
     for id in series.complete(&*env.parallel) {

@@ -9,7 +9,8 @@
 //!
 //! A snapshot takes the room of the head's samples alone, until the blocks that it shares are
 //! replaced. It has everything that was acknowledged before the call began, and of what comes
-//! meanwhile perhaps a part. A crash leaves a directory that ends in `.tmp`, which the next call removes.
+//! meanwhile perhaps a part. A call that fails removes what it made; a crash leaves a directory that ends in `.tmp`,
+//! which the next call removes.
 //!
 //! Not here: the journal of alerts, which is not the store's.
 
@@ -40,21 +41,39 @@ impl Db {
         let all = files.directory.snapshots();
         self.try_at(&all, |path| create_dir_durably(&*self.env.disk, path))?;
         self.try_at(&all, |path| self.remove_unfinished(path))?;
+        files.watch_space();
+        if files.is_low() && !skip_head {
+            let source = io::Error::new(
+                io::ErrorKind::StorageFull,
+                "a snapshot of the head needs more room than is free",
+            );
+            return Err(JobError::Io { path: all, source });
+        }
         let name = format!("{}-{:016x}", utc(self.env.clock.wall_ms()), self.env.entropy.next_u64() >> 1);
         let beside = all.join(format!("{name}.{UNDER_WAY}"));
+        let made = self.make_snapshot(files, &beside, skip_head).and_then(|()| {
+            self.try_at(&beside, |path| self.env.disk.rename(path, &all.join(&name)))?;
+            self.try_at(&all, |path| self.env.disk.sync_dir(path))
+        });
+        if made.is_err() {
+            // Its room may be the last there is. Where that fails, too, the next call does it.
+            let _ = self.env.disk.remove_dir_all(&beside);
+            files.watch_space();
+        }
+        made.map(|()| name)
+    }
+
+    fn make_snapshot(&self, files: &Files, beside: &Path, skip_head: bool) -> Result<(), JobError> {
         let blocks = beside.join("blocks");
         self.try_at(&blocks, |path| create_dir_durably(&*self.env.disk, path))?;
-        self.try_at(&beside, |path| write_format(&self.env, path))?;
+        self.try_at(beside, |path| write_format(&self.env, path))?;
         self.try_at(&blocks, |path| self.link_blocks(files, path))?;
         if !skip_head {
             self.write_head(&blocks)?;
         }
         let disk = &*self.env.disk;
         self.try_at(&blocks, |path| disk.sync_dir(path))?;
-        self.try_at(&beside, |path| disk.sync_dir(path))?;
-        self.try_at(&beside, |path| disk.rename(path, &all.join(&name)))?;
-        self.try_at(&all, |path| disk.sync_dir(path))?;
-        Ok(name)
+        self.try_at(beside, |path| disk.sync_dir(path))
     }
 
     fn try_at(&self, path: &Path, act: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), JobError> {

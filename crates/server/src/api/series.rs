@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidewatch_model::{Labels, Matcher, is_valid_label_name};
 use tidewatch_promql::Lease;
-use tidewatch_storage::{Room, SelectError, TimeRange};
+use tidewatch_storage::{Room, Scratch, SelectError, TimeRange};
 
 use super::account::Account;
 use super::expression::parsed;
@@ -80,7 +80,16 @@ fn select(
         let selection = service.app.select.select_within(matchers, range, &mut |bytes| account.take(bytes));
         let selection = selection.map_err(|error| account.explain(error))?;
         account.try_take((selection.len() * size_of::<Labels>()) as u64)?;
-        sets.extend((0..selection.len()).map(|series| selection.labels(series).clone()));
+        let mut add = |series| sets.push(selection.labels(series).clone());
+        if range.start <= MIN_TIME_MS && MAX_TIME_MS <= range.end {
+            (0..selection.len()).for_each(add);
+            continue;
+        }
+        // A block gives all its series for any part of its range: ask for a sample of each.
+        let (after, scratch) = (range.start.saturating_sub(1), &mut Scratch::default());
+        let read =
+            selection.latest(0..selection.len(), after, range.end, scratch, &mut |series, _| add(series));
+        read.map_err(|error| account.explain(error))?;
     }
     if selectors.len() > 1 {
         sets.sort_unstable();

@@ -32,7 +32,6 @@ use tidewatch_model::{Batch, Limits};
 use tidewatch_promql::{Engine, EngineOptions, MemoryPool};
 use tidewatch_scrape::{ScrapeOptions, Scraper, Sink, SinkOutcome};
 use tidewatch_server::{App, Server, ServerOptions, Service};
-use tidewatch_storage::Append;
 use tidewatch_tsdb::{Damage, Db, DbOptions, STALE_SHARE};
 use tokio::sync::{Notify, mpsc, watch};
 

@@ -9,6 +9,9 @@ pub struct BlockId(pub u64);
 impl BlockId {
     /// Below this, an id and the number of a clock make one [`tidewatch_storage::ClockId`].
     pub const MAX: BlockId = BlockId((1 << 31) - 1);
+
+    /// What is beyond is nobody's that gives ids out one by one, and none is given out behind it.
+    pub(crate) const GIVEN_MAX: BlockId = BlockId(1 << 30);
 }
 
 pub const FILE_SUFFIX: &str = ".block";

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! create ─► { series ─► run … } … ─► finish ─► synced, renamed, directory synced
-//!    └──────────── dropped, failed ─► a file NAME.tmp, which the next create replaces
+//!    └──────────── dropped, failed ─► nothing; after a crash a file NAME.tmp, which the next create replaces
 //! ```
 
 mod columns;
@@ -64,7 +64,7 @@ pub struct Writer {
     env: Env,
     dir: PathBuf,
     path: PathBuf,
-    beside: PathBuf,
+    beside: Beside,
     file: Arc<dyn File>,
     options: WriterOptions,
     /// What is not in the file yet.
@@ -87,6 +87,21 @@ pub struct Writer {
     min_ms: i64,
     max_ms: i64,
     samples: u64,
+}
+
+/// The file of a block that is not complete, which goes with its writer.
+struct Beside {
+    env: Env,
+    path: PathBuf,
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        // Nothing is there when it has its name. What can not be removed now the next create does.
+        if self.env.disk.exists(&self.path).unwrap_or(false) {
+            let _ = self.env.disk.remove(&self.path);
+        }
+    }
 }
 
 /// Where a series ends in the lists of pairs and of chunks, and where its data starts.
@@ -115,7 +130,7 @@ impl Writer {
             env: env.clone(),
             dir: dir.to_owned(),
             path,
-            beside,
+            beside: Beside { env: env.clone(), path: beside },
             file,
             buffer: format::header(options.dense).to_vec(),
             data_len: 0,
@@ -292,7 +307,7 @@ impl Writer {
     }
 
     fn flush(&mut self) -> Result<(), BlockError> {
-        let io = |source| BlockError::Io { path: self.beside.clone(), source };
+        let io = |source| BlockError::Io { path: self.beside.path.clone(), source };
         self.file.append(&self.buffer).map_err(io)?;
         self.buffer.clear();
         Ok(())
@@ -303,7 +318,7 @@ impl Writer {
     pub fn finish(mut self) -> Result<Option<BlockMeta>, BlockError> {
         self.end_series()?;
         if self.series.is_empty() {
-            self.env.disk.remove(&self.beside).map_err(|source| self.failed(source))?;
+            self.env.disk.remove(&self.beside.path).map_err(|source| self.failed(source))?;
             return Ok(None);
         }
         let mut sections = vec![Section {
@@ -342,7 +357,7 @@ impl Writer {
     fn publish(&self) -> Result<(), BlockError> {
         let failed = |source| self.failed(source);
         self.file.sync().map_err(failed)?;
-        self.env.disk.rename(&self.beside, &self.path).map_err(failed)?;
+        self.env.disk.rename(&self.beside.path, &self.path).map_err(failed)?;
         self.env.disk.sync_dir(&self.dir).map_err(failed)
     }
 

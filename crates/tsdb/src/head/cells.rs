@@ -5,7 +5,7 @@
 
 use tidewatch_env::prefetch;
 
-use super::tokens::{DELTA_3, DELTA_4, EXPONENT, NO_EXPONENT, POWERS, delta_at};
+use super::tokens::{DELTA_3, DELTA_4, EXPONENT, End, NO_EXPONENT, POWERS, delta_at};
 
 /// No cell, clock or chunk.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -248,9 +248,10 @@ pub(crate) struct RunState {
 }
 
 impl RunState {
-    /// Whether an encoder can be in this state.
-    pub(crate) fn is_possible(&self) -> bool {
-        usize::from(self.exponent) < POWERS.len() || self.exponent == NO_EXPONENT
+    /// Whether an encoder can be in this state behind tokens that end so.
+    pub(crate) fn is_of(&self, end: &End) -> bool {
+        let is_sought = self.exponent == end.exponent || self.exponent == NO_EXPONENT;
+        is_sought && (end.repeats || !self.repeating)
     }
 }
 
@@ -263,7 +264,7 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::head::tokens::{decode_tokens, newest_of_tokens};
+    use crate::head::tokens::{decode_tokens, end_of_tokens};
     use proptest::prelude::*;
 
     #[track_caller]
@@ -279,7 +280,8 @@ mod tests {
         assert!(decode_tokens(&tokens, values.len(), &mut read));
         let bits = |v: &[f64]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&read), bits(values));
-        assert_eq!(newest_of_tokens(&tokens, values.len()), Some(tail.value));
+        let end = end_of_tokens(&tokens, values.len()).expect("just written");
+        assert!(end.value == tail.value && tail.state().is_of(&end), "{end:?} {tail:?}");
         let mut again = cells.restore(&tokens, tail.state());
         cells.push(&mut again, 7.25);
         tokens.clear();
@@ -343,7 +345,7 @@ mod tests {
             let mut out = Vec::new();
             let whole = decode_tokens(&tokens, count, &mut out);
             prop_assert!(out.len() <= count);
-            let newest = newest_of_tokens(&tokens, count);
+            let newest = end_of_tokens(&tokens, count).map(|end| end.value);
             prop_assert_eq!(newest, whole.then(|| out.last().map_or(0, |value| value.to_bits())));
         }
     }

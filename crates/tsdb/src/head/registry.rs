@@ -284,7 +284,7 @@ impl Registry {
         for id in gone {
             let slot = (id.0 % PAGE_SERIES) as usize;
             let at = (id.0 / PAGE_SERIES) as usize;
-            let Some(page) = self.pages[at].as_mut() else { continue };
+            let Some(Some(page)) = self.pages.get_mut(at) else { continue };
             if page.is_alive(slot) {
                 page.alive[slot / 64] &= !(1 << (slot % 64));
                 self.live -= 1;

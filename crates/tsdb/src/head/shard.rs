@@ -428,6 +428,12 @@ impl Shard {
         slots.filter(|(_, open)| open.holds_something())
     }
 
+    /// The newest series that holds something.
+    pub(crate) fn newest_id(&self, shard: usize) -> Option<SeriesId> {
+        let newest = |page| self.used_of_page(page).last().map(|(slot, _)| Shard::id_of(shard, page, slot));
+        (0..self.page_count()).rev().find_map(newest)
+    }
+
     /// The series at a slot of a page of a shard.
     pub(crate) fn id_of(shard: usize, page: usize, slot: usize) -> SeriesId {
         SeriesId((page * SHARDS + shard) as u32 * PAGE_SERIES + slot as u32)

@@ -65,29 +65,41 @@ fn fits(delta: &i64) -> bool {
 /// from a checksummed image; `false` says that they do not hold `count` values.
 #[must_use]
 pub(crate) fn decode_tokens(tokens: &[u8], count: usize, out: &mut Vec<f64>) -> bool {
-    let newest = walk(tokens, count, |repeats, run| {
+    let end = walk(tokens, count, |repeats, run| {
         let value = f64::from_bits(run.bits());
         match repeats {
             1 => out.push(value),
             _ => out.resize(out.len() + repeats, value),
         }
     });
-    newest.is_some()
+    end.is_some()
 }
 
-/// Bits of the newest of the `count` values of a run's tokens; `None` where they do not hold as many.
-pub(crate) fn newest_of_tokens(tokens: &[u8], count: usize) -> Option<u64> {
+/// How the tokens of a run end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct End {
+    /// Bits of the newest value.
+    pub(crate) value: u64,
+    /// Whether the last token is a repetition.
+    pub(crate) repeats: bool,
+    pub(crate) exponent: u8,
+}
+
+/// The end of the `count` values of a run's tokens; `None` where they do not hold as many.
+pub(crate) fn end_of_tokens(tokens: &[u8], count: usize) -> Option<End> {
     walk(tokens, count, |_, _| ())
 }
 
-/// Gives each value, with how often it repeats itself, to `visit`, and the bits of the newest back.
+/// Gives each value, with how often it repeats itself, to `visit`.
 #[inline]
-fn walk(mut tokens: &[u8], mut left: usize, mut visit: impl FnMut(usize, &Run)) -> Option<u64> {
+fn walk(mut tokens: &[u8], mut left: usize, mut visit: impl FnMut(usize, &Run)) -> Option<End> {
     let mut run = Run { bits: 0, mantissa: None, exponent: 0 };
+    let mut is_repeat = false;
     while let Some((&token, rest)) = tokens.split_first() {
         tokens = rest;
         let low = token & 0x3f;
         let mut repeats = 1;
+        is_repeat = token < 0x40;
         match token {
             0..0x40 => repeats = usize::from(low) + 1,
             0x40..0x80 => run.add(u64::from(low)),
@@ -110,7 +122,7 @@ fn walk(mut tokens: &[u8], mut left: usize, mut visit: impl FnMut(usize, &Run)) 
         left = left.checked_sub(repeats)?;
         visit(repeats, &run);
     }
-    (left == 0).then(|| run.bits())
+    (left == 0).then(|| End { value: run.bits(), repeats: is_repeat, exponent: run.exponent })
 }
 
 /// A value on the way through tokens. As long as it moves by differences only the mantissa does: the

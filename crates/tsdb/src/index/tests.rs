@@ -225,7 +225,7 @@ proptest! {
         let ids = first..first + series.len() as u32;
         let (mut filled, mut inserted) = (MemPostings::new(), MemPostings::new());
         filled.fill(ids.clone(), pairs_of, &table);
-        let mut alive = ids.filter(|id| pairs_of(*id).len() > 0);
+        let mut alive = ids.filter(|id| !pairs_of(*id).is_empty());
         alive.clone().for_each(|id| inserted.insert(id, pairs_of(id).iter().copied(), &table));
         prop_assert_eq!(filled.len(), inserted.len());
         let (filled_index, inserted_index) = (filled.index(&table), inserted.index(&table));

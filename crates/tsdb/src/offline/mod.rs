@@ -143,7 +143,8 @@ fn open_block(
             Err(OpenError::Version { path, found: found.into(), newest: 1 })
         }
         Err(error) => {
-            findings.push(Finding::new(&path, 0, error.to_string()));
+            let reason = format!("{error}: what was deleted from {} is there again", block.path().display());
+            findings.push(Finding::new(&path, 0, reason));
             Ok(Some(block))
         }
     }

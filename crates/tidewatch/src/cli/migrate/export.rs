@@ -1,10 +1,10 @@
 //! `tidewatch export`: what a data directory holds, in forms that others read.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tidewatch_env::Env;
 use tidewatch_migrate::prometheus::{BlockWriter, Values};
 use tidewatch_model::{Labels, Matcher};
@@ -52,7 +52,11 @@ pub fn run(arguments: &Export, console: &mut Console<'_>) -> Result<u8> {
         }
         (format, Some(output)) => {
             let shown = || output.display().to_string();
-            let mut writer = BufWriter::new(File::create_new(output).with_context(shown)?);
+            let file = File::create_new(output).map_err(|error| match error.kind() {
+                ErrorKind::AlreadyExists => anyhow!("the file is there already: name another, or remove it"),
+                _ => error.into(),
+            });
+            let mut writer = BufWriter::new(file.with_context(shown)?);
             let (writer, counts) = match format {
                 ExportFormat::Parquet => write_rows(&db, &selectors, range, writer, err)?,
                 format => {

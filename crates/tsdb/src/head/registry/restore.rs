@@ -85,11 +85,15 @@ impl Registry {
         true
     }
 
-    /// Leaves ids up to `id` without series.
+    /// Leaves ids up to `id` without series. Whole pages of them take no memory.
     pub(crate) fn skip_to(&mut self, id: SeriesId) {
         while self.next < id.0 {
-            self.page_mut(self.next).close_slot();
-            self.next += 1;
+            if self.next.is_multiple_of(PAGE_SERIES) && id.0 - self.next >= PAGE_SERIES {
+                self.next += PAGE_SERIES;
+            } else {
+                self.page_mut(self.next).close_slot();
+                self.next += 1;
+            }
         }
     }
 

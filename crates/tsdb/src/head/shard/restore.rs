@@ -9,7 +9,7 @@ use crate::head::cells::{RunState, Tail};
 use crate::head::histograms::HistogramSeries;
 use crate::head::sealed::NewChunk;
 use crate::head::starts::Step;
-use crate::head::tokens::newest_of_tokens;
+use crate::head::tokens::end_of_tokens;
 use crate::log::FrameError;
 
 /// How an image has the values of an open run.
@@ -52,9 +52,12 @@ impl Shard {
         let rows = usize::from(count);
         let state = match values {
             OpenValues::Tokens { tokens, repeating, exponent } => {
-                let value =
-                    newest_of_tokens(tokens, rows).filter(|_| rows > 0).ok_or(FrameError::Malformed)?;
-                Some((tokens, RunState { value, repeating, exponent }))
+                let end = end_of_tokens(tokens, rows).filter(|_| rows > 0).ok_or(FrameError::Malformed)?;
+                let state = RunState { value: end.value, repeating, exponent };
+                if !state.is_of(&end) {
+                    return Err(FrameError::Malformed);
+                }
+                Some((tokens, state))
             }
             OpenValues::Column(column) => {
                 self.values.clear();
@@ -63,8 +66,7 @@ impl Shard {
                 None
             }
         };
-        if state.is_some_and(|(_, state)| !state.is_possible()) || !self.clocks.refer(clock, first_row, count)
-        {
+        if !self.clocks.refer(clock, first_row, count) {
             return Err(FrameError::Malformed);
         }
         let tail = match state {
