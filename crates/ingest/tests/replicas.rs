@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use tidewatch_ingest::{HaOptions, HaTracker, Replaced, StateError, decode_state, encode_state};
-use tidewatch_model::{Batch, Labels, RawLabels, Sample};
+use tidewatch_model::{Batch, BatchExemplar, Labels, RawLabels, Sample};
 
 /// Does one line after the other and compares what comes of it:
 /// `TIME CLUSTER/REPLICA@SAMPLE -> taken | left out | too many`.
@@ -126,6 +126,27 @@ fn series_without_both_labels_are_left_as_they_are_and_replicas_may_mix() {
     assert!(!tracker.examine(&batch, 2, &mut replaced).elected);
     replaced.apply(&mut batch);
     assert_eq!(batch.series[0].labels, RawLabels::Proto(&proto[18..]));
+}
+
+// An exemplar that kept its replica's label would never be found under its series.
+#[test]
+fn exemplars_go_the_way_of_their_series() {
+    let mut tracker = HaTracker::new(HaOptions::default());
+    let of = |replica| Labels::from_pairs([("__name__", "up"), ("cluster", "eu"), ("__replica__", replica)]);
+    let (a, b, nobody) = (of("a"), of("b"), Labels::from_pairs([("__name__", "up")]));
+    let mut batch = Batch::new();
+    batch.push(RawLabels::Canonical(a.as_bytes()), &[Sample { timestamp: 1, value: 1.0 }]);
+    let none = RawLabels::Canonical(&[]);
+    batch.exemplars = [&a, &b, &nobody]
+        .map(|labels| RawLabels::Canonical(labels.as_bytes()))
+        .map(|series| BatchExemplar { series, labels: none, value: 1.0, timestamp: 1 })
+        .to_vec();
+    let mut replaced = Replaced::default();
+    tracker.examine(&batch, 1, &mut replaced);
+    replaced.apply(&mut batch);
+    let stored = Labels::from_pairs([("__name__", "up"), ("cluster", "eu")]);
+    let left: Vec<_> = batch.exemplars.iter().map(|exemplar| exemplar.series.bytes()).collect();
+    assert_eq!(left, [stored.as_bytes(), nobody.as_bytes()]);
 }
 
 #[test]

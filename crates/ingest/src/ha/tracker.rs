@@ -65,8 +65,9 @@ struct Cluster {
 /// What became of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Examined {
-    /// Samples left out because another replica is elected.
+    /// Samples left out because another replica is elected, histograms among them.
     pub deduplicated: u64,
+    pub deduplicated_histograms: u64,
     /// Samples refused because there are too many clusters.
     pub refused: u64,
     /// Whether somebody was elected: this has to be stored.
@@ -81,6 +82,7 @@ pub struct Replaced {
     /// Label bytes without the replica label, behind each other.
     bytes: Vec<u8>,
     fates: Vec<Fate>,
+    of_exemplars: Vec<Fate>,
 }
 
 #[derive(Debug, Clone)]
@@ -126,6 +128,7 @@ impl HaTracker {
     pub fn examine(&mut self, batch: &Batch<'_>, now_ms: i64, replaced: &mut Replaced) -> Examined {
         replaced.bytes.clear();
         replaced.fates.clear();
+        replaced.of_exemplars.clear();
         let mut examined = Examined::default();
         let mut ruling: Option<Ruling<'_>> = None;
         for series in &batch.series {
@@ -150,14 +153,12 @@ impl HaTracker {
             let samples = series.samples.len() as u64 + series.histograms.len() as u64;
             match verdict {
                 Verdict::Taken => {
-                    let start = replaced.bytes.len() as u32;
-                    let bytes = series.labels.bytes();
-                    replaced.bytes.extend_from_slice(&bytes[..identity.at.start]);
-                    replaced.bytes.extend_from_slice(&bytes[identity.at.end..]);
-                    replaced.fates.push(Fate::Relabelled(start..replaced.bytes.len() as u32));
+                    let fate = replaced.relabel(&series.labels, &identity);
+                    replaced.fates.push(fate);
                 }
                 Verdict::LeftOut => {
                     examined.deduplicated += samples;
+                    examined.deduplicated_histograms += series.histograms.len() as u64;
                     let cluster = self.clusters.get_mut(identity.cluster).expect("ruled about above");
                     cluster.deduplicated += samples;
                     examined.example.get_or_insert_with(|| (text(identity.replica), text(&cluster.elected)));
@@ -169,7 +170,24 @@ impl HaTracker {
                 }
             }
         }
+        self.examine_exemplars(batch, replaced);
         examined
+    }
+
+    /// Exemplars go the way of samples, but elect nobody: they may come in series of their own.
+    fn examine_exemplars(&self, batch: &Batch<'_>, replaced: &mut Replaced) {
+        for exemplar in &batch.exemplars {
+            let fate = match self.identity(&exemplar.series) {
+                None => Fate::Stays,
+                Some(identity) => match self.clusters.get(identity.cluster) {
+                    Some(cluster) if cluster.elected == identity.replica => {
+                        replaced.relabel(&exemplar.series, &identity)
+                    }
+                    _ => Fate::Goes,
+                },
+            };
+            replaced.of_exemplars.push(fate);
+        }
     }
 
     /// The labels of a series that bears both.
@@ -290,26 +308,43 @@ fn text(bytes: &[u8]) -> String {
 }
 
 impl Replaced {
+    /// Keeps the labels of a series without the replica's.
+    fn relabel(&mut self, labels: &RawLabels<'_>, identity: &Identity<'_>) -> Fate {
+        let start = self.bytes.len() as u32;
+        let bytes = labels.bytes();
+        self.bytes.extend_from_slice(&bytes[..identity.at.start]);
+        self.bytes.extend_from_slice(&bytes[identity.at.end..]);
+        Fate::Relabelled(start..self.bytes.len() as u32)
+    }
+
     /// Leaves out of the batch that was examined what is to go, and takes the replica label off
     /// the rest.
     pub fn apply<'a>(&'a self, batch: &mut Batch<'a>) {
         let mut fates = self.fates.iter();
-        batch.series.retain_mut(|series| match fates.next().expect("a fate for each series") {
-            Fate::Stays => true,
-            Fate::Goes => false,
-            Fate::Relabelled(range) => {
-                let bytes = &self.bytes[range.start as usize..range.end as usize];
-                series.labels = match series.labels {
-                    RawLabels::Canonical(_) => RawLabels::Canonical(bytes),
-                    RawLabels::Proto(_) => RawLabels::Proto(bytes),
-                };
-                true
-            }
+        batch.series.retain_mut(|series| {
+            self.decide(fates.next().expect("a fate for each series"), &mut series.labels)
         });
+        let mut fates = self.of_exemplars.iter();
+        batch.exemplars.retain_mut(|exemplar| {
+            self.decide(fates.next().expect("a fate for each exemplar"), &mut exemplar.series)
+        });
+    }
+
+    /// Whether something stays, with which labels.
+    fn decide<'a>(&'a self, fate: &Fate, labels: &mut RawLabels<'a>) -> bool {
+        if let Fate::Relabelled(range) = fate {
+            let bytes = &self.bytes[range.start as usize..range.end as usize];
+            *labels = match labels {
+                RawLabels::Canonical(_) => RawLabels::Canonical(bytes),
+                RawLabels::Proto(_) => RawLabels::Proto(bytes),
+            };
+        }
+        !matches!(fate, Fate::Goes)
     }
 
     /// Bytes that are kept from request to request.
     pub fn capacity(&self) -> usize {
-        self.bytes.capacity() + self.fates.capacity() * size_of::<Fate>()
+        let fates = self.fates.capacity() + self.of_exemplars.capacity();
+        self.bytes.capacity() + fates * size_of::<Fate>()
     }
 }
