@@ -1,6 +1,7 @@
 //! A write request on its way into the head, one stage after the other: snappy, protobuf, known
 //! series. The load of `compare known`, without HTTP, log and disk. Figures are samples a second.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use criterion::{Criterion, Throughput};
 use tidewatch_benches::load::Load;
 use tidewatch_benches::recording::Recording;
 use tidewatch_env::Env;
-use tidewatch_ingest::{decode_write_request, decompress};
+use tidewatch_ingest::{Spelling, decode_write_request, decode_write_request_v2, decompress};
 use tidewatch_model::{Batch, Limits};
 use tidewatch_storage::Append;
 use tidewatch_tsdb::{Db, DbOptions};
@@ -19,6 +20,59 @@ const START_MS: i64 = 1_700_000_000_000;
 /// Compressed requests of one scrape of all hosts.
 fn scrape(load: &Load, step: usize) -> Vec<Vec<u8>> {
     load.requests(step, START_MS, 0, 1).into_iter().map(|(request, _)| request).collect()
+}
+
+fn push_number(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn push_bytes(tag: u8, content: &[u8], out: &mut Vec<u8>) {
+    out.push(tag);
+    push_number(content.len() as u64, out);
+    out.extend_from_slice(content);
+}
+
+/// A request of remote write 1.0 as one of 2.0, with a help text for each metric as senders give it.
+fn as_v2(body: &[u8]) -> Vec<u8> {
+    let (mut batch, mut reordered) = (Batch::default(), Vec::new());
+    decode_write_request(body, &Limits::default(), &mut reordered, &mut batch).unwrap();
+    let mut symbols: HashMap<Vec<u8>, u64> = HashMap::new();
+    let (mut table, mut request) = (Vec::new(), Vec::new());
+    let mut symbol = |text: &[u8]| {
+        let next = symbols.len() as u64;
+        *symbols.entry(text.to_vec()).or_insert_with(|| {
+            push_bytes(0x22, text, &mut table);
+            next
+        })
+    };
+    symbol(b"");
+    for series in &batch.series {
+        let (mut refs, mut message, mut help) = (Vec::new(), Vec::new(), b"What is counted by ".to_vec());
+        for (name, value) in series.labels.pairs().flatten() {
+            if name == b"__name__" {
+                help.extend_from_slice(value);
+            }
+            [name, value].into_iter().for_each(|text| push_number(symbol(text), &mut refs));
+        }
+        push_bytes(0x0a, &refs, &mut message);
+        for sample in &batch.samples[series.samples.start as usize..series.samples.end as usize] {
+            let mut content = vec![0x09];
+            content.extend_from_slice(&sample.value.to_le_bytes());
+            content.push(0x10);
+            push_number(sample.timestamp as u64, &mut content);
+            push_bytes(0x12, &content, &mut message);
+        }
+        let mut metadata = vec![0x08, 1, 0x18];
+        push_number(symbol(&help), &mut metadata);
+        push_bytes(0x2a, &metadata, &mut message);
+        push_bytes(0x2a, &message, &mut request);
+    }
+    table.append(&mut request);
+    table
 }
 
 fn wire(criterion: &mut Criterion, load: &Load) {
@@ -38,6 +92,17 @@ fn wire(criterion: &mut Criterion, load: &Load) {
             for body in &bodies {
                 let (mut borrowing, mut reordered) = (std::mem::take(&mut batch).recycle(), Vec::new());
                 decode_write_request(body, &limits, &mut reordered, &mut borrowing).unwrap();
+                batch = borrowing.recycle();
+            }
+        });
+    });
+    let bodies: Vec<Vec<u8>> = bodies.iter().map(|body| as_v2(body)).collect();
+    group.bench_function("decode 2.0", |bencher| {
+        let (mut batch, mut spelling) = (Batch::default(), Spelling::default());
+        bencher.iter(|| {
+            for body in &bodies {
+                let mut borrowing = std::mem::take(&mut batch).recycle();
+                decode_write_request_v2(body, &limits, &mut |_| true, &mut spelling, &mut borrowing).unwrap();
                 batch = borrowing.recycle();
             }
         });

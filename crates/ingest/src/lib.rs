@@ -27,5 +27,6 @@ pub use ha::{
     ClusterStatus, Examined, HaOptions, HaTracker, Replaced, StateError, decode_state, encode_state,
 };
 pub use remote_write::{
-    WriteError, WriteSummary, compress, decode_write_request, decompress, encode_write_request,
+    LeftOut, Spelling, WriteError, WriteSummary, compress, decode_write_request, decode_write_request_v2,
+    decompress, encode_write_request,
 };

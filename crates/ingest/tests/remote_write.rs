@@ -1,9 +1,10 @@
 //! The decoder by hand against prost: what one reads from any request, the other reads too.
 
-use std::sync::Arc;
+mod support;
 
 use proptest::prelude::*;
 use prost::Message;
+use support::{ProtoHistogram, any_bits, describe, fields, histogram, read_histogram, shuffle};
 use tidewatch_ingest::{WriteError, decode_write_request, encode_write_request};
 use tidewatch_model::{Batch, BatchHistogram, Labels, Limits, Metadata, MetricType, RawLabels, Sample};
 
@@ -65,135 +66,14 @@ struct MetricMetadata {
     unit: String,
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct BucketSpan {
-    #[prost(sint32, tag = "1")]
-    offset: i32,
-    #[prost(uint32, tag = "2")]
-    length: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct ProtoHistogram {
-    #[prost(oneof = "Count", tags = "1, 2")]
-    count: Option<Count>,
-    #[prost(double, tag = "3")]
-    sum: f64,
-    #[prost(sint32, tag = "4")]
-    schema: i32,
-    #[prost(double, tag = "5")]
-    zero_threshold: f64,
-    #[prost(uint64, tag = "6")]
-    zero_count_int: u64,
-    #[prost(double, tag = "7")]
-    zero_count_float: f64,
-    #[prost(message, repeated, tag = "8")]
-    negative_spans: Vec<BucketSpan>,
-    #[prost(sint64, repeated, tag = "9")]
-    negative_deltas: Vec<i64>,
-    #[prost(double, repeated, tag = "10")]
-    negative_counts: Vec<f64>,
-    #[prost(message, repeated, tag = "11")]
-    positive_spans: Vec<BucketSpan>,
-    #[prost(sint64, repeated, tag = "12")]
-    positive_deltas: Vec<i64>,
-    #[prost(double, repeated, tag = "13")]
-    positive_counts: Vec<f64>,
-    #[prost(int32, tag = "14")]
-    reset_hint: i32,
-    #[prost(int64, tag = "15")]
-    timestamp: i64,
-    #[prost(double, repeated, tag = "16")]
-    custom_values: Vec<f64>,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum Count {
-    #[prost(uint64, tag = "1")]
-    Int(u64),
-    #[prost(double, tag = "2")]
-    Float(f64),
-}
-
-/// A batch in words, so that the two readers can be compared.
-fn describe(batch: &Batch<'_>) -> Vec<String> {
-    let mut lines: Vec<String> = batch
-        .series
-        .iter()
-        .map(|series| {
-            let labels: Option<Vec<_>> = series.labels.pairs().collect();
-            let samples: Vec<_> = batch.samples[series.samples.start as usize..series.samples.end as usize]
-                .iter()
-                .map(|s| (s.timestamp, s.value.to_bits()))
-                .collect();
-            let histograms =
-                &batch.histograms[series.histograms.start as usize..series.histograms.end as usize];
-            format!("{labels:?} {samples:?} {histograms:?}")
-        })
-        .collect();
-    lines.extend(batch.exemplars.iter().map(|exemplar| {
-        let pairs = |labels: RawLabels<'_>| format!("{:?}", labels.pairs().collect::<Option<Vec<_>>>());
-        let (series, labels) = (pairs(exemplar.series), pairs(exemplar.labels));
-        format!("{series} {labels} {:x} {}", exemplar.value.to_bits(), exemplar.timestamp)
-    }));
-    lines.extend(batch.metadata.iter().map(|metadata| format!("{metadata:?}")));
-    lines
-}
-
 /// The same from what prost read.
 fn describe_prost(request: &WriteRequest) -> Vec<String> {
-    use tidewatch_model::histogram::{CounterResetHint, FloatHistogram, Histogram, NativeHistogram, Span};
-    let spans = |spans: &[BucketSpan]| {
-        spans.iter().map(|s| Span { offset: s.offset, length: s.length }).collect::<Vec<_>>()
-    };
     let mut lines = Vec::new();
     for series in &request.timeseries {
         let labels: Option<Vec<_>> =
             Some(series.labels.iter().map(|l| (l.name.as_slice(), l.value.as_slice())).collect());
-        let samples: Vec<_> = series.samples.iter().map(|s| (s.timestamp, s.value.to_bits())).collect();
-        let histograms: Vec<BatchHistogram> = series
-            .histograms
-            .iter()
-            .map(|h| {
-                let hint = match h.reset_hint {
-                    1 => CounterResetHint::Reset,
-                    2 => CounterResetHint::NotReset,
-                    3 => CounterResetHint::Gauge,
-                    _ => CounterResetHint::Unknown,
-                };
-                let custom_values: Option<Arc<[f64]>> =
-                    (!h.custom_values.is_empty()).then(|| h.custom_values.clone().into());
-                let value = match &h.count {
-                    Some(Count::Float(count)) => NativeHistogram::Float(FloatHistogram {
-                        hint,
-                        schema: h.schema,
-                        zero_threshold: h.zero_threshold,
-                        zero_count: h.zero_count_float,
-                        count: *count,
-                        sum: h.sum,
-                        positive_spans: spans(&h.positive_spans),
-                        negative_spans: spans(&h.negative_spans),
-                        positive_buckets: h.positive_counts.clone(),
-                        negative_buckets: h.negative_counts.clone(),
-                        custom_values,
-                    }),
-                    count => NativeHistogram::Integer(Histogram {
-                        hint,
-                        schema: h.schema,
-                        zero_threshold: h.zero_threshold,
-                        zero_count: h.zero_count_int,
-                        count: if let Some(Count::Int(count)) = count { *count } else { 0 },
-                        sum: h.sum,
-                        positive_spans: spans(&h.positive_spans),
-                        negative_spans: spans(&h.negative_spans),
-                        positive_deltas: h.positive_deltas.clone(),
-                        negative_deltas: h.negative_deltas.clone(),
-                        custom_values,
-                    }),
-                };
-                BatchHistogram { timestamp: h.timestamp, start: 0, value }
-            })
-            .collect();
+        let samples: Vec<_> = series.samples.iter().map(|s| (0i64, s.timestamp, s.value.to_bits())).collect();
+        let histograms: Vec<BatchHistogram> = series.histograms.iter().map(read_histogram).collect();
         if !samples.is_empty() || !histograms.is_empty() {
             lines.push(format!("{labels:?} {samples:?} {histograms:?}"));
         }
@@ -231,10 +111,6 @@ fn decoded(body: &[u8]) -> Result<Vec<String>, WriteError> {
     Ok(describe(&batch))
 }
 
-fn any_bits() -> impl Strategy<Value = f64> {
-    any::<u64>().prop_map(f64::from_bits)
-}
-
 fn label() -> impl Strategy<Value = Label> {
     ("[a-z_]{0,12}", "\\PC{0,200}")
         .prop_map(|(name, value)| Label { name: name.into_bytes(), value: value.into_bytes() })
@@ -242,40 +118,11 @@ fn label() -> impl Strategy<Value = Label> {
 
 fn series() -> impl Strategy<Value = TimeSeries> {
     let sample = (any_bits(), any::<i64>()).prop_map(|(value, timestamp)| ProtoSample { value, timestamp });
-    let span = || (any::<i32>(), any::<u32>()).prop_map(|(offset, length)| BucketSpan { offset, length });
-    let numbers = (any::<f64>(), any::<i32>(), any::<f64>(), any::<u64>(), 0..5i32, any::<i64>());
-    let histogram = (
-        prop_oneof![
-            Just(None),
-            any::<u64>().prop_map(|n| Some(Count::Int(n))),
-            any::<f64>().prop_map(|n| Some(Count::Float(n)))
-        ],
-        numbers,
-        prop::collection::vec(span(), 0..3),
-        prop::collection::vec(any::<i64>(), 0..5),
-        prop::collection::vec(any::<f64>(), 0..3),
-    );
-    let histogram = histogram.prop_map(|(count, n, spans, deltas, custom_values)| ProtoHistogram {
-        count,
-        sum: n.0,
-        schema: n.1,
-        zero_threshold: n.2,
-        zero_count_int: n.3,
-        zero_count_float: n.2 / 3.0,
-        negative_spans: spans.clone(),
-        negative_deltas: deltas.iter().rev().copied().collect(),
-        negative_counts: custom_values.clone(),
-        positive_spans: spans,
-        positive_counts: deltas.iter().map(|delta| *delta as f64).collect(),
-        positive_deltas: deltas,
-        reset_hint: n.4,
-        timestamp: n.5,
-        custom_values,
-    });
     (
         prop::collection::vec(label(), 0..8),
         prop::collection::vec(sample, 0..4),
-        prop::collection::vec(histogram, 0..2),
+        // Of 1.0, which has no starts.
+        prop::collection::vec(histogram().prop_map(|h| ProtoHistogram { start_timestamp: 0, ..h }), 0..2),
     )
         .prop_map(|(labels, samples, histograms)| TimeSeries {
             exemplars: labels
@@ -300,26 +147,6 @@ fn request() -> impl Strategy<Value = WriteRequest> {
         .prop_map(|(timeseries, metadata)| WriteRequest { timeseries, metadata })
 }
 
-/// Splits a message into its fields as bytes, so that they can be put into another order.
-fn fields(message: &[u8]) -> Vec<&[u8]> {
-    let mut rest = message;
-    let mut fields = Vec::new();
-    while !rest.is_empty() {
-        let start = rest;
-        let tag = prost::encoding::decode_varint(&mut rest).unwrap();
-        match tag & 7 {
-            0 => drop(prost::encoding::decode_varint(&mut rest).unwrap()),
-            1 => rest = &rest[8..],
-            _ => {
-                let len = prost::encoding::decode_varint(&mut rest).unwrap() as usize;
-                rest = &rest[len..];
-            }
-        }
-        fields.push(&start[..start.len() - rest.len()]);
-    }
-    fields
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -338,11 +165,7 @@ proptest! {
         let mut parts = fields(&message);
         let unknown = [0xa8, 0x01, 0x07];
         parts.push(&unknown);
-        let mut state = seed | 1;
-        for i in (1..parts.len()).rev() {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            parts.swap(i, (state >> 33) as usize % (i + 1));
-        }
+        shuffle(&mut parts, seed);
         let shuffled = parts.concat();
         let mut body = vec![0x0a];
         prost::encoding::encode_varint(shuffled.len() as u64, &mut body);

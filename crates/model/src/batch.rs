@@ -95,6 +95,12 @@ impl<'a> Batch<'a> {
         self.starts.extend_from_slice(starts);
     }
 
+    /// Leaves out when counters started.
+    pub fn forget_starts(&mut self) {
+        self.starts.clear();
+        self.histograms.iter_mut().for_each(|histogram| histogram.start = 0);
+    }
+
     /// Empties the batch and keeps its memory, for a body of another lifetime.
     pub fn recycle<'b>(mut self) -> Batch<'b> {
         self.clear();

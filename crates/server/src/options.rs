@@ -49,6 +49,10 @@ pub struct ServerOptions {
     pub enable_lifecycle: bool,
     /// `--enable-feature=promql-per-step-stats`: `stats=all` counts by step.
     pub per_step_statistics: bool,
+    /// `--web.remote-write-receiver.accepted-protobuf-messages`: names of those that are taken.
+    pub write_messages: Vec<String>,
+    /// `--enable-feature=st-storage`: start timestamps of write requests are stored.
+    pub start_timestamps: bool,
     /// `--web.enable-admin-api`; as lifecycle calls, it wants a password beyond this host.
     pub enable_admin: bool,
     /// How many queries run at once; more wait for [`Limits::query_queue_ms`].

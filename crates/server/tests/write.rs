@@ -12,6 +12,7 @@ use tidewatch_env::Env;
 use tidewatch_env::sim::SimClock;
 use tidewatch_ingest::{HaOptions, HaTracker, compress, encode_write_request};
 use tidewatch_model::{Batch, Labels, Limits, RawLabels, Sample};
+use tidewatch_server::ServerOptions;
 
 /// A request with one series, a sample at each of `timestamps`.
 fn body(timestamps: &[i64]) -> Vec<u8> {
@@ -75,12 +76,8 @@ fn foreign_types_and_encodings_are_refused() {
         "415 Content-Encoding \"gzip\" is not snappy\n"
     );
     assert_eq!(
-        post(
-            &scene,
-            &[("content-type", "application/x-protobuf;proto=io.prometheus.write.v2.Request")],
-            body(&[1])
-        ),
-        "415 message \"io.prometheus.write.v2.Request\" is not taken yet: send remote write 1.0 (prometheus.WriteRequest)\n"
+        post(&scene, &[("content-type", "application/x-protobuf;proto=prometheus.Other")], body(&[1])),
+        "415 message \"prometheus.Other\" is not taken here: send prometheus.WriteRequest or io.prometheus.write.v2.Request\n"
     );
     assert_eq!(
         post(
@@ -90,6 +87,19 @@ fn foreign_types_and_encodings_are_refused() {
         ),
         "204 "
     );
+}
+
+// Some switch a message off: its senders are to see that at once.
+#[test]
+fn messages_that_are_not_accepted_are_refused() {
+    let write_messages = vec!["io.prometheus.write.v2.Request".to_owned()];
+    let scene = Scene::with(ServerOptions { write_messages, ..options() }, Limits::default());
+    assert_eq!(
+        post(&scene, &[], body(&[1])),
+        "415 message \"prometheus.WriteRequest\" is not taken here: send io.prometheus.write.v2.Request\n"
+    );
+    let v2 = [("content-type", "application/x-protobuf; proto=\"io.prometheus.write.v2.Request\"")];
+    assert_eq!(post(&scene, &v2, vec![0]), "204 ");
 }
 
 #[test]
@@ -124,7 +134,7 @@ fn senders_are_told_to_come_back_when_nothing_can_be_taken() {
     scene.backend.stopping.store(true, Ordering::Relaxed);
     assert_eq!(post(&scene, &[], body(&[1])), "503 (retry) the server takes no writes now\n");
 
-    let small = tidewatch_server::ServerOptions { write_bytes_in_flight: 1 << 10, ..options() };
+    let small = ServerOptions { write_bytes_in_flight: 1 << 10, ..options() };
     let scene = Scene::with(small, Limits::default());
     let many: Vec<i64> = (0..2_000).collect();
     assert_eq!(

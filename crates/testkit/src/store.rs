@@ -251,12 +251,14 @@ impl Append for MemoryStore {
                 .map(|h| (h.timestamp, h.start, SampleData::Histogram(Arc::new(h.value.to_float()))));
             let labels = labels.build();
             for (timestamp, start, data) in floats.chain(histograms) {
+                let is_histogram = matches!(data, SampleData::Histogram(_));
                 let pushed = if valid {
                     self.push(&labels, timestamp, start, data)
                 } else {
                     Err(Refusal::InvalidLabels)
                 };
                 match pushed {
+                    Ok(()) if is_histogram => outcome.accepted_histograms += 1,
                     Ok(()) => outcome.accepted += 1,
                     Err(refusal) => count_refusal(&mut outcome, refusal, &labels, timestamp),
                 }

@@ -12,9 +12,9 @@
 
 use tidewatch_model::{Batch, BatchExemplar, BatchSeries, Limits, Metadata, MetricType, RawLabels, Sample};
 
-use super::WriteError;
 use super::histogram::decode_histogram;
-use super::wire::{Reader, Reason, Wire, put_bytes};
+use super::wire::{Reader, Reason, WRONG_TYPE, Wire, put_bytes};
+use super::{WriteError, WriteSummary};
 
 /// Tags as every encoder writes them: of a `TimeSeries` in the request, of `Label` and `Sample`
 /// in a series, of value and time in a sample.
@@ -23,19 +23,6 @@ const LABEL_TAG: u8 = 0x0a;
 const SAMPLE_TAG: u8 = 0x12;
 const VALUE_TAG: u8 = 0x09;
 const TIME_TAG: u8 = 0x10;
-
-/// What a request held.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct WriteSummary {
-    /// Series with samples or histograms: those in the batch.
-    pub series: usize,
-    /// Series that carry neither; they are left out of the batch. Exemplars come in such ones.
-    pub empty_series: usize,
-    pub samples: usize,
-    pub histograms: usize,
-    pub exemplars: usize,
-    pub metadata: usize,
-}
 
 /// Fills `batch` from a decompressed request. Known fields may stand in any order and unknown
 /// ones are skipped. The batch borrows `body`; only where a sender mixes the labels of a series
@@ -110,7 +97,7 @@ fn decode<'a>(body: &'a [u8], limits: &Limits, batch: &mut Batch<'a>) -> Result<
         let result = match field {
             Ok((1, Wire::Bytes(message))) => decode_series(message, limits, batch, &mut summary),
             Ok((3, Wire::Bytes(message))) => decode_metadata(message, limits, batch),
-            Ok((1 | 3, _)) => Err(SeriesFailure::Malformed("wire type of a known field is wrong")),
+            Ok((1 | 3, _)) => Err(SeriesFailure::Malformed(WRONG_TYPE)),
             Ok(_) => Ok(()),
             Err(reason) => Err(SeriesFailure::Malformed(reason)),
         };
@@ -157,7 +144,7 @@ fn decode_series<'a>(
             (1, Wire::Bytes(_)) => return Err(SeriesFailure::LabelsApart),
             (3, Wire::Bytes(exemplar)) => batch.exemplars.push(decode_exemplar(exemplar)?),
             (4, Wire::Bytes(histogram)) => batch.histograms.push(decode_histogram(histogram)?),
-            (1..=4, _) => return Err("wire type of a known field is wrong".into()),
+            (1..=4, _) => return Err(WRONG_TYPE.into()),
             _ => {}
         }
         if batch.samples.len() + batch.histograms.len() > limits.write_samples {
@@ -196,7 +183,7 @@ fn label_run<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Reason> {
 /// zero, then a time of six bytes, which are those from 1971 to 2109. What looks otherwise is left
 /// to [`decode_sample`].
 #[inline]
-fn plain_sample(message: &[u8]) -> Option<(Sample, &[u8])> {
+pub(super) fn plain_sample(message: &[u8]) -> Option<(Sample, &[u8])> {
     let (value, time, rest) = match message {
         [SAMPLE_TAG, 16, VALUE_TAG, tail @ ..] => {
             let (value, tail) = tail.split_first_chunk::<8>()?;
@@ -226,7 +213,7 @@ fn decode_sample(message: &[u8]) -> Result<Sample, Reason> {
         match reader.field()? {
             (1, Wire::Fixed64(bytes)) => sample.value = f64::from_le_bytes(bytes),
             (2, Wire::Varint(value)) => sample.timestamp = value as i64,
-            (1 | 2, _) => return Err("wire type of a known field is wrong"),
+            (1 | 2, _) => return Err(WRONG_TYPE),
             _ => {}
         }
     }
@@ -247,7 +234,7 @@ fn decode_exemplar(message: &[u8]) -> Result<BatchExemplar<'_>, SeriesFailure> {
             (1, Wire::Bytes(_)) => return Err("labels of an exemplar stand apart".into()),
             (2, Wire::Fixed64(bytes)) => exemplar.value = f64::from_le_bytes(bytes),
             (3, Wire::Varint(value)) => exemplar.timestamp = value as i64,
-            (1..=3, _) => return Err("wire type of a known field is wrong".into()),
+            (1..=3, _) => return Err(WRONG_TYPE.into()),
             _ => {}
         }
     }
@@ -267,7 +254,7 @@ fn decode_metadata<'a>(
             (2, Wire::Bytes(text)) => metadata.family = utf8(text)?,
             (4, Wire::Bytes(text)) => metadata.help = utf8(text)?,
             (5, Wire::Bytes(text)) => metadata.unit = utf8(text)?,
-            (1 | 2 | 4 | 5, _) => return Err("wire type of a known field is wrong".into()),
+            (1 | 2 | 4 | 5, _) => return Err(WRONG_TYPE.into()),
             _ => {}
         }
     }
@@ -282,7 +269,7 @@ fn utf8(bytes: &[u8]) -> Result<&str, Reason> {
     std::str::from_utf8(bytes).map_err(|_| "metadata is not UTF-8")
 }
 
-fn metric_type(number: u64) -> MetricType {
+pub(super) fn metric_type(number: u64) -> MetricType {
     match number {
         1 => MetricType::Counter,
         2 => MetricType::Gauge,
@@ -340,7 +327,7 @@ fn reorder_label(content: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
         match reader.field()? {
             (1, Wire::Bytes(bytes)) => name = bytes,
             (2, Wire::Bytes(bytes)) => value = bytes,
-            (1 | 2, _) => return Err("wire type of a known field is wrong"),
+            (1 | 2, _) => return Err(WRONG_TYPE),
             _ => {}
         }
     }

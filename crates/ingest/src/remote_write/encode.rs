@@ -71,7 +71,8 @@ fn encode_labels(labels: &RawLabels<'_>, out: &mut Vec<u8>) {
     }
 }
 
-fn encode_label(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+/// Appends a label as a field of a series.
+pub(super) fn encode_label(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     let part = |bytes: &[u8]| 1 + varint_len(bytes.len() as u64) + bytes.len();
     out.push(0x0a);
     put_varint(out, (part(name) + part(value)) as u64);

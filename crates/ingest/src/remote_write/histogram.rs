@@ -1,4 +1,4 @@
-//! `prometheus.Histogram` of remote write 1.0.
+//! `prometheus.Histogram` of remote write 1.0, and that of 2.0, which is the same and has a start.
 //!
 //! ```text
 //!  1 count_int: uint64      2 count_float: double       3 sum: double   4 schema: sint32
@@ -6,15 +6,14 @@
 //!  8 negative_spans         9 negative_deltas: sint64* 10 negative_counts: double*
 //! 11 positive_spans        12 positive_deltas: sint64* 13 positive_counts: double*
 //! 14 reset_hint: enum      15 timestamp: int64         16 custom_values: double*
+//! 17 start_timestamp: int64, in 2.0
 //! BucketSpan  1 offset: sint32, 2 length: uint32
 //! ```
 
 use tidewatch_model::BatchHistogram;
 use tidewatch_model::histogram::{CounterResetHint, FloatHistogram, Histogram, NativeHistogram, Span};
 
-use super::wire::{Reader, Reason, Wire, put_bytes, put_varint};
-
-const WRONG_TYPE: Reason = "wire type of a histogram's field is wrong";
+use super::wire::{Reader, Reason, WRONG_TYPE, Wire, put_bytes, put_varint};
 
 /// Reads the message. Which of the counts are given says of which kind it is: where a sender gives
 /// both, the later one.
@@ -22,7 +21,7 @@ pub(super) fn decode_histogram(message: &[u8]) -> Result<BatchHistogram, Reason>
     let mut integer = Histogram::default();
     let mut float = FloatHistogram::default();
     let mut custom_values = Vec::new();
-    let (mut timestamp, mut is_float) = (0, false);
+    let (mut timestamp, mut start, mut is_float) = (0, 0, false);
     let mut reader = Reader::new(message);
     while !reader.is_empty() {
         match reader.field()? {
@@ -42,7 +41,8 @@ pub(super) fn decode_histogram(message: &[u8]) -> Result<BatchHistogram, Reason>
             (14, Wire::Varint(hint)) => integer.hint = reset_hint(hint),
             (15, Wire::Varint(value)) => timestamp = value as i64,
             (16, values) => read_doubles(values, &mut custom_values)?,
-            (1..=16, _) => return Err(WRONG_TYPE),
+            (17, Wire::Varint(value)) => start = value as i64,
+            (1..=17, _) => return Err(WRONG_TYPE),
             _ => {}
         }
     }
@@ -63,7 +63,7 @@ pub(super) fn decode_histogram(message: &[u8]) -> Result<BatchHistogram, Reason>
     } else {
         NativeHistogram::Integer(integer)
     };
-    Ok(BatchHistogram { timestamp, start: 0, value })
+    Ok(BatchHistogram { timestamp, start, value })
 }
 
 fn decode_span(message: &[u8]) -> Result<Span, Reason> {

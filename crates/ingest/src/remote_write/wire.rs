@@ -12,6 +12,8 @@ pub(super) enum Wire<'a> {
 /// Why a field could not be read.
 pub(super) type Reason = &'static str;
 
+pub(super) const WRONG_TYPE: Reason = "wire type of a known field is wrong";
+
 /// A cursor over one message.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a> {
@@ -91,6 +93,24 @@ impl<'a> Reader<'a> {
     /// Reads the next field, whatever it is: its number and its content.
     #[inline]
     pub(super) fn field(&mut self) -> Result<(u32, Wire<'a>), Reason> {
+        // Fields below 16 that are numbers or bytes are nearly all there are.
+        if let Some((&tag @ 8..0x80, tail)) = self.rest.split_first() {
+            match tag & 7 {
+                0 => {
+                    self.rest = tail;
+                    return Ok((u32::from(tag >> 3), Wire::Varint(self.varint()?)));
+                }
+                2 => {
+                    self.rest = tail;
+                    return Ok((u32::from(tag >> 3), Wire::Bytes(self.bytes()?)));
+                }
+                _ => {}
+            }
+        }
+        self.any_field()
+    }
+
+    fn any_field(&mut self) -> Result<(u32, Wire<'a>), Reason> {
         let tag = self.varint()?;
         let number = u32::try_from(tag >> 3).map_err(|_| "field number is out of range")?;
         if number == 0 || number >= 1 << 29 {

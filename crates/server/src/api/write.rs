@@ -1,4 +1,5 @@
-//! `POST /api/v1/write`: remote write 1.0.
+//! `POST /api/v1/write`: remote write 1.0 and 2.0, which differ in their decoder and in what the answer
+//! says.
 //!
 //! ```text
 //! frames ─► compressed ─ snappy ─► body ─ protobuf ─► Batch ─► Append ─► Ticket ─ durable ─► 204
@@ -9,22 +10,28 @@
 //! allocated for a series or a sample in the steady state. Buffers go back before the wait for
 //! the disk, so that their number follows the work and not the waiting.
 
+mod answer;
+mod pool;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Response, StatusCode};
 use parking_lot::Mutex;
 use tidewatch_ingest::{
-    Examined, HaTracker, Replaced, WriteError, WriteSummary, decode_write_request, decompress,
+    Examined, HaTracker, Replaced, WriteSummary, decode_write_request, decode_write_request_v2, decompress,
 };
 use tidewatch_model::Batch;
-use tidewatch_storage::{AppendError, AppendOutcome, Refusal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tidewatch_storage::AppendOutcome;
+use tokio::sync::OwnedSemaphorePermit;
 
+use self::answer::{Refused, Written, describe_refused};
+pub(crate) use self::pool::WritePool;
+use self::pool::{Buffers, LabelBuffers};
 use crate::backend::{Backend, Phase};
 use crate::body::{RequestBody, ResponseBody};
 use crate::reply;
@@ -34,114 +41,21 @@ use crate::service::Service;
 /// Compressed bodies up to this size are decoded and appended where they arrive: below a
 /// millisecond of work, a change of threads would be a good part of it.
 const INLINE_BYTES: usize = 64 << 10;
-/// Buffers that wait for a request.
-const IDLE_MAX: usize = 32;
-/// Buffers larger than this are not kept: one huge request must not cost memory for ever.
-const KEPT_BYTES_MAX: usize = 8 << 20;
-/// The unit in which [`Room`] is counted, as semaphores count to 2^29 at least.
-const ROOM_UNIT: usize = 1 << 10;
 
-/// Memory to decode one request.
-#[derive(Default)]
-struct Buffers {
-    body: Vec<u8>,
-    reordered: Vec<u8>,
-    batch: Batch<'static>,
-    replaced: Replaced,
+/// The message that a request holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Message {
+    /// `prometheus.WriteRequest`, of remote write 1.0.
+    V1,
+    /// `io.prometheus.write.v2.Request`.
+    V2,
 }
 
-/// Buffers for write requests, and the bound on what all of them hold.
-///
-/// A request holds memory for what it received while it waits for the rest, and memory to decode it
-/// for a fraction of a millisecond: so few of the large buffers are in use, and who decodes gets those
-/// that were used last, which the processor's cache still has.
-pub(crate) struct WritePool {
-    received: Mutex<Vec<Vec<u8>>>,
-    idle: Mutex<Vec<Buffers>>,
-    room: Arc<Semaphore>,
-}
-
-impl WritePool {
-    pub(crate) fn new(bytes_in_flight: usize) -> WritePool {
-        let units = (bytes_in_flight / ROOM_UNIT).clamp(1, Semaphore::MAX_PERMITS);
-        WritePool {
-            received: Mutex::default(),
-            idle: Mutex::default(),
-            room: Arc::new(Semaphore::new(units)),
-        }
-    }
-
-    /// Takes room for `bytes`, where there is some.
-    fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes.div_ceil(ROOM_UNIT)).ok()?;
-        self.room.clone().try_acquire_many_owned(units).ok()
-    }
-
-    /// A buffer to receive a request in.
-    fn take_received(&self) -> Vec<u8> {
-        self.received.lock().pop().unwrap_or_default()
-    }
-
-    fn give_received(&self, mut compressed: Vec<u8>) {
-        compressed.clear();
-        keep(&self.received, compressed.capacity(), compressed);
-    }
-
-    fn take(&self) -> Buffers {
-        self.idle.lock().pop().unwrap_or_default()
-    }
-
-    fn give(&self, mut buffers: Buffers) {
-        let Buffers { body, reordered, batch, replaced } = &mut buffers;
-        reordered.clear();
-        batch.clear();
-        keep(&self.idle, body.capacity() + reordered.capacity() + replaced.capacity(), buffers);
-    }
-}
-
-fn keep<T>(idle: &Mutex<Vec<T>>, bytes: usize, memory: T) {
-    let mut idle = idle.lock();
-    if bytes <= KEPT_BYTES_MAX && idle.len() < IDLE_MAX {
-        idle.push(memory);
-    }
-}
-
-/// A refusal of a whole request: status, text, and the limit under which it is counted.
-struct Refused {
-    status: StatusCode,
-    text: String,
-    limit: Option<&'static str>,
-}
-
-impl Refused {
-    fn new(status: StatusCode, text: impl Into<String>) -> Refused {
-        Refused { status, text: text.into(), limit: None }
-    }
-
-    fn by(limit: &'static str, status: StatusCode, text: impl Into<String>) -> Refused {
-        Refused { status, text: text.into(), limit: Some(limit) }
-    }
-}
-
-impl From<WriteError> for Refused {
-    fn from(error: WriteError) -> Refused {
-        let text = error.to_string();
-        match error {
-            WriteError::Bomb { .. } => Refused::by("write_body_bytes", StatusCode::BAD_REQUEST, text),
-            _ if error.is_too_large() => Refused::by("write_body_bytes", StatusCode::PAYLOAD_TOO_LARGE, text),
-            _ => Refused::new(StatusCode::BAD_REQUEST, text),
-        }
-    }
-}
-
-impl From<AppendError> for Refused {
-    fn from(error: AppendError) -> Refused {
-        let limit = match error {
-            AppendError::ReadOnly { .. } => "read_only",
-            AppendError::Overloaded { .. } => "memory",
-        };
-        Refused::by(limit, StatusCode::SERVICE_UNAVAILABLE, error.to_string())
-    }
+/// What became of a request.
+struct Taken {
+    summary: WriteSummary,
+    outcome: AppendOutcome,
+    examined: Examined,
 }
 
 pub(crate) async fn write(
@@ -149,19 +63,7 @@ pub(crate) async fn write(
     headers: &HeaderMap,
     body: RequestBody,
 ) -> Response<ResponseBody> {
-    match take(service, headers, body).await {
-        Ok(response) => response,
-        Err(refused) => {
-            if let Some(limit) = refused.limit {
-                service.counters.refuse(limit);
-            }
-            let mut response = reply::text(refused.status, refused.text + "\n");
-            if refused.status == StatusCode::SERVICE_UNAVAILABLE {
-                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
-            }
-            response
-        }
-    }
+    take(service, headers, body).await.unwrap_or_else(|refused| refused.answer(service))
 }
 
 async fn take(
@@ -169,7 +71,7 @@ async fn take(
     headers: &HeaderMap,
     body: RequestBody,
 ) -> Result<Response<ResponseBody>, Refused> {
-    check_headers(headers)?;
+    let message = message_of(headers, &service.app.options.write_messages)?;
     if matches!(service.app.backend.phase(), Phase::Starting | Phase::Stopping) {
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the server takes no writes now"));
     }
@@ -182,55 +84,62 @@ async fn take(
         }
     };
     let result = if compressed.len() <= INLINE_BYTES {
-        append(service, compressed, room)
+        append(service, message, compressed, room)
     } else {
         let service = service.clone();
-        tokio::task::spawn_blocking(move || append(&service, compressed, room)).await.map_err(|_| {
-            Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "the write failed for a bug in the server")
-        })?
+        tokio::task::spawn_blocking(move || append(&service, message, compressed, room)).await.map_err(
+            |_| Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "the write failed for a bug in the server"),
+        )?
     };
-    let (summary, outcome) = result?;
-    service
-        .counters
-        .samples_written
-        .fetch_add(outcome.accepted + outcome.accepted_histograms, Ordering::Relaxed);
-    service.app.backend.durable(outcome.ticket).await.map_err(|reason| {
+    let taken = result?;
+    let AppendOutcome { accepted, accepted_histograms, ticket, .. } = taken.outcome;
+    service.counters.samples_written.fetch_add(accepted + accepted_histograms, Ordering::Relaxed);
+    service.app.backend.durable(ticket).await.map_err(|reason| {
         Refused::by(
             "read_only",
             StatusCode::SERVICE_UNAVAILABLE,
             format!("the write is not durable: {reason}"),
         )
     })?;
-    match describe_refused(&summary, &outcome) {
-        None => Ok(reply::empty(StatusCode::NO_CONTENT)),
-        Some((count, text)) => {
-            service.counters.samples_refused.fetch_add(count, Ordering::Relaxed);
-            Err(Refused::new(StatusCode::BAD_REQUEST, text))
-        }
+    let written = Written::of(message, &taken);
+    if let Some((count, text)) = describe_refused(&taken) {
+        service.counters.samples_refused.fetch_add(count, Ordering::Relaxed);
+        return Err(Refused::new(StatusCode::BAD_REQUEST, text).but(written));
     }
+    if let Some(text) = of_other_replica(&taken) {
+        return Err(Refused::new(StatusCode::ACCEPTED, text).but(written));
+    }
+    let mut response = reply::empty(StatusCode::NO_CONTENT);
+    if let Some(written) = written {
+        written.add_to(response.headers_mut());
+    }
+    Ok(response)
 }
 
-/// Absent headers mean remote write 1.0 and snappy: old senders name neither.
-fn check_headers(headers: &HeaderMap) -> Result<(), Refused> {
+/// Which of the accepted messages a request has. Absent headers mean remote write 1.0 and snappy: old
+/// senders name neither.
+fn message_of(headers: &HeaderMap, accepted: &[String]) -> Result<Message, Refused> {
     let unsupported = |text: String| Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
-    if let Some(content_type) = headers.get(CONTENT_TYPE) {
-        let text = content_type.to_str().unwrap_or("");
-        if !media_type(text).eq_ignore_ascii_case("application/x-protobuf") {
-            return Err(unsupported(format!("Content-Type {text:?} is not application/x-protobuf")));
-        }
-        let message = text
-            .split(';')
-            .filter_map(|parameter| parameter.trim().strip_prefix("proto="))
-            .next()
-            .unwrap_or("prometheus.WriteRequest");
-        if message != "prometheus.WriteRequest" {
-            return Err(unsupported(format!(
-                "message {message:?} is not taken yet: send remote write 1.0 (prometheus.WriteRequest)"
-            )));
-        }
+    let content_type = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or(""));
+    let text = content_type.unwrap_or("application/x-protobuf");
+    if !media_type(text).eq_ignore_ascii_case("application/x-protobuf") {
+        return Err(unsupported(format!("Content-Type {text:?} is not application/x-protobuf")));
     }
+    let mut parameters =
+        text.split(';').skip(1).filter_map(|parameter| parameter.trim().strip_prefix("proto="));
+    let name = parameters.next().map_or("prometheus.WriteRequest", |name| name.trim_matches('"'));
+    let message = match name {
+        "prometheus.WriteRequest" => Some(Message::V1),
+        "io.prometheus.write.v2.Request" => Some(Message::V2),
+        _ => None,
+    };
+    let Some(message) = message.filter(|_| accepted.iter().any(|accepted| accepted == name)) else {
+        let accepted = accepted.join(" or ");
+        return Err(unsupported(format!("message {name:?} is not taken here: send {accepted}")));
+    };
     match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
-        None | Some(b"" | b"snappy") => Ok(()),
+        None | Some(b"") => Ok(message),
+        Some(encoding) if encoding.eq_ignore_ascii_case(b"snappy") => Ok(message),
         Some(other) => {
             let other = String::from_utf8_lossy(other);
             Err(unsupported(format!("Content-Encoding {other:?} is not snappy")))
@@ -249,15 +158,11 @@ async fn receive(
         let text = format!("request body is larger than {limit} bytes");
         Refused::by("write_compressed_bytes", StatusCode::PAYLOAD_TOO_LARGE, text)
     };
-    let no_room = || {
-        let text = "write requests in flight fill their memory budget";
-        Refused::by("write_bytes_in_flight", StatusCode::SERVICE_UNAVAILABLE, text)
-    };
     let expected = body.size_hint().upper().map_or(limit, |size| usize::try_from(size).unwrap_or(usize::MAX));
     if expected > limit && body.size_hint().exact().is_some() {
         return Err(too_large());
     }
-    let room = service.writes.room(expected.min(limit)).ok_or_else(no_room)?;
+    let room = service.writes.room(expected.min(limit)).ok_or_else(Refused::no_room)?;
     while let Some(frame) = body.frame().await {
         let frame = frame
             .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, format!("error reading body: {error}")))?;
@@ -269,7 +174,7 @@ async fn receive(
     }
     let declared =
         snap::raw::decompress_len(compressed).unwrap_or(0).min(service.app.limits.write_body_bytes);
-    let body_room = service.writes.room(declared).ok_or_else(no_room)?;
+    let body_room = service.writes.room(declared).ok_or_else(Refused::no_room)?;
     Ok((room, body_room))
 }
 
@@ -292,12 +197,13 @@ impl Drop for Underway<'_> {
 /// Decodes and appends. Room and buffers are free again when this returns.
 fn append(
     service: &Service,
+    message: Message,
     compressed: Vec<u8>,
     room: (OwnedSemaphorePermit, OwnedSemaphorePermit),
-) -> Result<(WriteSummary, AppendOutcome), Refused> {
+) -> Result<Taken, Refused> {
     let underway = Underway::begin(&*service.app.backend);
     let mut buffers = service.writes.take();
-    let result = decode_and_append(service, &compressed, &mut buffers);
+    let result = decode_and_append(service, message, &compressed, &mut buffers);
     drop(underway);
     service.writes.give(buffers);
     service.writes.give_received(compressed);
@@ -307,89 +213,79 @@ fn append(
 
 fn decode_and_append(
     service: &Service,
+    message: Message,
     compressed: &[u8],
     buffers: &mut Buffers,
-) -> Result<(WriteSummary, AppendOutcome), Refused> {
-    let limits = &service.app.limits;
-    let Buffers { body, reordered, batch, replaced } = buffers;
-    decompress(compressed, limits, body)?;
+) -> Result<Taken, Refused> {
+    let Buffers { body, batch, labels, replaced } = buffers;
+    decompress(compressed, &service.app.limits, body)?;
     let mut borrowing = std::mem::take(batch).recycle();
-    let result = append_body(service, body, reordered, replaced, &mut borrowing);
+    let result = append_body(service, message, body, labels, replaced, &mut borrowing);
     *batch = borrowing.recycle();
     result
 }
 
 fn append_body<'a>(
     service: &Service,
+    message: Message,
     body: &'a [u8],
-    reordered: &'a mut Vec<u8>,
+    labels: &'a mut LabelBuffers,
     replaced: &'a mut Replaced,
     batch: &mut Batch<'a>,
-) -> Result<(WriteSummary, AppendOutcome), Refused> {
-    let summary = decode_write_request(body, &service.app.limits, reordered, batch)?;
-    if let Some(tracker) = &service.app.replicas {
-        deduplicate(service, tracker, batch, replaced)?;
+) -> Result<Taken, Refused> {
+    let limits = &service.app.limits;
+    let mut rooms = Vec::new();
+    let summary = match message {
+        Message::V1 => decode_write_request(body, limits, &mut labels.reordered, batch)?,
+        Message::V2 => {
+            // Labels written out take more than the body, for which there is room.
+            let mut room = |bytes| service.writes.room(bytes).map(|room| rooms.push(room)).is_some();
+            decode_write_request_v2(body, limits, &mut room, &mut labels.spelling, batch)?
+        }
+    };
+    if !service.app.options.start_timestamps {
+        batch.forget_starts();
     }
-    Ok((summary, service.app.append.append(batch)?))
+    let examined = match &service.app.replicas {
+        Some(tracker) => deduplicate(service, tracker, batch, replaced)?,
+        None => Examined::default(),
+    };
+    let nothing_is_left = examined.example.is_some() && batch.series.is_empty();
+    let outcome =
+        if nothing_is_left { AppendOutcome::default() } else { service.app.append.append(batch)? };
+    Ok(Taken { summary, outcome, examined })
 }
 
-/// Leaves the samples of replicas out that are not elected. A batch of which nothing is left is
-/// answered here.
+/// Leaves the samples of replicas out that are not elected.
 fn deduplicate<'a>(
     service: &Service,
     tracker: &Mutex<HaTracker>,
     batch: &mut Batch<'a>,
     replaced: &'a mut Replaced,
-) -> Result<(), Refused> {
+) -> Result<Examined, Refused> {
     let now_ms = service.app.env.clock.wall_ms();
     let examined = tracker.lock().examine(batch, now_ms, replaced);
     if examined.elected {
         service.app.backend.replica_elected();
     }
     replaced.apply(batch);
-    let Examined { refused, example, .. } = examined;
-    if refused > 0 {
+    if examined.refused > 0 {
         service.counters.refuse("ha_clusters");
         let most = tracker.lock().options().clusters_max;
+        let refused = examined.refused;
         let text = format!(
             "too many HA clusters: {refused} samples are of more than {most} (--ha-tracker.max-clusters)"
         );
         return Err(Refused::new(StatusCode::BAD_REQUEST, text));
     }
-    match example {
-        // As Mimir answers: the sender has nothing to repeat, and a person who looks sees why.
-        Some((replica, elected)) if batch.series.is_empty() => Err(Refused::new(
-            StatusCode::ACCEPTED,
-            format!("replicas did not match, rejecting sample: replica={replica}, elected={elected}"),
-        )),
-        _ => Ok(()),
-    }
+    Ok(examined)
 }
 
-/// How many samples were refused and, for the sender's log, why.
-fn describe_refused(summary: &WriteSummary, outcome: &AppendOutcome) -> Option<(u64, String)> {
-    let refused = outcome.refused_count();
-    if refused == 0 {
-        return None;
-    }
-    let sent = (summary.samples + summary.histograms) as u64;
-    let causes: Vec<String> =
-        outcome.refused.iter().map(|(cause, count)| format!("{count} {}", cause_text(*cause))).collect();
-    let mut text = format!("{refused} of {sent} samples refused ({})", causes.join(", "));
-    if let Some(first) = &outcome.first_refusal {
-        text.push_str("; the first: ");
-        text.push_str(first);
-    }
-    Some((refused, text))
-}
-
-fn cause_text(cause: Refusal) -> &'static str {
-    match cause {
-        Refusal::InvalidLabels => "with invalid labels",
-        Refusal::LabelLimit => "over a label limit",
-        Refusal::TooOld => "too old",
-        Refusal::TooFarInFuture => "too far in the future",
-        Refusal::Conflict => "in conflict with a stored value",
-        Refusal::InvalidHistogram => "with an invalid histogram",
-    }
+/// As Mimir answers where nothing of a request is left: the sender has nothing to repeat, and a person
+/// who looks sees why.
+fn of_other_replica(taken: &Taken) -> Option<String> {
+    let (replica, elected) = taken.examined.example.as_ref()?;
+    let stored = taken.outcome.accepted + taken.outcome.accepted_histograms;
+    let text = || format!("replicas did not match, rejecting sample: replica={replica}, elected={elected}");
+    (stored == 0).then(text)
 }

@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 use tidewatch_env::Env;
 use tidewatch_env::sim::SimClock;
 use tidewatch_ingest::HaTracker;
-use tidewatch_model::{Batch, Exemplar, Labels, Limits, Matcher, MetricType};
+use tidewatch_model::{
+    Batch, BatchHistogram, Exemplar, Labels, Limits, Matcher, Metadata, MetricType, RawLabels,
+};
 use tidewatch_parser::ParserOptions;
 use tidewatch_promql::{Engine, EngineOptions};
 use tidewatch_rules::{AlertState, AlertStatus, AlertingStatus, GroupStatus, Health, RuleStatus};
@@ -32,6 +34,45 @@ pub const NOW_MS: i64 = 3_600_000;
 pub struct Door {
     store: Arc<MemoryStore>,
     pub overloaded: AtomicBool,
+    /// What came beside float samples, and when these started, in words.
+    pub beside: Mutex<Vec<String>>,
+}
+
+/// Labels, where they are texts.
+fn read_labels(labels: &RawLabels<'_>) -> Option<Labels> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    let pairs: Option<Vec<(String, String)>> =
+        labels.pairs().map(|pair| pair.and_then(|(n, v)| Some((text(n)?, text(v)?)))).collect();
+    pairs.map(Labels::from_pairs)
+}
+
+/// What a batch has beside float samples, in words.
+fn beside(batch: &Batch<'_>) -> Vec<String> {
+    let mut lines = Vec::new();
+    for series in &batch.series {
+        let Some(labels) = read_labels(&series.labels) else { continue };
+        for at in series.samples.start as usize..series.samples.end as usize {
+            if batch.start_of(at) != 0 {
+                let (timestamp, start) = (batch.samples[at].timestamp, batch.start_of(at));
+                lines.push(format!("{labels} at {timestamp} since {start}"));
+            }
+        }
+        let histograms = series.histograms.start as usize..series.histograms.end as usize;
+        for BatchHistogram { timestamp, start, value } in &batch.histograms[histograms] {
+            let count = value.to_float().count;
+            lines.push(format!("{labels} histogram of {count} at {timestamp} since {start}"));
+        }
+    }
+    for exemplar in &batch.exemplars {
+        let labels = |labels| read_labels(labels).expect("labels");
+        let (series, own) = (labels(&exemplar.series), labels(&exemplar.labels));
+        lines.push(format!("{series} exemplar {own} {} at {}", exemplar.value, exemplar.timestamp));
+    }
+    lines.extend(batch.metadata.iter().map(|metadata| {
+        let Metadata { family, kind, help, unit } = metadata;
+        format!("{family} is a {} of {unit:?}: {help}", kind.as_str())
+    }));
+    lines
 }
 
 impl Append for Door {
@@ -39,6 +80,7 @@ impl Append for Door {
         if self.overloaded.load(Ordering::Relaxed) {
             return Err(AppendError::Overloaded { reason: "no room".to_owned() });
         }
+        self.beside.lock().extend(beside(batch));
         self.store.append(batch)
     }
 }
@@ -317,6 +359,10 @@ pub fn options() -> ServerOptions {
         page_title: "Tidewatch".to_owned(),
         enable_lifecycle: false,
         per_step_statistics: true,
+        start_timestamps: true,
+        write_messages: ["prometheus.WriteRequest", "io.prometheus.write.v2.Request"]
+            .map(str::to_owned)
+            .to_vec(),
         enable_admin: false,
         query_concurrency: 4,
         write_bytes_in_flight: 64 << 20,
@@ -351,7 +397,11 @@ impl Scene {
         up("api", [1.0, 0.0]);
         up("node", [1.0, 1.0]);
         add(&store, &[("__name__", "http.size"), ("job", "api")], &[(NOW_MS - 1_000, 1_234_567.5)]);
-        let door = Arc::new(Door { store: store.clone(), overloaded: AtomicBool::new(false) });
+        let door = Arc::new(Door {
+            store: store.clone(),
+            overloaded: AtomicBool::new(false),
+            beside: Mutex::default(),
+        });
         let backend = Arc::new(FixedBackend::default());
         let app = App {
             engine: Arc::new(Engine::new(env.clone(), EngineOptions::default())),

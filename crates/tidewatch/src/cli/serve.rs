@@ -10,6 +10,9 @@ use tidewatch_model::parse_duration_ms;
 use crate::config::format_size;
 use crate::logging::LogFormat;
 
+/// Messages of remote write 1.0 and 2.0.
+const WRITE_MESSAGES: [&str; 2] = ["prometheus.WriteRequest", "io.prometheus.write.v2.Request"];
+
 #[derive(Debug, Clone, Args)]
 pub struct ServeArgs {
     /// Prometheus configuration file. Without one the server watches this host and itself.
@@ -51,6 +54,14 @@ pub struct ServeArgs {
     /// Most connections at once.
     #[arg(long = "web.max-connections", value_name = "COUNT", default_value_t = 512)]
     pub max_connections: usize,
+    /// Messages of remote write that are taken; may be repeated.
+    #[arg(
+        long = "web.remote-write-receiver.accepted-protobuf-messages",
+        value_name = "MESSAGE",
+        value_parser = WRITE_MESSAGES,
+        default_values = WRITE_MESSAGES
+    )]
+    pub write_messages: Vec<String>,
     /// The longest that a query may take.
     #[arg(long = "query.timeout", value_name = "DURATION", default_value = "2m", value_parser = duration)]
     pub query_timeout_ms: i64,
@@ -167,8 +178,6 @@ pub struct NoEffect {
     discovery_reload: Option<String>,
     #[arg(long = "web.max-notifications-subscribers", hide = true)]
     notification_subscribers: Option<String>,
-    #[arg(long = "web.remote-write-receiver.accepted-protobuf-messages", hide = true)]
-    accepted_messages: Vec<String>,
     #[arg(long = "auto-gomaxprocs", hide = true)]
     auto_gomaxprocs: bool,
     #[arg(long = "auto-gomemlimit", hide = true)]
@@ -210,7 +219,6 @@ impl NoEffect {
             ("scrape.timestamp-tolerance", self.timestamp_tolerance.is_some()),
             ("scrape.discovery-reload-interval", self.discovery_reload.is_some()),
             ("web.max-notifications-subscribers", self.notification_subscribers.is_some()),
-            ("web.remote-write-receiver.accepted-protobuf-messages", !self.accepted_messages.is_empty()),
             ("auto-gomaxprocs", self.auto_gomaxprocs),
             ("auto-gomemlimit", self.auto_gomemlimit),
             ("auto-gomemlimit.ratio", self.auto_gomemlimit_ratio.is_some()),
@@ -285,6 +293,7 @@ impl ServeArgs {
             ("web.listen-address", listen.join(",")),
             ("web.max-connections", self.max_connections.to_string()),
             ("web.page-title", self.page_title.clone()),
+            ("web.remote-write-receiver.accepted-protobuf-messages", self.write_messages.join(",")),
             ("web.route-prefix", self.route_prefix.clone().unwrap_or_default()),
         ]
         .into_iter()

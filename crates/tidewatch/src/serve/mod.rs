@@ -318,6 +318,8 @@ fn server_options(arguments: &ServeArgs) -> ServerOptions {
         page_title: arguments.page_title.clone(),
         enable_lifecycle: arguments.enable_lifecycle,
         per_step_statistics: arguments.enables("promql-per-step-stats"),
+        start_timestamps: has_feature(arguments, "st-storage"),
+        write_messages: arguments.write_messages.clone(),
         enable_admin: arguments.enable_admin,
         query_concurrency: arguments.query_concurrency(),
         write_bytes_in_flight: memory::in_flight_bytes(&Limits::default(), memory::limit_bytes()),
