@@ -95,7 +95,11 @@ fn clusters_are_bounded() {
     check(
         "0 eu/a@0 -> taken
          0 us/a@0 -> taken
-         0 ap/a@0 -> too many",
+         0 ap/a@0 -> too many
+         1790 us/a@1790 -> taken
+         1800 ap/a@1800 -> taken
+         1801 eu/a@1801 -> too many
+         1802 us/a@1802 -> taken",
     );
 }
 

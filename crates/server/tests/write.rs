@@ -149,10 +149,19 @@ fn senders_are_told_to_come_back_when_nothing_can_be_taken() {
 
 /// A request with one series of a replica.
 fn of_replica(replica: &str, timestamp: i64) -> Vec<u8> {
-    let pairs = [("__name__", "sent"), ("__replica__", replica), ("cluster", "eu")];
-    let labels = Labels::from_pairs(pairs);
+    of_replicas(&[("eu", replica)], timestamp)
+}
+
+/// A request with a series of each replica, by cluster.
+fn of_replicas(replicas: &[(&str, &str)], timestamp: i64) -> Vec<u8> {
+    let labels = |(cluster, replica): &(&str, &str)| {
+        Labels::from_pairs([("__name__", "sent"), ("__replica__", replica), ("cluster", cluster)])
+    };
+    let labels: Vec<Labels> = replicas.iter().map(labels).collect();
     let mut batch = Batch::new();
-    batch.push(RawLabels::Canonical(labels.as_bytes()), &[Sample { timestamp, value: 1.0 }]);
+    for labels in &labels {
+        batch.push(RawLabels::Canonical(labels.as_bytes()), &[Sample { timestamp, value: 1.0 }]);
+    }
     let (mut plain, mut compressed) = (Vec::new(), Vec::new());
     encode_write_request(&batch, &mut plain);
     compress(&plain, &mut compressed);
@@ -182,4 +191,20 @@ fn of_two_replicas_one_is_stored_and_the_other_told_so() {
     for part in [r#""enabled":true"#, r#""replica":"b""#, r#""failovers":1"#, r#""deduplicatedSamples":1"#] {
         assert!(status.contains(part), "{part} in {status}");
     }
+}
+
+// A sender does not repeat what it got a 400 for.
+#[test]
+fn a_cluster_too_many_costs_its_own_samples_alone() {
+    let tracker = HaTracker::new(HaOptions { clusters_max: 1, ..HaOptions::default() });
+    let env = Env::in_memory_at(Arc::new(SimClock::at(NOW_MS)));
+    let scene = Scene::with_replicas(env, options(), Limits::default(), Some(Arc::new(Mutex::new(tracker))));
+    let before = scene.store.sample_count();
+    let answer = post(&scene, &[], of_replicas(&[("eu", "a"), ("us", "a"), ("", "")], 1));
+    let refused = "of more HA clusters than --ha-tracker.max-clusters";
+    assert_eq!(answer, format!("400 1 of 3 samples refused (1 {refused})\n"));
+    assert_eq!(scene.store.sample_count() - before, 2);
+    let answer = post(&scene, &[], of_replicas(&[("us", "a")], 2));
+    assert_eq!(answer, format!("400 1 of 1 samples refused (1 {refused})\n"));
+    assert_eq!(scene.store.sample_count() - before, 2);
 }

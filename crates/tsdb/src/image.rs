@@ -28,12 +28,30 @@ use crate::log::{Frame, read_frame};
 use crate::options::OpenError;
 use crate::recover::define;
 
+const SERIES: &str = "series.image";
+
+fn shard_name(shard: usize) -> String {
+    format!("shard-{shard:02}.image")
+}
+
 pub(crate) fn series_path(directory: &Directory) -> PathBuf {
-    directory.head().join("series.image")
+    directory.head().join(SERIES)
 }
 
 pub(crate) fn shard_path(directory: &Directory, shard: usize) -> PathBuf {
-    directory.head().join(format!("shard-{shard:02}.image"))
+    directory.head().join(shard_name(shard))
+}
+
+/// The images that are not in `head`, where that is damage: the log of these segments, ascending, is kept
+/// from its beginning until all are there. What is lost is named with each.
+pub(crate) fn missing(env: &Env, head: &Path, segments: &[u64]) -> Vec<(PathBuf, String)> {
+    // The first segment of a log has the number after the start's.
+    if segments.first().is_none_or(|first| *first <= Position::START.segment + 1) {
+        return Vec::new();
+    }
+    let paths = (0..SHARDS).map(shard_name).chain([SERIES.to_owned()]).map(|name| head.join(name));
+    let gone = paths.filter(|path| !env.disk.exists(path).unwrap_or(true));
+    gone.map(|path| (path, "the image is missing, with what the log had before it".to_owned())).collect()
 }
 
 fn to_position((segment, offset): (u64, u64)) -> Position {
@@ -127,7 +145,12 @@ impl Images {
     /// Names the end of the log where it is missing: an image is put in place when all before its position is
     /// durable. A reader finds the end of each segment in the next one, and of the newest here alone.
     pub(crate) fn check_log(&self, directory: &Directory, segments: &[u64]) {
-        self.check_images(directory, segments);
+        for (path, lost) in missing(&directory.env, &directory.head(), segments) {
+            // One that was set aside just now was named.
+            if !directory.has_damage(&path) {
+                directory.report(&path, 0, lost);
+            }
+        }
         let all = self.positions().into_iter().chain([self.series_position()]);
         let Some(end) = all.max().filter(|end| end.offset > SEGMENT_HEADER_SIZE as u64) else { return };
         let path = directory.segment(end.segment);
@@ -142,24 +165,6 @@ impl Images {
                 }
             }
             Some(_) => {}
-        }
-    }
-
-    /// Names images that are missing: the log is kept from its beginning until all are there.
-    fn check_images(&self, directory: &Directory, segments: &[u64]) {
-        // The first segment of a log has the number after the start's.
-        if segments.first().is_none_or(|first| *first <= Position::START.segment + 1) {
-            return;
-        }
-        let shards = self.shards.iter().enumerate().map(|(at, image)| (shard_path(directory, at), image));
-        for (path, image) in shards.chain([(series_path(directory), &self.series)]) {
-            if image.is_none() && !directory.has_damage(&path) {
-                directory.report(
-                    &path,
-                    0,
-                    "the image is missing, with what the log had before it".to_owned(),
-                );
-            }
         }
     }
 

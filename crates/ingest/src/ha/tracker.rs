@@ -49,7 +49,15 @@ pub struct ClusterStatus {
 pub struct HaTracker {
     options: HaOptions,
     clusters: BTreeMap<Vec<u8>, Cluster>,
+    /// When clusters were last forgotten, or looked for.
+    forgot_ms: Option<i64>,
 }
+
+/// Clusters that were not heard of for so long give their places to others, where these are taken.
+const FORGOTTEN_MS: i64 = 30 * 60 * 1000;
+
+/// How often they are looked for.
+const FORGET_EVERY_MS: i64 = 10_000;
 
 #[derive(Debug, Clone)]
 struct Cluster {
@@ -116,7 +124,7 @@ enum Verdict {
 
 impl HaTracker {
     pub fn new(options: HaOptions) -> HaTracker {
-        HaTracker { options, clusters: BTreeMap::new() }
+        HaTracker { options, clusters: BTreeMap::new(), forgot_ms: None }
     }
 
     pub fn options(&self) -> &HaOptions {
@@ -203,7 +211,8 @@ impl HaTracker {
         now_ms: i64,
         examined: &mut Examined,
     ) -> Verdict {
-        let room = self.clusters.len() < self.options.clusters_max;
+        let is_known = self.clusters.contains_key(identity.cluster);
+        let room = is_known || self.has_room(now_ms);
         let Some(cluster) = self.clusters.get_mut(identity.cluster) else {
             if !room {
                 return Verdict::TooMany;
@@ -240,6 +249,17 @@ impl HaTracker {
         cluster.failovers += 1;
         examined.elected = true;
         Verdict::Taken
+    }
+
+    /// Whether there is room for a cluster, perhaps in place of one that is gone.
+    fn has_room(&mut self, now_ms: i64) -> bool {
+        let is_full = self.clusters.len() >= self.options.clusters_max;
+        let looked = |at: i64| (at..at.saturating_add(FORGET_EVERY_MS)).contains(&now_ms);
+        if is_full && !self.forgot_ms.is_some_and(looked) {
+            self.forgot_ms = Some(now_ms);
+            self.clusters.retain(|_, cluster| now_ms.saturating_sub(cluster.seen_ms) < FORGOTTEN_MS);
+        }
+        self.clusters.len() < self.options.clusters_max
     }
 
     pub fn status(&self) -> Vec<ClusterStatus> {

@@ -247,22 +247,23 @@ fn append_body<'a>(
         batch.forget_starts();
     }
     let examined = match &service.app.replicas {
-        Some(tracker) => deduplicate(service, tracker, batch, replaced)?,
+        Some(tracker) => deduplicate(service, tracker, batch, replaced),
         None => Examined::default(),
     };
-    let nothing_is_left = examined.example.is_some() && batch.series.is_empty();
+    let is_less = examined.example.is_some() || examined.refused > 0;
+    let nothing_is_left = is_less && batch.series.is_empty();
     let outcome =
         if nothing_is_left { AppendOutcome::default() } else { service.app.append.append(batch)? };
     Ok(Taken { summary, outcome, examined })
 }
 
-/// Leaves the samples of replicas out that are not elected.
+/// Leaves the samples of replicas out that are not elected, and those of clusters for which there is no room.
 fn deduplicate<'a>(
     service: &Service,
     tracker: &Mutex<HaTracker>,
     batch: &mut Batch<'a>,
     replaced: &'a mut Replaced,
-) -> Result<Examined, Refused> {
+) -> Examined {
     let now_ms = service.app.env.clock.wall_ms();
     let examined = tracker.lock().examine(batch, now_ms, replaced);
     if examined.elected {
@@ -271,14 +272,8 @@ fn deduplicate<'a>(
     replaced.apply(batch);
     if examined.refused > 0 {
         service.counters.refuse("ha_clusters");
-        let most = tracker.lock().options().clusters_max;
-        let refused = examined.refused;
-        let text = format!(
-            "too many HA clusters: {refused} samples are of more than {most} (--ha-tracker.max-clusters)"
-        );
-        return Err(Refused::new(StatusCode::BAD_REQUEST, text));
     }
-    Ok(examined)
+    examined
 }
 
 /// As Mimir answers where nothing of a request is left: the sender has nothing to repeat, and a person

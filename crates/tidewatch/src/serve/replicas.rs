@@ -39,6 +39,8 @@ impl Replicas {
             flags.cluster != flags.replica,
             "--ha-tracker.cluster and --ha-tracker.replica are one label"
         );
+        ensure!(flags.failover_timeout_ms > 0, "--ha-tracker.failover-timeout: has to be longer than 0");
+        ensure!(flags.max_clusters > 0, "--ha-tracker.max-clusters: has to be 1 at least");
         let mut tracker = HaTracker::new(HaOptions {
             cluster_label: flags.cluster.clone(),
             replica_label: flags.replica.clone(),

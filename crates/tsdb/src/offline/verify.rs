@@ -1,7 +1,7 @@
 //! Reading everything there is under its checksums, and changing nothing.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tidewatch_env::{Env, is_unreadable};
 use tidewatch_wal::{Item, Position, Reader};
@@ -13,6 +13,7 @@ use crate::expected::look;
 use crate::head::image::{ImageError, ImageHeader, ImageKind, VERSION, sections, visit_series};
 use crate::head::registry::Registry;
 use crate::head::shard::Shard;
+use crate::image::missing;
 use crate::log::{Frame, read_frame};
 use crate::options::OpenError;
 
@@ -65,8 +66,24 @@ fn verify_blocks(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
     Ok(())
 }
 
+/// The numbers of the log's segments, ascending.
+fn segments(env: &Env, root: &Path) -> Result<Vec<u64>, OpenError> {
+    let dir = root.join("wal");
+    let io = |source| OpenError::Io { path: dir.clone(), source };
+    if !env.disk.exists(&dir).map_err(io)? {
+        return Ok(Vec::new());
+    }
+    let names = env.disk.list(&dir).map_err(io)?;
+    let number = |name: &PathBuf| name.to_str()?.strip_suffix(".wal")?.parse().ok();
+    let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
 fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), OpenError> {
     let dir = root.join("head");
+    let missing = missing(env, &dir, &segments(env, root)?);
+    verified.findings.extend(missing.into_iter().map(|(path, lost)| Finding::new(&path, 0, lost)));
     let io = |source| OpenError::Io { path: dir.clone(), source };
     if !env.disk.exists(&dir).map_err(io)? {
         return Ok(());

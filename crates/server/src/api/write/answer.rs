@@ -111,9 +111,9 @@ impl From<AppendError> for Refused {
 
 /// How many samples were refused and, for the sender's log, what was refused and why.
 pub(super) fn describe_refused(taken: &Taken) -> Option<(u64, String)> {
-    let Taken { summary, outcome, .. } = taken;
+    let Taken { summary, outcome, examined } = taken;
     let LeftOut { malformed, over_limit, empty_series, exemplars, first } = &summary.left_out;
-    let refused = outcome.refused_count() + malformed + over_limit;
+    let refused = outcome.refused_count() + malformed + over_limit + examined.refused;
     if refused + empty_series + exemplars == 0 {
         return None;
     }
@@ -141,8 +141,10 @@ pub(super) fn describe_refused(taken: &Taken) -> Option<(u64, String)> {
 /// Refused samples by cause: those that the decoder refused, then those that the store did.
 fn causes(taken: &Taken) -> Vec<(&'static str, u64)> {
     let LeftOut { malformed, over_limit, .. } = taken.summary.left_out;
+    let of_clusters = ("of more HA clusters than --ha-tracker.max-clusters", taken.examined.refused);
     let by_store = taken.outcome.refused.iter().map(|(cause, count)| (cause_text(*cause), *count));
-    let mut causes = vec![("of malformed series", malformed), (cause_text(Refusal::LabelLimit), over_limit)];
+    let mut causes =
+        vec![of_clusters, ("of malformed series", malformed), (cause_text(Refusal::LabelLimit), over_limit)];
     causes.retain(|(_, count)| *count > 0);
     for (cause, count) in by_store {
         match causes.iter_mut().find(|(known, _)| *known == cause) {
