@@ -4,14 +4,14 @@ use crate::Labels;
 
 /// Appends a label as a field of remote write's `TimeSeries`: `0x0a len { 0x0a len name, 0x12 len value }`.
 /// Labels one after the other are a [`RawLabels::Proto`](crate::RawLabels::Proto).
-pub fn spell_pair(name: &str, value: &str, out: &mut Vec<u8>) {
-    let part = |text: &str| 1 + varint_len(text.len()) + text.len();
+pub fn spell_pair(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    let part = |text: &[u8]| 1 + varint_len(text.len()) + text.len();
     out.push(0x0a);
     push_varint(part(name) + part(value), out);
     for (tag, text) in [(0x0a, name), (0x12, value)] {
         out.push(tag);
         push_varint(text.len(), out);
-        out.extend_from_slice(text.as_bytes());
+        out.extend_from_slice(text);
     }
 }
 
@@ -19,7 +19,7 @@ impl Labels {
     /// The labels as a sender of remote write spells them: what the store compares without walking it.
     pub fn spelled(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        self.iter().for_each(|(name, value)| spell_pair(name, value, &mut out));
+        self.iter().for_each(|(name, value)| spell_pair(name.as_bytes(), value.as_bytes(), &mut out));
         out
     }
 }

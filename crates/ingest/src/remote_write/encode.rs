@@ -1,6 +1,6 @@
 //! A batch to `prometheus.WriteRequest`, for what we send ourselves, for tests and benchmarks.
 
-use tidewatch_model::{Batch, BatchExemplar, BatchSeries, Metadata, RawLabels, Sample};
+use tidewatch_model::{Batch, BatchExemplar, BatchSeries, Metadata, RawLabels, Sample, spell_pair};
 
 use super::histogram::encode_histogram;
 use super::wire::{put_bytes, put_varint, varint_len};
@@ -65,19 +65,10 @@ fn encode_labels(labels: &RawLabels<'_>, out: &mut Vec<u8>) {
         RawLabels::Proto(bytes) => out.extend_from_slice(bytes),
         RawLabels::Canonical(_) => {
             for (name, value) in labels.pairs().map_while(|pair| pair) {
-                encode_label(name, value, out);
+                spell_pair(name, value, out);
             }
         }
     }
-}
-
-/// Appends a label as a field of a series.
-pub(super) fn encode_label(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
-    let part = |bytes: &[u8]| 1 + varint_len(bytes.len() as u64) + bytes.len();
-    out.push(0x0a);
-    put_varint(out, (part(name) + part(value)) as u64);
-    put_bytes(out, 1, name);
-    put_bytes(out, 2, value);
 }
 
 fn encode_sample(sample: Sample, out: &mut Vec<u8>) {

@@ -14,9 +14,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use tidewatch_model::{Batch, BatchExemplar, BatchSeries, METRIC_NAME, RawLabels};
+use tidewatch_model::{Batch, BatchExemplar, BatchSeries, METRIC_NAME, RawLabels, spell_pair};
 
-use super::encode::encode_label;
 use super::wire::{Reader, Reason};
 
 /// Pairs whose spelling is remembered: those of a request of the usual size, at 24 bytes each.
@@ -342,7 +341,7 @@ impl Spelling {
         let [name, value] = pair;
         let start = self.labels.len();
         self.symbols.check_ascending(body, before, name)?;
-        let is_metric = spell_pair(body, &self.symbols, pair, end, &mut self.labels)?;
+        let is_metric = spell_symbols(body, &self.symbols, pair, end, &mut self.labels)?;
         let (start, len) = (start as u32, (self.labels.len() - start) as u32);
         self.known[slot(pair)] = KnownPair { name, value, after: before, is_metric, start, len };
         Ok(is_metric)
@@ -379,7 +378,7 @@ fn spell_sorted(
     let start = labels.len();
     let mut metric = None;
     for pair in pairs.iter() {
-        match spell_pair(body, symbols, *pair, start + most, labels) {
+        match spell_symbols(body, symbols, *pair, start + most, labels) {
             Ok(true) => metric = Some(pair[1]),
             Ok(false) => {}
             Err(fault) => {
@@ -392,7 +391,7 @@ fn spell_sorted(
 }
 
 /// Appends one label, unless it is empty, which means absent; says whether it is the metric's name.
-fn spell_pair(
+fn spell_symbols(
     body: &[u8],
     symbols: &Symbols,
     [name, value]: [u32; 2],
@@ -407,6 +406,6 @@ fn spell_pair(
     if labels.len() + name.len() + value.len() > end {
         return Err(Fault::TooLong);
     }
-    encode_label(name, value, labels);
+    spell_pair(name, value, labels);
     Ok(name == METRIC_NAME.as_bytes())
 }

@@ -196,7 +196,7 @@ impl Registry {
         let labels = check_labels(raw, limits)?;
         self.scratch.clear();
         for (name, value) in &labels {
-            spell_pair(name, value, &mut self.scratch);
+            spell_pair(name.as_bytes(), value.as_bytes(), &mut self.scratch);
         }
         let canonical = std::mem::take(&mut self.scratch);
         let identity = self.hasher.hash(&canonical);

@@ -82,7 +82,7 @@ impl Pairs {
     pub(super) fn intern(&mut self, hasher: &LabelHasher, name: &str, value: &str) -> (PairId, bool) {
         let Pairs { text, starts, table, scratch } = self;
         scratch.clear();
-        spell_pair(name, value, scratch);
+        spell_pair(name.as_bytes(), value.as_bytes(), scratch);
         let bytes = |pair: PairId, text: &[u8], starts: &[u32]| {
             let at = pair.0 as usize;
             hasher.hash(&text[starts[at] as usize..starts[at + 1] as usize])
@@ -107,7 +107,7 @@ impl Pairs {
     /// The id of a pair that is known.
     pub(crate) fn find(&self, hasher: &LabelHasher, name: &str, value: &str) -> Option<PairId> {
         let mut spelled = Vec::with_capacity(name.len() + value.len() + 12);
-        spell_pair(name, value, &mut spelled);
+        spell_pair(name.as_bytes(), value.as_bytes(), &mut spelled);
         self.table.find(hasher.hash(&spelled), |pair| self.bytes(*pair) == spelled).copied()
     }
 
