@@ -59,7 +59,18 @@ impl Blocks {
         for &id in &there {
             newest = newest.max(given(id));
             let path = block_path(&dir, id);
-            match open(env, &path) {
+            match Block::open(env, &path) {
+                // What it was merged from has all that it lacks.
+                Ok(block)
+                    if block.lacks_series() && block.meta().parents.iter().any(|id| there.contains(id)) =>
+                {
+                    directory.report(
+                        &path,
+                        0,
+                        "its index is damaged; the blocks that it replaced are there".to_owned(),
+                    );
+                    damaged.insert(id);
+                }
                 Ok(block) => {
                     let block = read_tombstones(env, directory, block)?;
                     newest =
@@ -207,14 +218,6 @@ impl Blocks {
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Opens a block. A disk that fails to read it is asked once more, before it is taken for lost.
-fn open(env: &Env, path: &Path) -> Result<Block, BlockError> {
-    match Block::open(env, path) {
-        Err(BlockError::Unreadable { .. }) => Block::open(env, path),
-        opened => opened,
-    }
 }
 
 /// The block as it is read through its tombstones. Damaged ones are set aside, and then what they hid is

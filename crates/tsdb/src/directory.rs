@@ -175,6 +175,13 @@ impl Directory {
         self.keep(path, |from, to| self.env.disk.link(from, to)).map_err(io_error(path))
     }
 
+    /// The same, unless a file of that name and length is there.
+    pub(crate) fn keep_copy_once(&self, path: &Path) -> Result<(), OpenError> {
+        let len = |path: &Path| self.env.disk.open(path, Open::Read).and_then(|file| file.len()).ok();
+        let kept = path.file_name().and_then(|name| len(&self.root.join("damaged").join(name)));
+        if kept.is_some() && kept == len(path) { Ok(()) } else { self.keep_copy_surely(path) }
+    }
+
     /// Gives a damaged file a second name under `damaged/`, so that it outlives its first.
     pub(crate) fn keep_copy(&self, path: &Path) {
         let _ = self.keep(path, |from, to| self.env.disk.link(from, to));

@@ -30,7 +30,7 @@ pub enum Job {
     Retain(Vec<BlockId>),
     /// Merge blocks to a larger one.
     Compact(Plan),
-    /// Rewrite blocks of which much is deleted, without that.
+    /// Rewrite blocks of which much is deleted, without that; or what is damaged of which is there twice.
     Clean(Plan),
 }
 
@@ -178,12 +178,14 @@ impl Db {
         CompactOptions { block_ms: BLOCK_MS, range_max_ms: range_max_ms(self.retention().time_ms), bytes_max }
     }
 
-    /// A block of which much is deleted, with those that overlap it.
+    /// A block of which much is deleted, or that heals when it is written anew; with those that overlap it.
     fn clean_due(&self, metas: &[BlockMeta]) -> Option<Plan> {
         let list = self.blocks.list();
-        let much =
-            |block: &&Arc<Block>| block.tombstones().series_count() * CLEAN_SHARE > block.meta().series + 1;
-        list.iter().filter(much).find_map(|block| compact::clean(metas, block.meta().id))
+        let is_due = |block: &&Arc<Block>| {
+            let deleted = block.tombstones().series_count();
+            deleted * CLEAN_SHARE > block.meta().series + 1 || block.wounds().heals()
+        };
+        list.iter().filter(is_due).find_map(|block| compact::clean(metas, block.meta().id))
     }
 
     /// Does a job. One at a time: a second caller waits.
@@ -271,6 +273,9 @@ impl Db {
             // Planned before another job ran. What merges must not become newer than a block that it
             // overlaps: of two samples at one time the one stays that was stored first.
             return Ok(());
+        }
+        for block in sources.iter().filter(|block| block.lacks_series()) {
+            files.directory.keep_copy_once(block.path())?;
         }
         let id = self.blocks.take_id();
         let mut merge = Merge::start(&self.env, &dir, plan, id, sources)?;

@@ -22,6 +22,7 @@ struct Met {
     /// Those that nobody has asked for yet.
     fresh: Vec<Wound>,
     mendable: bool,
+    heals: bool,
 }
 
 /// One place, and what is lost there.
@@ -39,6 +40,16 @@ impl Wounds {
         if met.known.len() < PLACES_MAX && met.known.insert(format!("{offset} {reason}")) {
             met.fresh.push(Wound { offset, reason });
         }
+    }
+
+    /// Notes damage that costs nothing and goes away when the file is written anew.
+    pub(crate) fn meet_healing(&self, offset: u64, reason: String) {
+        self.meet(offset, reason, false);
+        self.0.lock().heals = true;
+    }
+
+    pub(crate) fn heals(&self) -> bool {
+        self.0.lock().heals
     }
 
     /// What was met since the last call.

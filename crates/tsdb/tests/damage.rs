@@ -236,6 +236,40 @@ fn a_changed_byte_of_the_frame_of_an_image_costs_nothing() {
     }
 }
 
+/// A chunk is there once, and everything else of a block twice.
+#[test]
+fn a_changed_bit_of_a_block_costs_at_most_the_chunk_that_it_is_in() {
+    let reference = Reference::new();
+    let is_block = |path: &&(PathBuf, Vec<u8>)| path.0.extension().is_some_and(|end| end == "block");
+    let (all, mut blocks, mut costly) = (all_of_them(), 0, 0);
+    for (path, bytes) in reference.files.iter().filter(is_block) {
+        blocks += 1;
+        for bit in (0..bytes.len() * 8).filter(|bit| all || bit % 8 == bit / 8 % 8) {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let simulation = reference.disk();
+            put(&simulation, path, &damaged);
+            let db = open(&simulation, u64::MAX).expect("opens");
+            let context = format!("{} with bit {bit} changed", path.display());
+            let whole = db.select(&[], ALL).is_ok_and(|selection| readable(&*selection));
+            while let Some(job) = db.next_job(reference.now) {
+                db.run(job).unwrap_or_else(|error| panic!("{context}: {error}"));
+            }
+            let read = contents(&db);
+            let missing: Vec<_> = reference.whole.keys().filter(|key| !read.contains_key(key)).collect();
+            assert!(missing.iter().all(|(series, _)| *series == missing[0].0), "{context}: {missing:?}");
+            assert_eq!(whole, missing.is_empty(), "{context}: {missing:?}");
+            assert_eq!(
+                read.len() + missing.len(),
+                reference.whole.len(),
+                "{context}: what is deleted stays so"
+            );
+            costly += usize::from(!whole);
+        }
+    }
+    assert!(blocks > 0 && costly > 0, "{blocks} blocks, {costly} bits");
+}
+
 #[test]
 fn no_shortened_file_gives_a_wrong_answer_or_a_silent_loss() {
     let reference = Reference::new();

@@ -6,7 +6,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use tidewatch_env::sim::{Failure, Simulation};
-use tidewatch_env::{Clock, Env};
+use tidewatch_env::{Clock, Env, Open};
 use tidewatch_model::{Batch, Labels, Matcher, RawLabels, Sample};
 use tidewatch_storage::{Append, Scratch, Select};
 use tidewatch_tsdb::{Db, DbOptions, OpenError, offline};
@@ -32,8 +32,12 @@ fn try_open(simulation: &Simulation) -> Result<Db, OpenError> {
 }
 
 fn ingest(db: &Db, simulation: &Simulation, steps: usize) {
+    ingest_of(db, simulation, steps, SERIES);
+}
+
+fn ingest_of(db: &Db, simulation: &Simulation, steps: usize, count: usize) {
     for step in 0..steps {
-        let names: Vec<Labels> = (0..SERIES).map(series).collect();
+        let names: Vec<Labels> = (0..count).map(series).collect();
         let timestamp = simulation.clock.wall_ms();
         let mut batch = Batch::new();
         for (i, name) in names.iter().enumerate() {
@@ -56,9 +60,19 @@ fn run_jobs(db: &Db, simulation: &Simulation) -> Vec<&'static str> {
     kinds
 }
 
-/// A directory with two blocks and a head, and one byte changed at each of these places of its first block;
-/// and what it held before.
+/// The same with one byte changed at each of these places.
 fn changed(places: &[usize]) -> (Simulation, PathBuf, Contents) {
+    changed_by(|bytes| places.iter().for_each(|place| bytes[*place] ^= 1))
+}
+
+/// Nothing tells any more what is in a block: neither its index nor a copy of that.
+fn wipe(bytes: &mut [u8]) {
+    let copies: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"TWBKCOPY")).collect();
+    copies.into_iter().chain([0, bytes.len() - 1]).for_each(|at| bytes[at] ^= 1);
+}
+
+/// A directory with two blocks and a head, of which the first block is changed; and what it held before.
+fn changed_by(change: impl Fn(&mut [u8])) -> (Simulation, PathBuf, Contents) {
     let simulation = Env::simulated(4);
     let start_ms = simulation.clock.wall_ms() / 7_200_000 * 7_200_000;
     simulation.clock.jump_to_ms(start_ms);
@@ -70,7 +84,7 @@ fn changed(places: &[usize]) -> (Simulation, PathBuf, Contents) {
     drop(db);
     let path = Path::new("/data/blocks/00000001.block").to_owned();
     let mut bytes = simulation.disk.peek(&path).expect("the first block");
-    places.iter().for_each(|place| bytes[*place] ^= 1);
+    change(&mut bytes);
     simulation.disk.poke(&path, &bytes).expect("there");
     simulation.disk.kill();
     (simulation, path, whole)
@@ -190,7 +204,7 @@ fn a_block_that_was_set_aside_is_not_missing() {
             for n in 1.. {
                 let mut fired = false;
                 for fate in [0, 1, n + 7] {
-                    let (simulation, path, _) = changed(&[0]);
+                    let (simulation, path, _) = changed_by(wipe);
                     simulation.disk.fail_at(simulation.disk.changes() + n, failure);
                     match repairs {
                         true => drop(offline::repair(&simulation.env, Path::new("/data"))),
@@ -268,5 +282,150 @@ fn no_failing_change_of_the_disk_loses_more_than_was_damaged() {
                 break;
             }
         }
+    }
+}
+
+/// A changed bit in what says where things lie is named, costs nothing, and goes away with the next job.
+#[test]
+fn a_damaged_index_costs_nothing_and_heals() {
+    let len = changed(&[]).0.disk.peek(Path::new("/data/blocks/00000001.block")).expect("there").len();
+    // The header, something of the index, the table of sections, the footer.
+    for place in [0, 5, len - 700, len - 100, len - 1] {
+        let (simulation, path, whole) = changed(&[place]);
+        let findings = offline_findings(&simulation);
+        assert!(findings.len() == 1 && findings[0].contains("/data/blocks/00000001.block"), "{findings:?}");
+        let db = open(&simulation);
+        assert_eq!(contents(&db), whole, "byte {place}");
+        let damage = db.status().damage;
+        assert!(damage.len() == 1 && damage[0].path == path.display().to_string(), "{damage:?}");
+        assert_eq!(run_jobs(&db, &simulation), ["clean"], "byte {place}");
+        assert_eq!(contents(&db), whole, "byte {place}");
+        drop(db);
+        assert_eq!(offline_findings(&simulation), [""; 0], "byte {place}");
+        let db = open(&simulation);
+        assert_eq!((contents(&db), db.status().damage), (whole, vec![]), "byte {place}");
+    }
+}
+
+#[test]
+fn no_failing_change_of_the_disk_loses_anything_while_an_index_heals() {
+    for failure in [Failure::Crash, Failure::Io, Failure::IoForGood, Failure::Full] {
+        for n in 1.. {
+            let mut fired = false;
+            for fate in [0, 1, n + 7] {
+                let (simulation, _, whole) = changed(&[0]);
+                let db = open(&simulation);
+                simulation.disk.fail_at(simulation.disk.changes() + n, failure);
+                run_jobs(&db, &simulation);
+                fired |= simulation.disk.fired();
+                drop(db);
+                simulation.disk.crash(fate);
+                simulation.disk.repair();
+                simulation.disk.free_space();
+                let context = format!("change {n} failing with {failure:?}, fate {fate}");
+                assert_eq!(contents(&open(&simulation)), whole, "{context}");
+            }
+            if !fired {
+                assert!(n > 4, "healing changes the disk");
+                break;
+            }
+        }
+    }
+}
+
+/// A directory with blocks of 300 series, whose index has two copies; and what it held before.
+fn many_series() -> (Simulation, Contents) {
+    let simulation = Env::simulated(4);
+    simulation.clock.jump_to_ms(simulation.clock.wall_ms() / 7_200_000 * 7_200_000);
+    let db = open(&simulation);
+    ingest_of(&db, &simulation, 5 * 60, 300);
+    assert_eq!(run_jobs(&db, &simulation), ["cut", "image"]);
+    let whole = contents(&db);
+    drop(db);
+    simulation.disk.kill();
+    (simulation, whole)
+}
+
+/// The place of the second copy of a block's index.
+fn second_copy(bytes: &[u8]) -> usize {
+    (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"TWBKCOPY")).nth(1).expect("300 series have two")
+}
+
+#[test]
+fn a_block_that_is_cut_short_keeps_the_series_before_its_end() {
+    let (simulation, whole) = many_series();
+    let path = Path::new("/data/blocks/00000001.block");
+    let mut bytes = simulation.disk.peek(path).expect("there");
+    bytes.truncate(second_copy(&bytes));
+    simulation.disk.poke(path, &bytes).expect("there");
+    let check = |db: &Db| {
+        let (of, count) = lost(&whole, &contents(db));
+        assert_eq!((of.len(), count), (300 - 256, (300 - 256) * 120));
+    };
+    let db = open(&simulation);
+    check(&db);
+    let said = said(&db);
+    assert!(said.len() == 2 && said[1].contains("the series from the block's 256th on are lost"), "{said:?}");
+    assert_eq!(run_jobs(&db, &simulation), ["clean"]);
+    check(&db);
+    let aside = Path::new("/data/damaged/00000001.block");
+    assert_eq!(simulation.disk.peek(aside).expect("kept as it was found"), bytes);
+    drop(db);
+    assert_eq!(offline_findings(&simulation), [""; 0]);
+    check(&open(&simulation));
+}
+
+/// A crash left the blocks that were merged: they have what the merged one lacks.
+#[test]
+fn a_merged_block_that_lacks_series_does_not_replace_what_it_was_merged_from() {
+    let (simulation, whole) = many_series();
+    let is_block = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "block");
+    let sources: Vec<_> = files(&simulation).into_iter().filter(|(path, _)| is_block(path)).collect();
+    let db = open(&simulation);
+    let until_ms = db.status().blocks.last().expect("one at least").max_time;
+    ingest_of(&db, &simulation, 3 * 60, 300);
+    let kinds = run_jobs(&db, &simulation);
+    assert!(kinds.contains(&"compact"), "{kinds:?}");
+    let merged = Path::new("/data/blocks").join(&db.status().blocks[0].name);
+    drop(db);
+    let mut bytes = simulation.disk.peek(&merged).expect("there");
+    let at = second_copy(&bytes) + 30;
+    bytes[at] ^= 1;
+    bytes.truncate(bytes.len() - 1);
+    simulation.disk.poke(&merged, &bytes).expect("there");
+    for (path, bytes) in &sources {
+        let file = simulation.env.disk.open(path, Open::Create).expect("new");
+        file.append(bytes).expect("a good disk");
+        file.sync().expect("a good disk");
+    }
+    let repairs = [false, true].map(|repairs| (repairs, files(&simulation)));
+    for (repairs, files) in repairs {
+        restore(&simulation, &files);
+        if repairs {
+            let repaired = offline::repair(&simulation.env, Path::new("/data")).expect("a good disk");
+            assert_eq!((repaired.set_aside, repaired.left.findings), (1, vec![]));
+        }
+        let db = open(&simulation);
+        let read = contents(&db);
+        let lacks = whole.keys().find(|key| key.1 <= until_ms && !read.contains_key(key));
+        assert_eq!(lacks, None, "repaired: {repairs}");
+        assert!(simulation.disk.files().iter().any(|path| path.starts_with("/data/damaged")));
+    }
+}
+
+fn files(simulation: &Simulation) -> Vec<(PathBuf, Vec<u8>)> {
+    let file = |path: PathBuf| (path.clone(), simulation.disk.peek(&path).expect("there"));
+    simulation.disk.files().into_iter().map(file).collect()
+}
+
+fn restore(simulation: &Simulation, before: &[(PathBuf, Vec<u8>)]) {
+    simulation.disk.kill();
+    for file in simulation.disk.files() {
+        simulation.env.disk.remove(&file).expect("there");
+    }
+    for (path, bytes) in before {
+        let file = simulation.env.disk.open(path, Open::Create).expect("a good disk");
+        file.append(bytes).expect("a good disk");
+        file.sync().expect("a good disk");
     }
 }

@@ -152,6 +152,12 @@ fn whatever_byte_is_changed_repair_ends_in_a_whole_directory_and_hides_nothing()
             let named = !repaired.findings.is_empty() || !db.status().damage.is_empty();
             assert!(named || !lost, "{context}: samples are missing and nothing is said");
             assert!(named || ledger.back_again(&read).is_none(), "{context}: deleted and back");
+            if path.extension().is_some_and(|extension| extension == "block") {
+                let series = |key: &&(String, i64)| !read.contains_key(*key);
+                let of: std::collections::BTreeSet<&String> =
+                    whole.keys().filter(series).map(|(series, _)| series).collect();
+                assert!(of.len() <= 1 && repaired.set_aside == 0, "{context} costs {of:?}");
+            }
             drop(db);
             restore(&simulation, &before);
         }

@@ -25,9 +25,9 @@ pub(super) struct Clock {
     pub(super) crc: u32,
 }
 
-const CLOCK_LEN: usize = 32;
-
 impl Clock {
+    pub(super) const LEN: usize = 32;
+
     /// The last timestamp. Saturates on a table that no writer made.
     pub(super) fn last_ms(&self) -> i64 {
         self.first_ms.saturating_add(i64::from(self.span_ms))
@@ -40,6 +40,19 @@ impl Clock {
             out.extend_from_slice(&word.to_le_bytes());
         }
     }
+
+    fn decode(bytes: &[u8; Clock::LEN]) -> Clock {
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        Clock {
+            offset: long(0),
+            first_ms: long(8) as i64,
+            span_ms: word(16),
+            len: word(20),
+            count: word(24),
+            crc: word(28),
+        }
+    }
 }
 
 /// The table, mapped.
@@ -50,23 +63,17 @@ pub(super) struct ClockTable {
 
 impl ClockTable {
     pub(super) fn open(bytes: Bytes) -> Result<ClockTable, &'static str> {
-        match bytes.len() % CLOCK_LEN {
+        match bytes.len() % Clock::LEN {
             0 => Ok(ClockTable { bytes }),
             _ => Err("the table of clocks is cut short"),
         }
     }
 
     pub(super) fn get(&self, clock: u32) -> Option<Clock> {
-        let bytes = self.bytes.as_chunks::<CLOCK_LEN>().0.get(clock as usize)?;
-        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
-        let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-        Some(Clock {
-            offset: long(0),
-            first_ms: long(8) as i64,
-            span_ms: word(16),
-            len: word(20),
-            count: word(24),
-            crc: word(28),
-        })
+        self.bytes.as_chunks().0.get(clock as usize).map(Clock::decode)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Clock> {
+        self.bytes.as_chunks().0.iter().map(Clock::decode)
     }
 }

@@ -114,25 +114,42 @@ impl BlockMeta {
 /// ```text
 /// offset  size  field
 ///      0     4  magic     "TWBK"
-///      4     2  version   1, or 2 of a dense block: columns may have the codec 6, and more samples
-///      6     6  reserved  zero; readers reject anything else
+///      4     2  version   3; 1 and 2, which are read, have no copies of the index, and 2 is dense
+///      6     1  dense     1: columns may have the codec 6, and more samples; 0
+///      7     5  reserved  zero; readers reject anything else
 ///     12     4  crc32     over bytes 0..12
 /// ```
 pub(super) const HEADER_LEN: usize = 16;
-pub(super) const VERSION: u16 = DENSE_VERSION;
+pub(super) const VERSION: u16 = 3;
 const PLAIN_VERSION: u16 = 1;
-/// A release that does not know the codec must not take its columns for damage.
 const DENSE_VERSION: u16 = 2;
 const MAGIC: [u8; 4] = *b"TWBK";
 
+/// The headers that there are, and whether their blocks are dense.
+const HEADERS: [(u16, u8, bool); 4] =
+    [(VERSION, 0, false), (VERSION, 1, true), (PLAIN_VERSION, 0, false), (DENSE_VERSION, 0, true)];
+
 pub(super) fn header(dense: bool) -> [u8; HEADER_LEN] {
-    let version = if dense { DENSE_VERSION } else { PLAIN_VERSION };
+    header_of(VERSION, u8::from(dense))
+}
+
+fn header_of(version: u16, dense: u8) -> [u8; HEADER_LEN] {
     let mut header = [0; HEADER_LEN];
     header[..4].copy_from_slice(&MAGIC);
     header[4..6].copy_from_slice(&version.to_le_bytes());
+    header[6] = dense;
     let crc = crc32fast::hash(&header[..12]);
     header[12..].copy_from_slice(&crc.to_le_bytes());
     header
+}
+
+/// Which of the headers that there are a damaged one comes closest to.
+pub(super) fn may_be_dense(file: &[u8]) -> bool {
+    let distance = |(version, dense, _): &(u16, u8, bool)| -> u32 {
+        let header = header_of(*version, *dense);
+        header.iter().zip(file).map(|(byte, found)| (byte ^ found).count_ones()).sum()
+    };
+    HEADERS.iter().min_by_key(|header| distance(header)).is_some_and(|(.., dense)| *dense)
 }
 
 /// What a header can be.
@@ -155,12 +172,14 @@ pub(super) fn check_header(bytes: &[u8]) -> Header {
     if bytes[12..] != crc32fast::hash(&bytes[..12]).to_le_bytes() {
         return Header::Bad("the header's checksum does not hold");
     }
-    match u16::from_le_bytes([bytes[4], bytes[5]]) {
-        version @ (PLAIN_VERSION | DENSE_VERSION) => match bytes[6..12] == [0; 6] {
-            true => Header::Good { dense: version == DENSE_VERSION },
-            false => Header::Bad("the header has reserved bytes that are not zero"),
-        },
-        newer => Header::Newer(newer),
+    let version = u16::from_le_bytes([bytes[4], bytes[5]]);
+    if version > VERSION {
+        return Header::Newer(version);
+    }
+    let known = HEADERS.iter().find(|(known, dense, _)| *bytes == header_of(*known, *dense));
+    match known {
+        Some((.., dense)) => Header::Good { dense: *dense },
+        None => Header::Bad("the header is none that a release writes"),
     }
 }
 
@@ -238,11 +257,11 @@ pub(super) fn encode_table(sections: &[Section], out: &mut Vec<u8>) {
     out.extend_from_slice(&END_MAGIC);
 }
 
-/// The table of a whole file, checked: sections lie behind one another from the header to the
-/// table, the known ones in their order.
-pub(super) fn decode_table(file: &[u8]) -> Result<Vec<Section>, &'static str> {
-    let footer_at = file.len().checked_sub(FOOTER_LEN).ok_or("no footer")?;
-    let footer = &file[footer_at..];
+/// The table at the end of a file of which `tail` is all from `tail_at` on, checked: sections lie behind one
+/// another from the header to the table, the known ones in their order.
+pub(super) fn decode_table(tail: &[u8], tail_at: u64) -> Result<Vec<Section>, &'static str> {
+    let footer_at = tail.len().checked_sub(FOOTER_LEN).ok_or("no footer")?;
+    let footer = &tail[footer_at..];
     if footer[12..] != END_MAGIC {
         return Err("the file is cut short: no footer");
     }
@@ -250,20 +269,21 @@ pub(super) fn decode_table(file: &[u8]) -> Result<Vec<Section>, &'static str> {
     let count =
         usize::try_from(count).ok().filter(|count| *count <= SECTIONS_MAX).ok_or("too many sections")?;
     let table_at = footer_at.checked_sub(count * SECTION_LEN).ok_or("the section table is cut short")?;
-    if footer[8..12] != crc32fast::hash(&file[table_at..footer_at + 8]).to_le_bytes() {
+    if footer[8..12] != crc32fast::hash(&tail[table_at..footer_at + 8]).to_le_bytes() {
         return Err("the section table's checksum does not hold");
     }
-    let sections: Vec<Section> = file[table_at..footer_at].as_chunks().0.iter().map(decode_section).collect();
+    let sections: Vec<Section> = tail[table_at..footer_at].as_chunks().0.iter().map(decode_section).collect();
+    let table_at = tail_at + table_at as u64;
     let mut at = HEADER_LEN as u64;
     for section in &sections {
         let end = section.offset.checked_add(section.len).ok_or("a section is longer than the file")?;
-        if section.offset != at || end > table_at as u64 {
+        if section.offset != at || end > table_at {
             return Err("a section lies elsewhere than the one before it ends");
         }
         at = end;
     }
     let known = sections.iter().filter(|section| section.id < OPTIONAL_IDS).map(|section| section.id);
-    if at != table_at as u64 || !known.eq(SECTIONS.iter().map(|id| *id as u16)) {
+    if at != table_at || !known.eq(SECTIONS.iter().map(|id| *id as u16)) {
         return Err("the sections are not those of a block");
     }
     Ok(sections)
@@ -277,9 +297,9 @@ fn decode_section(bytes: &[u8; SECTION_LEN]) -> Section {
     Section { id, crc: word(4), offset: long(8), len: long(16) }
 }
 
-/// The checksum in the footer of a whole file, which [`decode_table`] has checked.
-pub(super) fn table_crc(file: &[u8]) -> u32 {
-    let footer = file.last_chunk::<FOOTER_LEN>().expect("a whole file has a footer");
+/// The checksum in the footer at the end of a file, which [`decode_table`] has checked.
+pub(super) fn table_crc(tail: &[u8]) -> u32 {
+    let footer = tail.last_chunk::<FOOTER_LEN>().expect("a whole file has a footer");
     u32::from_le_bytes([footer[8], footer[9], footer[10], footer[11]])
 }
 

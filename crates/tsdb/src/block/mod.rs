@@ -11,7 +11,7 @@
 //! ```text
 //! header    16 bytes, see `format`
 //! data      columns of values, in the order of series; a clock's column stands before the first
-//!           values that use it
+//!           values that use it; behind each 256 series a copy of what the index says of them, see `copies`
 //! meta      what the block holds, see `format`
 //! labels    names and their values, see `index::dictionary`
 //! postings  series by pair, see `index::lists`
@@ -35,15 +35,19 @@
 //! not cut yet (`head`).
 
 mod clocks;
+mod copies;
 mod error;
 mod format;
+mod open;
 mod read;
+mod salvage;
 mod scan;
 mod series;
 mod tombstones;
 mod write;
 
 pub use crate::gather::{StoredRun, StoredValues};
+pub use copies::copy_of;
 pub(crate) use error::UNREADABLE;
 pub use error::{BlockError, Damage};
 pub(crate) use format::is_block;

@@ -1,17 +1,19 @@
-//! Opening a block: what it holds and which of its series match.
+//! What a block holds and which of its series match.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use roaring::RoaringBitmap;
-use tidewatch_env::{Env, give_back, is_unreadable, unreadable};
+use tidewatch_env::{give_back, unreadable};
 use tidewatch_model::{Labels, Matcher};
 
 use super::clocks::ClockTable;
 use super::error::{BlockError, UNREADABLE};
-use super::format::{self, BlockMeta, Header, SECTIONS, Section, SectionId};
+use super::format::BlockMeta;
+use super::open::Opening;
 use super::scan::{ClockCache, Cursor};
 use super::series::{Record, SeriesTable};
 use super::tombstones::Tombstones;
@@ -25,20 +27,23 @@ use crate::wounds::Wounds;
 #[derive(Debug, Clone)]
 pub struct Block {
     pub(super) path: PathBuf,
-    meta: BlockMeta,
-    dense: bool,
+    pub(super) meta: BlockMeta,
+    pub(super) dense: bool,
     pub(super) data: Bytes,
     pub(super) clocks: ClockTable,
     pub(super) series: SeriesTable,
     pub(super) clock_cache: Arc<ClockCache>,
-    index: Arc<BlockIndex>,
+    pub(super) index: Arc<BlockIndex>,
     /// Everything behind the data, which the index is made of.
-    index_bytes: Bytes,
+    pub(super) index_bytes: Bytes,
     /// Checksum of the section table: tells this file from others of its name.
-    table_crc: u32,
+    pub(super) table_crc: u32,
     pub(super) tombstones: Arc<Tombstones>,
     /// Damage that reading has met, also through other tombstones.
-    wounds: Arc<Wounds>,
+    pub(super) wounds: Arc<Wounds>,
+    pub(super) opening: Arc<Opening>,
+    /// Columns of clocks by their offsets, as the copies of the index have them: read when one is damaged.
+    pub(super) copied_columns: Arc<OnceLock<HashMap<u64, Bytes>>>,
 }
 
 impl Block {
@@ -46,74 +51,6 @@ impl Block {
     pub(crate) fn give_back(&self) {
         give_back(&self.data);
         give_back(&self.index_bytes);
-    }
-
-    /// Maps and checks the file at `path`.
-    pub fn open(env: &Env, path: &Path) -> Result<Block, BlockError> {
-        let lost = || BlockError::Unreadable { path: path.to_owned() };
-        let file = env.disk.map(path).map_err(|source| match is_unreadable(&source) {
-            true => lost(),
-            false => BlockError::Io { path: path.to_owned(), source },
-        })?;
-        let opened = Block::from_bytes(file.clone(), path);
-        // Zeros that were read for what the disk could not give look like damage.
-        if unreadable(&file).is_some() { Err(lost()) } else { opened }
-    }
-
-    /// A block from the bytes of its file. `path` names it in errors, and must name its id where
-    /// it is the name of a block.
-    pub fn from_bytes(file: Bytes, path: &Path) -> Result<Block, BlockError> {
-        let corrupt = |offset: u64, reason| BlockError::Corrupt { path: path.to_owned(), offset, reason };
-        let dense = match format::check_header(&file) {
-            Header::Good { dense } => dense,
-            Header::Newer(found) => {
-                return Err(BlockError::Version { path: path.to_owned(), found, newest: format::VERSION });
-            }
-            Header::Bad(reason) => return Err(corrupt(0, reason)),
-        };
-        let table = format::decode_table(&file).map_err(|reason| corrupt(file.len() as u64, reason))?;
-        if let Some(bad) =
-            table.iter().find(|section| section.id != SectionId::Data as u16 && !holds(section, &file))
-        {
-            return Err(corrupt(bad.offset, "a section's checksum does not hold"));
-        }
-        let sections = SECTIONS.map(|id| {
-            table.iter().find(|section| section.id == id as u16).expect("the table was checked to have each")
-        });
-        let [data, meta, labels, postings, clocks, series] = sections.map(|section| part(section, &file));
-        let [_, meta_at, labels_at, postings_at, clocks_at, series_at] =
-            sections.map(|section| section.offset);
-        let meta = BlockMeta::decode(&meta, file.len() as u64).map_err(|reason| corrupt(meta_at, reason))?;
-        let index = BlockIndex {
-            dictionary: Dictionary::open(&labels).map_err(|error| corrupt(labels_at, error.0))?,
-            lists: Lists::open(&postings).map_err(|error| corrupt(postings_at, error.0))?,
-        };
-        let clocks = ClockTable::open(clocks).map_err(|reason| corrupt(clocks_at, reason))?;
-        let series = SeriesTable::open(&series).map_err(|error| corrupt(series_at, error.0))?;
-        let agree = index.lists.len() == index.dictionary.pair_count()
-            && index.lists.all().len() == meta.series
-            && u64::from(series.len()) == meta.series;
-        if !agree {
-            return Err(corrupt(meta_at, "the sections contradict each other"));
-        }
-        if format::parse_block_name(path).is_some_and(|id| id != meta.id) {
-            return Err(corrupt(meta_at, "the file has the name of another block"));
-        }
-        let index_bytes = file.slice(meta_at as usize..);
-        Ok(Block {
-            path: path.to_owned(),
-            meta,
-            dense,
-            data,
-            clocks,
-            series,
-            clock_cache: Arc::new(ClockCache::new()),
-            index: Arc::new(index),
-            index_bytes,
-            table_crc: format::table_crc(&file),
-            tombstones: Arc::default(),
-            wounds: Arc::default(),
-        })
     }
 
     /// The same block, read through these tombstones.
@@ -132,6 +69,11 @@ impl Block {
 
     pub(super) fn table_crc(&self) -> u32 {
         self.table_crc
+    }
+
+    /// Whether it was opened without some of its series, as nothing says any more what they are.
+    pub(crate) fn lacks_series(&self) -> bool {
+        self.opening.lacks_series
     }
 
     pub(crate) fn wounds(&self) -> &Wounds {
@@ -198,7 +140,7 @@ impl Block {
     }
 
     /// What was read from the index, unless the disk has lost a part of it since it was checked.
-    fn of_index<T>(&self, read: Result<T, IndexError>) -> Result<T, BlockError> {
+    pub(super) fn of_index<T>(&self, read: Result<T, IndexError>) -> Result<T, BlockError> {
         let corrupt = |reason| BlockError::Corrupt { path: self.path.clone(), offset: 0, reason };
         match unreadable(&self.index_bytes) {
             Some(_) => {
@@ -210,25 +152,17 @@ impl Block {
     }
 }
 
-fn part(section: &Section, file: &Bytes) -> Bytes {
-    file.slice(section.offset as usize..(section.offset + section.len) as usize)
-}
-
-fn holds(section: &Section, file: &Bytes) -> bool {
-    crc32fast::hash(&part(section, file)) == section.crc
-}
-
 /// A block's label pairs and their series: an [`Index`].
 #[derive(Debug)]
 pub struct BlockIndex {
-    dictionary: Dictionary,
-    lists: Lists,
+    pub(super) dictionary: Dictionary,
+    pub(super) lists: Lists,
 }
 
 /// Pairs whose text was decoded, by number.
 #[derive(Debug, Default)]
 pub(super) struct PairTexts {
-    texts: hashbrown::HashMap<u32, (Box<str>, Box<str>), foldhash::fast::RandomState>,
+    texts: HashMap<u32, (Box<str>, Box<str>), foldhash::fast::RandomState>,
 }
 
 /// Pairs that a cursor remembers; a scan over more starts over.

@@ -13,6 +13,7 @@ use tidewatch_storage::{ClockId, Latest, Run, RunValues, Scratch, TimeRange};
 use super::clocks::Clock;
 use super::error::{BlockError, Damage, UNREADABLE};
 use super::read::{Block, PairTexts};
+use super::salvage::TIMES_COPIED;
 use super::series::{Chunk, Record};
 use crate::gather::{StoredRun, StoredValues, alone};
 use crate::intervals::Intervals;
@@ -50,7 +51,7 @@ impl std::fmt::Debug for ClockCache {
 }
 
 /// Why a chunk can not be read, and where.
-struct Broken {
+pub(super) struct Broken {
     offset: u64,
     reason: String,
 }
@@ -316,7 +317,11 @@ impl Block {
         {
             return Ok(times.clone());
         }
-        let column = self.column(clock.offset, clock.len, clock.crc)?;
+        let column = self.column(clock.offset, clock.len, clock.crc).or_else(|broken| {
+            let copied = self.copied_column(clock).ok_or(broken)?;
+            self.wounds().meet_healing(self.file_offset(clock.offset), TIMES_COPIED.to_owned());
+            Ok(copied)
+        })?;
         let broken = |reason: String| Broken { offset: self.file_offset(clock.offset), reason };
         let mut times = Vec::new();
         decode_times(column, clock.count as usize, &mut times).map_err(|error| broken(error.to_string()))?;
@@ -333,7 +338,7 @@ impl Block {
     }
 
     /// A column of the data section, under its checksum.
-    fn column(&self, offset: u64, len: u32, crc: u32) -> Result<&[u8], Broken> {
+    pub(super) fn column(&self, offset: u64, len: u32, crc: u32) -> Result<&[u8], Broken> {
         let broken = |reason: &str| Broken { offset: self.file_offset(offset), reason: reason.to_owned() };
         let start = usize::try_from(offset).map_err(|_| broken("a column lies outside the file"))?;
         let end = start.saturating_add(len as usize);
@@ -345,7 +350,7 @@ impl Block {
         }
     }
 
-    fn file_offset(&self, data_offset: u64) -> u64 {
+    pub(super) fn file_offset(&self, data_offset: u64) -> u64 {
         data_offset.saturating_add(super::format::HEADER_LEN as u64)
     }
 

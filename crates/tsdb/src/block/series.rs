@@ -26,7 +26,7 @@ use crate::index::IndexError;
 use crate::wire::{put_varint, take_array, take_slice, take_u32};
 
 /// Series that are found by one offset; a random access reads half of them on average.
-const GROUP: usize = 16;
+pub(super) const GROUP: usize = 16;
 
 /// More labels than any limit lets in.
 const PAIRS_MAX: usize = 1 << 12;
@@ -82,20 +82,7 @@ impl SeriesEncoder {
             put_varint(&mut self.records, u64::from(before.map_or(pair, |before| pair - before - 1)));
             before = Some(pair);
         }
-        put_varint(&mut self.records, chunks.len() as u64);
-        for chunk in chunks {
-            let special = chunk.is_special();
-            put_varint(&mut self.records, u64::from(chunk.clock) << 1 | u64::from(special));
-            if special {
-                let with_starts = if chunk.starts_len > 0 { WITH_STARTS } else { 0 };
-                self.records.push(chunk.kind as u8 | with_starts);
-            }
-            put_varint(&mut self.records, u64::from(chunk.len));
-            if chunk.starts_len > 0 {
-                put_varint(&mut self.records, u64::from(chunk.starts_len));
-            }
-            self.records.extend_from_slice(&chunk.crc.to_le_bytes());
-        }
+        put_chunks(&mut self.records, chunks.iter().copied());
         self.previous.clear();
         self.previous.extend_from_slice(pairs);
     }
@@ -104,6 +91,24 @@ impl SeriesEncoder {
         out.extend_from_slice(&self.count.to_le_bytes());
         out.extend_from_slice(&self.groups);
         out.extend_from_slice(&self.records);
+    }
+}
+
+/// Appends what a record says of the chunks of a series.
+pub(super) fn put_chunks(out: &mut Vec<u8>, chunks: impl ExactSizeIterator<Item = Chunk>) {
+    put_varint(out, chunks.len() as u64);
+    for chunk in chunks {
+        let special = chunk.is_special();
+        put_varint(out, u64::from(chunk.clock) << 1 | u64::from(special));
+        if special {
+            let with_starts = if chunk.starts_len > 0 { WITH_STARTS } else { 0 };
+            out.push(chunk.kind as u8 | with_starts);
+        }
+        put_varint(out, u64::from(chunk.len));
+        if chunk.starts_len > 0 {
+            put_varint(out, u64::from(chunk.starts_len));
+        }
+        out.extend_from_slice(&chunk.crc.to_le_bytes());
     }
 }
 
@@ -129,6 +134,11 @@ impl Record {
     /// The series that was read last.
     pub(super) fn series(&self) -> Option<u32> {
         self.next.map(|(next, ..)| next - 1)
+    }
+
+    /// Where the data of the series that was read last ends.
+    pub(super) fn data_end(&self) -> Option<u64> {
+        self.next.map(|(.., data)| data)
     }
 }
 
@@ -159,7 +169,8 @@ impl SeriesTable {
         }
         let group = series as usize / GROUP;
         let (mut at, mut start, mut data) = match record.next.take() {
-            Some((next, start, data)) if next <= series && next as usize / GROUP == group => {
+            // The first of a group may begin behind a copy of the index.
+            Some((next, start, data)) if next <= series && next as usize > group * GROUP => {
                 (next, start, data)
             }
             _ => self.group(group)?,
@@ -179,6 +190,11 @@ impl SeriesTable {
                 return Ok(());
             }
         }
+    }
+
+    /// Where the data of a series starts that is the first of a group.
+    pub(super) fn data_start(&self, series: u32) -> Result<u64, IndexError> {
+        self.group(series as usize / GROUP).map(|(.., data)| data)
     }
 
     fn group(&self, group: usize) -> Result<(u32, usize, u64), IndexError> {
@@ -207,7 +223,8 @@ fn take_pairs(input: &mut &[u8], pairs: &mut Vec<u32>) -> Result<(), IndexError>
     Ok(())
 }
 
-fn take_chunks(
+/// Reads what a record says of the chunks of a series, whose data begins at `data`; moves that to their end.
+pub(super) fn take_chunks(
     input: &mut &[u8],
     clocks: &ClockTable,
     data: &mut u64,

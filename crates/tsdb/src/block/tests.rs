@@ -12,6 +12,8 @@ use tidewatch_env::{Env, create_dir_durably};
 use tidewatch_model::{Labels, Matcher, STALE_NAN, Sample};
 use tidewatch_storage::{Latest, RunValues, Scratch, TimeRange};
 
+mod damage;
+
 use super::*;
 use crate::index::tests as index_tests;
 
@@ -241,78 +243,6 @@ fn a_file_under_another_blocks_name_is_refused() {
     assert!(error.to_string().ends_with("the file has the name of another block"), "{error}");
 }
 
-/// Opens and reads a changed file: it must be refused, or name what is damaged and give
-/// everything else as it was. Gives whether the damage was seen.
-#[track_caller]
-fn check_damaged(file: Vec<u8>, model: &Model) -> bool {
-    let block = match Block::from_bytes(Bytes::from(file), Path::new("data/00000001.block")) {
-        Ok(block) => block,
-        Err(BlockError::Corrupt { .. } | BlockError::Version { .. }) => return true,
-        Err(other) => panic!("no disk was touched: {other}"),
-    };
-    let (found, damaged) = read(&block).expect("the index is sound where its checksums hold");
-    assert_eq!(found.len(), model.len());
-    let mut lost = 0;
-    for ((labels, found), (expected_labels, expected)) in found.iter().zip(model) {
-        assert_eq!(labels, expected_labels);
-        if found.is_empty() {
-            lost += 1;
-            continue;
-        }
-        assert_same(
-            &Model::from([(labels.clone(), found.clone())]),
-            &Model::from([(labels.clone(), expected.clone())]),
-        );
-    }
-    assert_eq!(lost, damaged, "what is missing was named");
-    let named = block.verify(0..block.series_count()).expect("the index is sound");
-    assert_eq!(named.is_empty(), damaged == 0);
-    damaged > 0
-}
-
-#[test]
-fn every_flipped_bit_is_found_and_contained() {
-    let model = sample_model(2, 40);
-    let file = file_of(&model, 120);
-    assert!(file.len() <= 16 << 10, "{} bytes", file.len());
-    assert!(!check_damaged(file.clone(), &model), "the file is sound as it was written");
-    for at in 0..file.len() * 8 {
-        let mut damaged = file.clone();
-        damaged[at / 8] ^= 1 << (at % 8);
-        assert!(check_damaged(damaged, &model), "bit {at} is under no checksum");
-    }
-}
-
-#[test]
-fn every_truncation_is_found() {
-    let model = sample_model(2, 40);
-    let file = file_of(&model, 120);
-    for len in 0..file.len() {
-        assert!(check_damaged(file[..len].to_vec(), &model), "{len} bytes");
-    }
-}
-
-#[test]
-fn a_damaged_chunk_is_named_and_costs_no_other() {
-    let model = sample_model(3, 480);
-    let mut file = file_of(&model, 120);
-    // The first column of values: right after the header and the first clock.
-    let sound = Block::from_bytes(Bytes::from(file.clone()), Path::new("x")).expect("sound");
-    let mut cursor = Cursor::default();
-    let first = sound.labels(&mut cursor, 0).expect("sound");
-    let at = format::HEADER_LEN + cursor.record.chunks[0].offset as usize;
-    file[at] ^= 0x10;
-    let block =
-        Block::from_bytes(Bytes::from(file), Path::new("data/00000001.block")).expect("the index is sound");
-    let damage = block.verify(0..block.series_count()).expect("the index is sound");
-    assert_eq!(damage.len(), 1);
-    assert_eq!(damage[0].series, first.to_string());
-    assert_eq!(damage[0].offset, at as u64);
-    assert_eq!(damage[0].start_ms, *model[&first].keys().next().expect("samples"));
-    let select = |name| block.select(&[Matcher::equal("__name__", name)]).expect("sound").len();
-    assert_eq!((select("up"), select("absent")), (3, 0));
-}
-
 /// Writes a block while the n-th change of the disk fails, for every n: after that and after a
 /// crash there is no block, or the whole one; and the next attempt goes through.
 #[test]
@@ -374,7 +304,7 @@ fn a_dense_block_holds_the_same_in_longer_chunks_and_fewer_bytes() {
     // 37 windows of two hours, and nine chunks of a thousand; nine stretches of nine hours, and three of 4096.
     assert_eq!((plain.chunks, dense.chunks), (3 * 37 + 9, 3 * 9 + 3));
     assert!(dense.size * 4 < plain.size * 3, "{} of {} bytes", dense.size, plain.size);
-    assert_eq!((plain_file[4], dense_file[4]), (1, 2), "older releases know what they can not read");
+    assert_eq!((plain_file[6], dense_file[6]), (0, 1));
     assert_eq!(written(true).1, dense_file, "equal input gives equal bytes");
 }
 
@@ -409,7 +339,8 @@ proptest! {
     }
 }
 
-/// The format, byte for byte. Files written by a release have it; a change here needs a new version.
+/// The format, byte for byte. Files written by a release have it; a change here needs a new version. The copy of the
+/// index, from "TWBKCOPY" on, is under zstd: another release of that may spell it otherwise.
 #[test]
 fn the_bytes_of_a_block_are_frozen() {
     let model = Model::from([
@@ -423,18 +354,22 @@ fn the_bytes_of_a_block_are_frozen() {
 }
 
 const FROZEN: &[&str] = &[
-    "5457424b010000000000000062250f1f01100380a0d5edee660b00983a02010d141e0280010100080201088ea0d5edee",
-    "66017ff80100000000000000000000000000000000a8da769b010000003f24789b01000000a8da769b01000098e2da76",
-    "9b0100000300000000000000030000000000000005000000000000000000000000000000030000000500000003000000",
-    "085f5f6e616d655f5f0208696e7374616e636502036a6f620100000000060000001c000000000161000162000b686f73",
-    "742d313a39313030050732323a3931303000046e6f646505000000030000000200000005000000080000000a0000000e",
-    "0000000100020101020001010203000101000000000000000000a8da769b010000983a00000d0000000200000006869a",
-    "fb190000000000000007a8da769b010000000000000800000001000000f96b661a030000000000000000000000000000",
-    "0000030001010100057dba27d800030100010100077e7f48b70102010001020332ac42e5010000000000000010000000",
-    "0000000024000000000000000200000056c145bf34000000000000005000000000000000030000007be3948684000000",
-    "00000000530000000000000004000000216ef7a4d7000000000000002a0000000000000005000000ca83ecd301010000",
-    "000000004000000000000000060000002d4b033341010000000000003300000000000000060000000000000010c375a6",
-    "4b425754",
+    "5457424b03000000000000001f222a5d01100380a0d5edee660b00983a02010d141e0280010100080201088ea0d5edee",
+    "66017ff85457424b434f5059c100000059010000a787680e28b52ffd605900bd05000408240001000050a8da769b0100",
+    "00003f247898e20303000500023a00000d06869afb190000000700000008f96b661a010001100380a0d5edee660b0098",
+    "3a0003085f5f6e616d655f5f016108696e7374616e63650b686f73742d313a39313030036a6f62046e6f64650100057d",
+    "ba27d862077e7f48b701020c3232020332ac42e516005d6884c6b8a02dc0d957c5f7564300d10fcbe40d4440d03f337d",
+    "4580180e075822c02caa2c760e9c9961a57520830a461280050100000000000000000000000000000000a8da769b0100",
+    "00003f24789b01000000a8da769b01000098e2da769b0100000300000000000000030000000000000005000000000000",
+    "000000000000000000030000000500000003000000085f5f6e616d655f5f0208696e7374616e636502036a6f62010000",
+    "0000060000001c000000000161000162000b686f73742d313a39313030050732323a3931303000046e6f646505000000",
+    "030000000200000005000000080000000a0000000e0000000100020101020001010203000101000000000000000000a8",
+    "da769b010000983a00000d0000000200000006869afb190000000000000007a8da769b01000000000000080000000100",
+    "0000f96b661a0300000000000000000000000000000000030001010100057dba27d800030100010100077e7f48b70102",
+    "010001020332ac42e501000000000000001000000000000000f9000000000000000200000056c145bf09010000000000",
+    "005000000000000000030000007be394865901000000000000530000000000000004000000216ef7a4ac010000000000",
+    "002a0000000000000005000000ca83ecd3d6010000000000004000000000000000060000002d4b033316020000000000",
+    "0033000000000000000600000000000000ba44e6ae4b425754",
 ];
 
 proptest! {

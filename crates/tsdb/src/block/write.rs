@@ -1,7 +1,7 @@
 //! Writing a block: series by series in label order, samples straight to the disk, the index at
 //! the end.
 //!
-//! Memory is that of the index: some 50 bytes a series and 12 a chunk, whatever the samples.
+//! Memory is that of the index: some 50 bytes a series and 32 a chunk, whatever the samples.
 //!
 //! ```text
 //! create ─► { series ─► run … } … ─► finish ─► synced, renamed, directory synced
@@ -9,23 +9,23 @@
 //! ```
 
 mod columns;
+mod index;
 mod pairs;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use roaring::RoaringBitmap;
 use tidewatch_chunk::{encode_times, fits};
 use tidewatch_env::{Env, File, Open};
 use tidewatch_model::{Labels, NativeHistogram};
 
-use self::columns::Columns;
-use self::pairs::Pairs;
-use super::format::{self, BlockId, BlockMeta, SECTIONS, Section, SectionId, block_path};
-use super::series::{Chunk, SeriesEncoder};
+use self::columns::{ChunkClock, Columns};
+pub(super) use self::index::IndexBuilder;
+use super::copies::CopyWriter;
+use super::format::{self, BlockId, BlockMeta, block_path};
+use super::series::Chunk;
 use super::{BlockError, CHUNK_SAMPLES_MAX, CHUNK_SPAN_MS, DENSE_SAMPLES_MAX, DENSE_SPAN_MS};
 use crate::gather::{StoredRun, StoredValues};
-use crate::index::lists;
 
 /// Bytes that are collected before they go to the file.
 const BUFFER: usize = 1 << 18;
@@ -72,21 +72,15 @@ pub struct Writer {
     /// Bytes of the data section so far, those of the buffer included.
     data_len: u64,
     columns: Columns,
-    pairs: Pairs,
-    /// The series before, and whether one is open: labels must ascend.
+    index: IndexBuilder,
+    copies: CopyWriter,
+    /// The series that was started last: labels must ascend.
     labels: Option<Labels>,
-    series: Vec<SeriesEntry>,
-    /// The pairs of all series behind each other, by provisional number.
-    series_pairs: Vec<u32>,
-    chunks: Vec<Chunk>,
     /// The next chunk: times, values of one of the kinds, and starts or none of these.
     pending_times: Vec<i64>,
     pending_values: Vec<f64>,
     pending_histograms: Vec<NativeHistogram>,
     pending_starts: Vec<i64>,
-    min_ms: i64,
-    max_ms: i64,
-    samples: u64,
 }
 
 /// The file of a block that is not complete, which goes with its writer.
@@ -102,13 +96,6 @@ impl Drop for Beside {
             let _ = self.env.disk.remove(&self.path);
         }
     }
-}
-
-/// Where a series ends in the lists of pairs and of chunks, and where its data starts.
-struct SeriesEntry {
-    pairs_end: usize,
-    chunks_end: usize,
-    data_offset: u64,
 }
 
 impl Writer {
@@ -136,18 +123,13 @@ impl Writer {
             data_len: 0,
             columns: Columns::new(options.dense, env.entropy.next_u64()),
             options,
-            pairs: Pairs::default(),
+            index: IndexBuilder::default(),
+            copies: CopyWriter::default(),
             labels: None,
-            series: Vec::new(),
-            series_pairs: Vec::new(),
-            chunks: Vec::new(),
             pending_times: Vec::new(),
             pending_values: Vec::new(),
             pending_histograms: Vec::new(),
             pending_starts: Vec::new(),
-            min_ms: i64::MAX,
-            max_ms: i64::MIN,
-            samples: 0,
         })
     }
 
@@ -251,15 +233,19 @@ impl Writer {
     }
 
     fn end_chunk(&mut self) -> Result<(), BlockError> {
-        let (Some(&first), Some(&last)) = (self.pending_times.first(), self.pending_times.last()) else {
+        if self.pending_times.is_empty() {
             return Ok(());
-        };
-        self.min_ms = self.min_ms.min(first);
-        self.max_ms = self.max_ms.max(last);
-        self.samples += self.pending_times.len() as u64;
+        }
+        let begins = self.copies.next() == self.index.series_count();
+        if begins && self.copies.is_due() {
+            self.copy(false);
+        }
         let data_start = self.data_len;
         let start = self.buffer.len();
-        let clock = self.columns.clock(&self.pending_times, data_start, &mut self.buffer);
+        let clock = match self.columns.clock(&self.pending_times, data_start, &mut self.buffer) {
+            ChunkClock::Known(number) => number,
+            ChunkClock::New(clock) => self.index.add_clock(clock),
+        };
         let values_start = self.buffer.len();
         let kind = self.columns.values(&self.pending_values, &self.pending_histograms, &mut self.buffer);
         let len = self.buffer.len() - values_start;
@@ -276,10 +262,12 @@ impl Writer {
             kind,
         };
         self.data_len += (self.buffer.len() - start) as u64;
-        if self.chunks.len() == self.series.last().map_or(0, |series| series.chunks_end) {
-            self.open_entry(data_start);
+        if begins {
+            let labels = self.labels.as_ref().expect("samples belong to a series");
+            self.index.add_series(labels, data_start);
+            self.copies.begin(data_start);
         }
-        self.chunks.push(chunk);
+        self.index.add_chunk(chunk);
         self.pending_times.clear();
         self.pending_values.clear();
         self.pending_histograms.clear();
@@ -287,23 +275,23 @@ impl Writer {
         if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
     }
 
-    /// Notes the current series, at its first chunk; `end_series` completes the entry.
-    fn open_entry(&mut self, data_offset: u64) {
-        let labels = self.labels.as_ref().expect("samples belong to a series");
-        for (name, value) in labels.iter() {
-            let pair = self.pairs.intern(name, value);
-            self.series_pairs.push(pair);
-        }
-        let chunks_end = self.chunks.len();
-        self.series.push(SeriesEntry { pairs_end: self.series_pairs.len(), chunks_end, data_offset });
-    }
-
     fn end_series(&mut self) -> Result<(), BlockError> {
         self.end_chunk()?;
-        if let Some(series) = self.series.last_mut() {
-            series.chunks_end = self.chunks.len();
+        if let Some(labels) = self.labels.as_ref().filter(|_| self.copies.next() < self.index.series_count())
+        {
+            self.copies.push(labels, self.index.last_chunks(), self.index.clocks());
         }
         Ok(())
+    }
+
+    /// Repeats what the index will say of the series behind the last copy.
+    fn copy(&mut self, is_last: bool) {
+        let start = self.buffer.len();
+        let clocks = self.index.clocks();
+        let shared = self.columns.take_shared().into_iter();
+        let shared: Vec<_> = shared.map(|(clock, column)| (clocks[clock as usize].offset, column)).collect();
+        self.copies.finish(&self.options, self.data_len, is_last, &shared, &mut self.buffer);
+        self.data_len += (self.buffer.len() - start) as u64;
     }
 
     fn flush(&mut self) -> Result<(), BlockError> {
@@ -317,41 +305,19 @@ impl Writer {
     /// a sample; then there is no block.
     pub fn finish(mut self) -> Result<Option<BlockMeta>, BlockError> {
         self.end_series()?;
-        if self.series.is_empty() {
+        if self.index.series_count() == 0 {
             self.env.disk.remove(&self.beside.path).map_err(|source| self.failed(source))?;
             return Ok(None);
         }
-        let mut sections = vec![Section {
-            id: SectionId::Data as u16,
-            crc: 0,
-            offset: format::HEADER_LEN as u64,
-            len: self.data_len,
-        }];
-        let mut meta = self.meta();
-        let mut bytes = Vec::new();
-        let mut finals = Vec::new();
-        for id in &SECTIONS[1..] {
-            bytes.clear();
-            match id {
-                SectionId::Data => {}
-                SectionId::Meta => meta.encode(&mut bytes),
-                SectionId::Labels => finals = self.pairs.finish(&mut bytes),
-                SectionId::Postings => self.encode_postings(&finals, &mut bytes),
-                SectionId::Clocks => self.columns.encode_clocks(&mut bytes),
-                SectionId::Series => self.encode_series(&finals, &mut bytes),
-            }
-            let last = sections.last().expect("data is first");
-            let (offset, len) = (last.offset + last.len, bytes.len() as u64);
-            sections.push(Section { id: *id as u16, crc: crc32fast::hash(&bytes), offset, len });
-            self.buffer.extend_from_slice(&bytes);
-            self.flush()?;
-        }
-        format::encode_table(&sections, &mut self.buffer);
-        let last = sections.last().expect("data is first");
-        meta.size = last.offset + last.len + self.buffer.len() as u64;
+        self.copy(true);
         self.flush()?;
+        let write = |bytes: &[u8]| {
+            let io = |source| BlockError::Io { path: self.beside.path.clone(), source };
+            self.file.append(bytes).map_err(io)
+        };
+        let meta = self.index.finish(&self.options, self.data_len, write)?;
         self.publish()?;
-        Ok(Some(meta))
+        Ok(meta)
     }
 
     fn publish(&self) -> Result<(), BlockError> {
@@ -363,47 +329,5 @@ impl Writer {
 
     fn failed(&self, source: std::io::Error) -> BlockError {
         BlockError::Io { path: self.path.clone(), source }
-    }
-
-    fn meta(&self) -> BlockMeta {
-        BlockMeta {
-            id: self.options.id,
-            level: self.options.level,
-            start_ms: self.options.start_ms,
-            end_ms: self.options.end_ms,
-            min_ms: self.min_ms,
-            max_ms: self.max_ms,
-            series: self.series.len() as u64,
-            chunks: self.chunks.len() as u64,
-            samples: self.samples,
-            parents: self.options.parents.clone(),
-            size: 0,
-        }
-    }
-
-    fn encode_postings(&self, finals: &[u32], out: &mut Vec<u8>) {
-        let mut by_pair = vec![RoaringBitmap::new(); finals.len()];
-        let mut start = 0;
-        for (number, series) in self.series.iter().enumerate() {
-            for pair in &self.series_pairs[start..series.pairs_end] {
-                by_pair[finals[*pair as usize] as usize].insert(number as u32);
-            }
-            start = series.pairs_end;
-        }
-        lists::encode(&mut by_pair, self.series.len() as u32, out);
-    }
-
-    fn encode_series(&self, finals: &[u32], out: &mut Vec<u8>) {
-        let mut encoder = SeriesEncoder::default();
-        let (mut pairs_start, mut chunks_start) = (0, 0);
-        let mut pairs = Vec::new();
-        for series in &self.series {
-            pairs.clear();
-            pairs
-                .extend(self.series_pairs[pairs_start..series.pairs_end].iter().map(|p| finals[*p as usize]));
-            encoder.push(&pairs, &self.chunks[chunks_start..series.chunks_end], series.data_offset);
-            (pairs_start, chunks_start) = (series.pairs_end, series.chunks_end);
-        }
-        encoder.finish(out);
     }
 }

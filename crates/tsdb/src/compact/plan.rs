@@ -22,7 +22,7 @@ const GROWTH: i64 = 3;
 /// Blocks to be merged into one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// Ascending; two at least, or one that has tombstones.
+    /// Ascending; two at least, or one that has tombstones or damage that heals.
     pub sources: Vec<BlockId>,
     /// The range of the block to come. The end is not included.
     pub start_ms: i64,

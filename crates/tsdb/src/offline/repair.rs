@@ -1,8 +1,8 @@
 //! Bringing a damaged directory back to one that verifies, without a loss beyond the damage.
 //!
 //! ```text
-//! block, chunks damaged   ─► a copy under damaged/ ─► written anew from what is whole, same name
-//! block, index damaged    ─► moved to damaged/
+//! block, parts damaged    ─► a copy under damaged/ ─► written anew from what is whole, same name
+//! block, nothing readable ─► moved to damaged/
 //! images, log             ─► recovered as at a start (copies under damaged/), then written anew
 //! ```
 //!
@@ -81,8 +81,14 @@ fn repair_block(
     };
     let mut findings = Vec::new();
     let block = open_block(env, &dir, id, &mut findings)?;
-    let damage = block.as_ref().map(|block| block.verify(0..block.series_count()));
-    let (Some(block), Some(Ok(damage))) = (block, damage) else {
+    let parent_is_there = |block: &Block| {
+        let parents = block.meta().parents.iter();
+        parents.map(|id| env.disk.exists(&block_path(&dir, *id))).any(|exists| exists.unwrap_or(true))
+    };
+    // What a block was merged from has all that it lacks.
+    let block = block.filter(|block| !block.lacks_series() || !parent_is_there(block));
+    let verified = block.as_ref().map(|block| Ok((block.flaws()?, block.verify(0..block.series_count())?)));
+    let (Some(block), Some(Ok::<_, BlockError>((flaws, damage)))) = (block, verified) else {
         repaired.set_aside += 1;
         aside(&path)?;
         return aside(&tombstones);
@@ -90,14 +96,14 @@ fn repair_block(
     if !findings.is_empty() {
         aside(&tombstones)?;
     }
-    if damage.is_empty() {
+    if damage.is_empty() && flaws.is_empty() {
         return Ok(());
     }
     directory.keep_copy_surely(&path)?;
     if !block.tombstones().is_empty() {
         directory.keep_copy_surely(&tombstones)?;
     }
-    match salvage(env, &dir, &block, &damage)? {
+    match rewrite(env, &dir, &block, &damage)? {
         true => repaired.rewritten += 1,
         false => {
             repaired.set_aside += 1;
@@ -116,7 +122,7 @@ fn remove(env: &Env, path: &Path) -> Result<(), JobError> {
 }
 
 /// Writes a block anew, under its name, from the chunks that are whole. `false` where none is.
-fn salvage(env: &Env, dir: &Path, block: &Block, damage: &[Damage]) -> Result<bool, BlockError> {
+fn rewrite(env: &Env, dir: &Path, block: &Block, damage: &[Damage]) -> Result<bool, BlockError> {
     let meta = block.meta();
     let options = WriterOptions {
         id: meta.id,

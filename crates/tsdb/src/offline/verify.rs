@@ -54,6 +54,14 @@ fn verify_blocks(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
         verified.blocks += 1;
         verified.series += meta.series;
         verified.chunks += meta.chunks;
+        match block.flaws() {
+            Ok(flaws) => {
+                let findings =
+                    flaws.into_iter().map(|flaw| Finding::new(block.path(), flaw.offset, flaw.reason));
+                verified.findings.extend(findings);
+            }
+            Err(error) => verified.findings.push(Finding::new(block.path(), 0, error.to_string())),
+        }
         for start in (0..block.series_count()).step_by(SLICE_SERIES as usize) {
             let end = start.saturating_add(SLICE_SERIES).min(block.series_count());
             match block.verify(start..end) {

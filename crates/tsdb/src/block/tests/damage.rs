@@ -1,0 +1,215 @@
+//! Damaged blocks: whichever bit is changed and wherever the file ends, no more is lost than was damaged, and what is
+//! wrong is named.
+
+use super::*;
+
+/// Enough series for three copies of the index.
+const MANY: usize = 600;
+
+fn many() -> Model {
+    let samples = |i: usize| (0..3).map(|step| (START + step * 15_000, (i as i64 * step) as f64)).collect();
+    (0..MANY).map(|i| (labels("many", i), samples(i))).collect()
+}
+
+fn reopen(file: Vec<u8>) -> Result<Block, BlockError> {
+    Block::from_bytes(Bytes::from(file), Path::new("data/00000001.block"))
+}
+
+/// What is said to be wrong with a block: of its chunks, and otherwise.
+fn said(block: &Block) -> (Vec<Damage>, Vec<String>) {
+    let damage = block.verify(0..block.series_count()).expect("the index is sound");
+    let flaws = block.flaws().expect("the index is sound");
+    (damage, flaws.into_iter().map(|flaw| format!("{} {}", flaw.offset, flaw.reason)).collect())
+}
+
+/// Reads a changed file: what it gives must be what was written. Gives the series that are missing, of which each
+/// must be named.
+#[track_caller]
+fn missing(block: &Block, model: &Model, context: &str) -> Vec<Labels> {
+    let (mut found, damaged) = read(block).expect("the index is sound");
+    found.retain(|_, samples| !samples.is_empty());
+    let missing: Vec<Labels> = model.keys().filter(|labels| !found.contains_key(*labels)).cloned().collect();
+    let there: Model = model
+        .iter()
+        .filter(|(labels, _)| found.contains_key(*labels))
+        .map(|(labels, samples)| (labels.clone(), samples.clone()))
+        .collect();
+    assert_same(&found, &there);
+    let (damage, flaws) = said(block);
+    let named: Vec<String> = damage.iter().map(|damage| damage.series.clone()).collect();
+    assert_eq!(named.len(), damaged, "{context}");
+    if !block.lacks_series() {
+        assert_eq!(named, missing.iter().map(Labels::to_string).collect::<Vec<_>>(), "{context}");
+    }
+    assert!(!damage.is_empty() || !flaws.is_empty(), "{context}: nothing is said");
+    missing
+}
+
+#[test]
+fn a_changed_bit_costs_at_most_the_chunk_that_it_is_in() {
+    let model = sample_model(2, 40);
+    let file = file_of(&model, 120);
+    assert!(file.len() <= 16 << 10, "{} bytes", file.len());
+    let sound = reopen(file.clone()).expect("sound");
+    assert_eq!(said(&sound), (vec![], vec![]), "the file is sound as it was written");
+    let mut cost = 0;
+    for at in 0..file.len() * 8 {
+        let mut damaged = file.clone();
+        damaged[at / 8] ^= 1 << (at % 8);
+        let context = format!("bit {at}");
+        let block = match reopen(damaged) {
+            // The header says so under its checksum, which no single bit does.
+            Ok(block) => block,
+            Err(error) => panic!("{context}: refused: {error}"),
+        };
+        let lost = missing(&block, &model, &context).len();
+        assert!(lost <= 1, "{context} costs {lost} series");
+        cost += lost;
+        assert_eq!(block.meta().samples, sound.meta().samples, "{context}");
+        assert_eq!(block.table_crc(), sound.table_crc(), "{context}: tombstones are of this file still");
+    }
+    assert!(cost > 0, "columns of values are there once");
+}
+
+/// The clock of a target is shared by all its series.
+#[test]
+fn a_changed_bit_in_shared_timestamps_costs_nothing() {
+    let model = sample_model(2, 40);
+    let file = file_of(&model, 120);
+    let sound = reopen(file.clone()).expect("sound");
+    let shared: Vec<_> = sound.clocks.iter().filter(|clock| sound.copied_column(clock).is_some()).collect();
+    assert_eq!(shared.len(), 2, "those of the targets; series that ended or have gaps have their own");
+    for clock in shared {
+        let at = format::HEADER_LEN + clock.offset as usize;
+        let mut damaged = file.clone();
+        damaged[at + 1] ^= 4;
+        let block = reopen(damaged).expect("the index is sound");
+        assert_same(&read(&block).expect("sound").0, &model);
+        assert_eq!(
+            said(&block),
+            (vec![], vec![format!("{at} a column of timestamps is damaged; its copy is whole")])
+        );
+        assert!(block.wounds().heals() && !block.wounds().is_mendable());
+    }
+}
+
+#[test]
+fn a_shortened_file_keeps_the_series_before_its_end() {
+    let (model, small) = (many(), sample_model(2, 40));
+    let file = file_of(&small, 120);
+    let data_end = format::HEADER_LEN + reopen(file.clone()).expect("sound").data.len();
+    for len in 0..file.len() {
+        match reopen(file[..len].to_vec()) {
+            Ok(block) => assert_eq!(missing(&block, &small, &format!("{len} bytes")), []),
+            Err(BlockError::Corrupt { .. }) => assert!(len < data_end, "{len} bytes"),
+            Err(other) => panic!("no disk was touched: {other}"),
+        }
+    }
+    let file = file_of(&model, 120);
+    let copies: Vec<_> = copies::copies(&file, format::HEADER_LEN).collect();
+    assert_eq!(copies.iter().map(|copy| copy.end()).collect::<Vec<_>>(), [256, 512, 600]);
+    for (copy, cut) in copies.iter().zip([0, 1, 0]) {
+        let len = format::HEADER_LEN + copy.range.end as usize + cut;
+        let block = reopen(file[..len].to_vec()).expect("a copy is whole");
+        assert_eq!(missing(&block, &model, "cut").len(), MANY - copy.end() as usize);
+        assert_eq!(block.lacks_series(), !copy.is_last);
+    }
+}
+
+/// With the index gone, a damaged copy costs its series, and says of how many nothing is known.
+#[test]
+fn a_damaged_copy_costs_something_only_without_the_index() {
+    let model = many();
+    let file = file_of(&model, 120);
+    let ranges: Vec<_> = copies::copies(&file, format::HEADER_LEN).map(|copy| copy.range).collect();
+    let series: Vec<&Labels> = model.keys().collect();
+    let behind = [
+        (0..256, "the series from the block's 0th to 255 are lost"),
+        (256..512, "the series from the block's 256th to 511 are lost"),
+        (512..600, "the series from the block's 512th on are lost"),
+    ];
+    for (range, (lost, told)) in ranges.iter().zip(behind) {
+        let mut damaged = file.clone();
+        let at = format::HEADER_LEN + range.start as usize;
+        damaged[at + 70] ^= 1;
+        let block = reopen(damaged.clone()).expect("the index is sound");
+        assert_eq!(missing(&block, &model, "a copy"), []);
+        assert_eq!(said(&block).1, [format!("{at} a copy of the index is damaged; the index is whole")]);
+        *damaged.last_mut().expect("bytes") ^= 1;
+        let block = reopen(damaged).expect("two copies are sound");
+        assert!(block.lacks_series());
+        let missing: Vec<Labels> = missing(&block, &model, told);
+        assert_eq!(missing.iter().collect::<Vec<_>>(), &series[lost]);
+        let said = said(&block).1;
+        assert!(said.len() == 2 && said[1].contains(told), "{said:?}");
+        assert!(
+            said[0].contains("the file is cut short: no footer; the index is read from its copies"),
+            "{said:?}"
+        );
+    }
+}
+
+/// Several places at once, none of which is the copy.
+#[test]
+fn much_damage_to_the_index_is_as_one_bit() {
+    let model = many();
+    let file = file_of(&model, 120);
+    let data_end = format::HEADER_LEN + reopen(file.clone()).expect("sound").data.len();
+    let mut zeros = file.clone();
+    zeros[data_end..].fill(0);
+    zeros[..format::HEADER_LEN].fill(0);
+    let mut noise = file.clone();
+    noise.truncate(data_end);
+    noise.extend(file.iter().map(|byte| byte ^ 0x5a));
+    for damaged in [zeros, noise] {
+        let block = reopen(damaged).expect("the copies are sound");
+        assert_eq!(missing(&block, &model, "the index is gone"), []);
+        let of = reopen(file.clone()).expect("sound");
+        assert_eq!(
+            (block.meta(), block.table_crc()),
+            (of.meta(), of.table_crc()),
+            "made again byte for byte"
+        );
+    }
+}
+
+#[test]
+fn a_damaged_chunk_is_named_and_costs_no_other() {
+    let model = sample_model(3, 480);
+    let mut file = file_of(&model, 120);
+    // The first column of values: right after the header and the first clock.
+    let sound = Block::from_bytes(Bytes::from(file.clone()), Path::new("x")).expect("sound");
+    let mut cursor = Cursor::default();
+    let first = sound.labels(&mut cursor, 0).expect("sound");
+    let at = format::HEADER_LEN + cursor.record.chunks[0].offset as usize;
+    file[at] ^= 0x10;
+    let block =
+        Block::from_bytes(Bytes::from(file), Path::new("data/00000001.block")).expect("the index is sound");
+    let damage = block.verify(0..block.series_count()).expect("the index is sound");
+    assert_eq!(damage.len(), 1);
+    assert_eq!(damage[0].series, first.to_string());
+    assert_eq!(damage[0].offset, at as u64);
+    assert_eq!(damage[0].start_ms, *model[&first].keys().next().expect("samples"));
+    let select = |name| block.select(&[Matcher::equal("__name__", name)]).expect("sound").len();
+    assert_eq!((select("up"), select("absent")), (3, 0));
+}
+
+/// Behind a copy's checksum anything may stand.
+#[test]
+fn hostile_copies_are_survived() {
+    let file = file_of(&sample_model(2, 40), 120);
+    let at = file.windows(8).position(|bytes| bytes == b"TWBKCOPY").expect("a copy");
+    let len = u32::from_le_bytes(file[at + 12..at + 16].try_into().expect("four")) as usize;
+    let body = u32::from_le_bytes(file[at + 8..at + 12].try_into().expect("four")) as usize;
+    let mut raw = zstd::bulk::decompress(&file[at + 20..at + 20 + body], len).expect("sound");
+    // A section of data begins with it.
+    raw[..8].fill(0);
+    for i in 0..raw.len() {
+        let mut changed = raw.clone();
+        changed[i] = changed[i].wrapping_add(1 + (i % 3) as u8 * 127);
+        exercise(copy_of(&changed));
+        exercise(copy_of(&raw[..i]));
+    }
+    let block = reopen(copy_of(&raw)).expect("a copy of series without their data");
+    assert_eq!((block.series_count(), block.verify(0..10).expect("an index").len()), (10, 10));
+}
