@@ -20,7 +20,9 @@ use tidewatch_wal::{Position, SEGMENT_HEADER_SIZE};
 use crate::block::UNREADABLE;
 use crate::db::{Db, Files};
 use crate::directory::{Directory, map, reads};
-use crate::head::image::{HEADER_LEN, ImageError, ImageHeader, ImageKind, VERSION, sections, visit_series};
+use crate::head::image::{
+    HEADER_LEN, ImageError, ImageHeader, ImageKind, Section, VERSION, sections, visit_series,
+};
 use crate::head::registry::SeriesId;
 use crate::head::{Head, SHARDS};
 use crate::jobs::JobError;
@@ -211,7 +213,7 @@ impl Images {
     }
 }
 
-/// Up to where it is sure which series there are, as the image of series is whole.
+/// Up to where it is sure which series there are, as nothing of the image of series is lost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Settled {
     next_id: u32,
@@ -231,25 +233,21 @@ impl Settled {
     }
 }
 
-/// Whether the image is whole.
+/// Whether nothing of the image is lost.
 fn load_series(directory: &Directory, head: &Head, header: &ImageHeader, bytes: &Bytes) -> bool {
     let path = series_path(directory);
-    let mut is_whole = true;
-    let damage = |offset: u64, reason: &str| {
-        is_whole = false;
-        report(directory, &path, offset, reason);
-    };
-    if header.version < 3 {
-        let visit = |_, range: std::ops::Range<usize>| {
-            if let Frame::Definitions(definitions) = read_frame(&bytes[range])? {
+    let damage = |offset: u64, reason: &str| report(directory, &path, offset, reason);
+    let is_whole = if header.version < 3 {
+        let visit = |section: Section| {
+            if let Frame::Definitions(definitions) = read_frame(&section.body)? {
                 define(head, &definitions);
             }
             Ok(())
         };
-        sections(bytes, header, visit, damage);
+        sections(bytes, header, visit, damage)
     } else {
-        visit_series(bytes, header, &mut head.directory.write().registry, damage);
-    }
+        visit_series(bytes, header, &mut head.directory.write().registry, damage)
+    };
     head.directory.write().registry.skip_to(SeriesId(header.next_id));
     is_whole
 }

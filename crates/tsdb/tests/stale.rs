@@ -43,6 +43,7 @@ fn append(db: &Db, labels: &Labels, timestamp: i64, value: f64) -> String {
 /// restart           after a power cut
 /// lose departures   after one that took what the log says of series that left; gives how many frames
 /// tear 6            the power goes at the sixth change of the disk of the job that is due
+/// spoil             after a power cut, and a changed byte of the first section of the image of series
 /// head              how many series it has, how many have left early, how many blocks there are
 /// pairs             whether it has few label pairs
 /// read a            minutes and values; `!` is an end
@@ -134,6 +135,18 @@ fn run(script: &str) -> String {
                 db = open(&simulation);
                 let set_aside = db.status().counters.samples_set_aside;
                 answer = format!(" {}, {set_aside} samples set aside", job.kind());
+            }
+            ["spoil"] => {
+                drop(db);
+                simulation.disk.crash(0);
+                let path = std::path::Path::new("/data/head/series.image");
+                let mut bytes = simulation.disk.peek(path).expect("an image");
+                bytes[80] ^= 1;
+                simulation.disk.poke(path, &bytes).expect("an image");
+                db = open(&simulation);
+                let status = db.status();
+                let set_aside = status.counters.samples_set_aside;
+                answer = format!(" {} damaged, {set_aside} samples set aside", status.damage.len());
             }
             ["head"] => {
                 let status = db.status();
@@ -528,6 +541,8 @@ fn images_of_shards_that_are_older_than_that_of_series_bring_nobody_back() {
          head
          tear 8
          head
+         spoil
+         head
          jobs
          head
          read b
@@ -537,6 +552,8 @@ fn images_of_shards_that_are_older_than_that_of_series_bring_nobody_back() {
          job: cut
          head: 2 series, 6 samples, 0 left, 2 blocks
          tear 8: image, 0 samples set aside
+         head: 2 series, 6 samples, 0 left, 2 blocks
+         spoil: 1 damaged, 0 samples set aside
          head: 2 series, 6 samples, 0 left, 2 blocks
          jobs: image
          head: 2 series, 6 samples, 0 left, 2 blocks

@@ -164,7 +164,7 @@ mod tests {
     use tidewatch_model::histogram::Histogram;
     use tidewatch_storage::Refusal;
 
-    use super::super::image::{ImageHeader, sections};
+    use super::super::image::{ImageHeader, Section, sections};
     use super::super::shard::Verdict;
     use super::*;
     use bytes::Bytes;
@@ -198,15 +198,16 @@ mod tests {
         assert_eq!(shard.late[&id], [sample(1500, 7.0)]);
     }
 
-    fn last_section(bytes: &[u8]) -> &[u8] {
+    fn last_section(bytes: &[u8]) -> Bytes {
         let header = ImageHeader::decode(bytes).expect("whole");
-        let mut last = 0..0;
-        let visit = |_, body| {
-            last = body;
+        let mut last = Bytes::new();
+        let visit = |section: Section| {
+            last = section.body;
             Ok(())
         };
-        sections(bytes, &header, visit, |offset, reason| panic!("{reason} at {offset}"));
-        &bytes[last]
+        let file = Bytes::copy_from_slice(bytes);
+        sections(&file, &header, visit, |offset, reason| panic!("{reason} at {offset}"));
+        last
     }
 
     #[test]
@@ -216,7 +217,7 @@ mod tests {
         shard.delete(id, TimeRange { start: 3000, end: 3000 });
         let (bytes, _) = shard.to_image(2, (1, 1));
         let section = [128, 128, 128, 2, 1, 0x85, 0x10, 2, 0xd0, 0x0f, 0xe7, 7, 0xd2, 0x0f, 0];
-        assert_eq!(last_section(&bytes), section, "{bytes:02x?}");
+        assert_eq!(last_section(&bytes)[..], section, "{bytes:02x?}");
         let mut again = Shard::default();
         let header = ImageHeader::decode(&bytes).expect("whole");
         again.load_image(2, &header, &Bytes::from(bytes), |offset, reason| panic!("{reason} at {offset}"));
@@ -252,7 +253,7 @@ mod tests {
 
         let (bytes, _) = shard.to_image(2, (1, 1));
         let section = [128, 128, 128, 130, 16, 1, 0x85, 0x10, 1, 0xd0, 0x0f, 0xd0, 0x0f];
-        assert_eq!(last_section(&bytes), section, "{bytes:02x?}");
+        assert_eq!(last_section(&bytes)[..], section, "{bytes:02x?}");
         let mut again = Shard::default();
         let header = ImageHeader::decode(&bytes).expect("whole");
         again.load_image(2, &header, &Bytes::from(bytes), |offset, reason| panic!("{reason} at {offset}"));

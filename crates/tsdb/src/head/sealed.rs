@@ -205,9 +205,9 @@ impl Sealed {
         self.leave_page(page);
     }
 
-    /// Adds bytes that hold columns already: a file.
-    pub(crate) fn add_page(&mut self, bytes: Bytes) -> u32 {
-        self.new_page(Some(bytes), true)
+    /// Adds bytes that hold columns already: those of a file, `mapped`, or what was rebuilt of one.
+    pub(crate) fn add_page(&mut self, bytes: Bytes, mapped: bool) -> u32 {
+        self.new_page(Some(bytes), mapped)
     }
 
     /// Adds a run whose column stands in a page.
@@ -221,7 +221,7 @@ impl Sealed {
     /// Chunks stand in a file now, at these offsets: they are read from there, and pages
     /// that have no other chunk leave the heap.
     pub(crate) fn relocate(&mut self, file: Bytes, placed: &[Placed]) {
-        let to = self.add_page(file);
+        let to = self.add_page(file, true);
         self.pages[to as usize].chunks = placed.len() as u32;
         for Placed { chunk, offset } in placed {
             let chunk = self.get_mut(*chunk);

@@ -10,7 +10,7 @@ use super::{Finding, block_ids, blocks};
 use crate::block::{BlockError, UNREADABLE};
 use crate::directory::check_format;
 use crate::expected::look;
-use crate::head::image::{ImageError, ImageHeader, ImageKind, VERSION, sections, visit_series};
+use crate::head::image::{ImageError, ImageHeader, ImageKind, Section, VERSION, sections, visit_series};
 use crate::head::registry::Registry;
 use crate::head::shard::Shard;
 use crate::image::missing;
@@ -129,7 +129,7 @@ fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
                 visit_series(&bytes, &header, &mut Registry::new(0), damage);
             }
             ImageKind::Series => {
-                let visit = |_, range: std::ops::Range<usize>| match read_frame(&bytes[range])? {
+                let visit = |section: Section| match read_frame(&section.body)? {
                     Frame::Definitions(definitions) => definitions.for_each(|_, _| {}),
                     _ => Ok(()),
                 };

@@ -17,10 +17,10 @@
 //!     48    12  reserved  zero
 //!     60     4  crc32     over bytes 0..60
 //!     64     …  sections, each: length u32, crc32 of the body u32, body
-//!      …     …  copies of the first sections, which the number of sections leaves out
-//!      …     …  of each section, and each copy, the length and the crc32 once more
+//!      …     …  parities of groups of sections, the same way; the number of sections leaves them out
+//!      …     …  of each section, and each parity, the length and the crc32 once more
 //!      …     4  count     of these
-//!      …     4  crc32     over these and the count
+//!      …     4  crc32     over the word "parity", these and the count
 //!      …    64  the header once more
 //! ```
 //!
@@ -87,9 +87,10 @@
 //! late    varint, how many; of each: timestamp i64, bits u64
 //! ```
 //!
-//! Damage costs the section that it is in. To that of the clocks, which has a copy unless it is more than a quarter of the
-//! image, it would cost the runs of floats, which have no times without, and not what has times of its own. The columns of sealed runs are not copied out of the
-//! file again: once it is there they are read from it, and the heap is rid of them.
+//! Damage costs nothing where it is in one section of a group, which is rebuilt from the others; where two of a group are
+//! damaged it costs both. Lost clocks cost the runs of floats, which have no times without, and not what has times of
+//! its own. The columns of sealed runs are not copied out of the file again: once it is there they are read from it, and
+//! the heap is rid of them.
 
 mod read;
 mod sections;
@@ -101,7 +102,7 @@ mod write;
 use super::SHARDS;
 
 pub use read::walk;
-pub(crate) use sections::sections;
+pub(crate) use sections::{Section, sections};
 pub(crate) use series::{SeriesVisitor, visit_series};
 pub(crate) use write::Placed;
 

@@ -1,11 +1,9 @@
 //! From images back to a shard.
 
-use std::ops::Range;
-
 use bytes::Bytes;
 use tidewatch_model::Sample;
 
-use super::sections::walk_sections;
+use super::sections::{Section, walk_sections};
 use super::series::walk_series;
 use super::{EXPONENT_BITS, HISTOGRAMS, ImageHeader, ImageKind, LATE_PIECE, REPEATING, sections};
 use crate::fields::{Reader, unzigzag};
@@ -31,7 +29,7 @@ pub fn walk(bytes: &[u8]) {
     let (clocks, page) = rest.split_at(usize::from(*clocks_len).min(rest.len()));
     let mut shard = Shard::default();
     let bytes = Bytes::copy_from_slice(page);
-    let number = shard.sealed.add_page(bytes.clone());
+    let number = shard.sealed.add_page(bytes.clone(), true);
     let version = u16::from(version % 3 + 1);
     let known = shard.clocks.read(version, Reader { bytes: clocks }).unwrap_or(ClockNumbers::lost());
     let header = ImageHeader {
@@ -44,7 +42,7 @@ pub fn walk(bytes: &[u8]) {
         sections: 2,
     };
     walk_sections(rest, &header);
-    let place = PageBytes { file: &bytes, page: number, version };
+    let place = PageBytes { bytes: &bytes, page: number, is_mapped: true, version };
     let _ = shard.read_page(0, Reader { bytes: &bytes }, &place, &known);
 }
 
@@ -61,20 +59,29 @@ impl Shard {
         file: &Bytes,
         damage: impl FnMut(u64, &str),
     ) {
-        let page_bytes = self.sealed.add_page(file.clone());
+        let of_file = self.sealed.add_page(file.clone(), true);
         // Without them the pages still have late samples, and all else has times of its own.
         let mut clocks = ClockNumbers::lost();
-        let visit = |number, range: Range<usize>| {
-            let body = Reader { bytes: &file[range.clone()] };
+        let visit = |Section { number, body, in_file, .. }: Section| {
+            let reader = Reader { bytes: &body };
+            let version = header.version;
             if number == CLOCKS {
-                clocks = self.clocks.read(header.version, body)?;
+                clocks = self.clocks.read(version, reader)?;
                 return Ok(());
             }
-            let place = PageBytes { file, page: page_bytes, version: header.version };
-            self.read_page(shard, body, &place, &clocks)
+            if in_file {
+                let place = PageBytes { bytes: file, page: of_file, is_mapped: true, version };
+                return self.read_page(shard, reader, &place, &clocks);
+            }
+            // What was rebuilt is on the heap until the next image.
+            let page = self.sealed.add_page(body.clone(), false);
+            let place = PageBytes { bytes: &body, page, is_mapped: false, version };
+            let read = self.read_page(shard, reader, &place, &clocks);
+            self.sealed.free_if_unused(page);
+            read
         };
         sections(file, header, visit, damage);
-        self.sealed.free_if_unused(page_bytes);
+        self.sealed.free_if_unused(of_file);
         self.clocks.release_unused();
         self.restore_bounds(header.floor, header.bar);
     }
@@ -235,19 +242,22 @@ impl Shape {
     }
 }
 
-/// Where the bytes of a section lie.
+/// Where the columns of a section lie.
 struct PageBytes<'a> {
-    file: &'a Bytes,
-    /// The number of the file among the pages of sealed runs.
+    /// A file, or the section alone.
+    bytes: &'a Bytes,
+    /// Their number among the pages of sealed runs.
     page: u32,
+    /// Whether they are a file's.
+    is_mapped: bool,
     /// Of the image's format.
     version: u16,
 }
 
 impl PageBytes<'_> {
-    /// A sealed run whose column is a part of the file; the rest is the caller's to say.
+    /// A sealed run whose column is a part of them; the rest is the caller's to say.
     fn chunk(&self, column: &[u8]) -> NewChunk {
-        let offset = column.as_ptr() as usize - self.file.as_ptr() as usize;
+        let offset = column.as_ptr() as usize - self.bytes.as_ptr() as usize;
         NewChunk { clock: 0, first_row: 0, count: 0, page: self.page, offset, len: column.len() }
     }
 }
@@ -321,8 +331,8 @@ fn read_sealed(
         count: count as u32,
         kind,
         times_len: times_len as u32,
-        bytes: place.file.slice_ref(columns),
-        is_mapped: true,
+        bytes: place.bytes.slice_ref(columns),
+        is_mapped: place.is_mapped,
     })
 }
 

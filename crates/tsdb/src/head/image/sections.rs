@@ -1,8 +1,8 @@
-//! The frame of an image: its header and where its sections lie, so that damage to these costs nothing behind.
+//! The frame of an image: its header and where its sections lie, and what one damaged section is rebuilt from.
 //!
 //! ```text
-//! header │ frame body │ frame body │ … │ copies │ frames │ count │ crc32 │ header
-//!        └─ as many as the header says ┘        └─ what the end has once more ───┘
+//! header │ frame body │ frame body │ … │ frame parity │ … │ frames │ count │ crc32 │ header
+//!        └─ as many as the header says ┘ └─ one a group ┘ └─ what the end has once more ───┘
 //! ```
 //!
 //! The length before a section says where the next begins: one changed bit there would cost all that follow, and
@@ -10,25 +10,47 @@
 //! release has no end, and such a release does not read on behind the last section; so the end changes no
 //! version.
 //!
-//! Behind the sections may stand copies of the first ones, which the header does not count. That of a shard's clocks
-//! is worth it: without them the runs of all its series have no times.
+//! Of `groups` groups the sections and, counted on behind them, the parities are by turns: a burst of damage that
+//! reaches from one section into the next takes one of each of two groups, and so does one from the last into the
+//! first parity.
+//!
+//! ```text
+//! number   0  1  2  3  4 │ 5  6
+//! group    0  1  0  1  0 │ 1  0
+//!          sections        parity
+//! ```
+//!
+//! A parity has the length of the longest section of its group and is the XOR of all of them, as if zeros were behind
+//! the shorter ones. So each is the XOR of all the others of its group: one that is damaged comes back, under the
+//! checksum that the end has of it, and costs nothing. Of two in a group both are lost.
+//!
+//! Releases between had copies of the first sections instead, behind the others and counted in the end. Here they are
+//! passed over; those releases find the checksum of an end with parity wrong, and go by the lengths.
 //!
 //! Not here: what is in a section (`read`, `series`, `write`).
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::{HEADER_LEN, ImageError, ImageHeader};
 use crate::log::FrameError;
+
+#[cfg(test)]
+mod tests;
 
 /// Bytes of a frame: length u32, crc32 of the body u32.
 const FRAME_LEN: usize = 8;
 
-/// What follows the frames at the end: count u32, crc32 over the frames and that u32, header.
+/// What follows the frames at the end: count u32, crc32 over [`PARITY`], the frames and that u32, header.
 const END_LEN: usize = 8 + HEADER_LEN;
 
-/// A copy takes at most one of so many parts of the image: what is much of it costs much, and is most of what
-/// damage would cost.
-const COPY_SHARE: usize = 4;
+/// What the checksum of an end begins with where parity is counted in it, and not copies.
+const PARITY: &[u8] = b"parity";
+
+/// Sections of a group. Parity takes a sixteenth of a large image, and damage at a second place of it most often hits
+/// another group.
+const GROUP_MAX: usize = 16;
 
 /// What stands before a section, and once more at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,26 +117,59 @@ impl ImageWriter {
         self.frames.extend_from_slice(frame);
     }
 
-    /// Repeats the first section behind the last, unless it is much of all.
-    pub(super) fn copy_first(&mut self) {
-        let first = Frame::read(&self.bytes, HEADER_LEN).expect("a section was written");
-        let body = first.body(HEADER_LEN);
-        if body.len() <= self.bytes.len() / COPY_SHARE {
-            let body = self.bytes[body].to_vec();
-            self.append(|out| out.extend_from_slice(&body));
+    /// Appends the parity of each group behind the last section.
+    fn add_parity(&mut self) {
+        let sections = lay_out(&self.frames, self.bytes.len()).expect("one was written behind the other");
+        let groups = group_count(sections.len());
+        for number in sections.len()..sections.len() + groups {
+            let bodies = members(number, groups, sections.len()).map(|member| {
+                let (at, frame) = sections[member];
+                frame.body(at)
+            });
+            let longest = bodies.clone().map(|body| body.len()).max().unwrap_or(0);
+            self.append(|out| {
+                let start = out.len();
+                out.resize(start + longest, 0);
+                let (before, parity) = out.split_at_mut(start);
+                bodies.for_each(|body| xor(parity, &before[body]));
+            });
         }
     }
 
     pub(super) fn finish(mut self) -> Vec<u8> {
+        self.add_parity();
         let header = self.header.encode();
         self.bytes[..HEADER_LEN].copy_from_slice(&header);
         let count = (self.frames.len() / FRAME_LEN) as u32;
         self.frames.extend_from_slice(&count.to_le_bytes());
         self.bytes.extend_from_slice(&self.frames);
-        self.bytes.extend_from_slice(&crc32fast::hash(&self.frames).to_le_bytes());
+        self.bytes.extend_from_slice(&checksum(PARITY, &self.frames).to_le_bytes());
         self.bytes.extend_from_slice(&header);
         self.bytes
     }
+}
+
+/// How many groups so many sections are of: two at least, so that neighbours are not of the same.
+fn group_count(sections: usize) -> usize {
+    sections.div_ceil(GROUP_MAX).max(sections.min(2))
+}
+
+/// The numbers below `end` that are of the same group as `number`.
+fn members(number: usize, groups: usize, end: usize) -> impl Iterator<Item = usize> + Clone {
+    (number % groups..end).step_by(groups)
+}
+
+/// Goes as far as the shorter one.
+fn xor(into: &mut [u8], with: &[u8]) {
+    into.iter_mut().zip(with).for_each(|(into, with)| *into ^= with);
+}
+
+/// Of an end: over its frames and their count, and what it begins with.
+fn checksum(first: &[u8], frames: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(first);
+    hasher.update(frames);
+    hasher.finalize()
 }
 
 impl ImageHeader {
@@ -127,16 +182,76 @@ impl ImageHeader {
     }
 }
 
-/// Where the sections lie, copies included, as the end says; `None` where there is none, or it is damaged.
-fn sections_at_end(bytes: &[u8], header: &ImageHeader) -> Option<Vec<(usize, Frame)>> {
-    let count_at = bytes.len().checked_sub(END_LEN)?;
-    let count = half(&bytes[count_at..count_at + 4]);
-    let frames_at = count_at.checked_sub((count as usize).checked_mul(FRAME_LEN)?)?;
-    let crc = half(&bytes[count_at + 4..count_at + 8]);
-    if count < header.sections || crc != crc32fast::hash(&bytes[frames_at..count_at + 4]) {
-        return None;
+/// Where the sections of an image lie, and behind them the parities.
+struct Layout<'a> {
+    file: &'a Bytes,
+    placed: Vec<(usize, Frame)>,
+    /// As many as there are parities.
+    groups: usize,
+}
+
+impl Layout<'_> {
+    /// As the end says; `None` where there is none, or it is damaged.
+    fn at_end<'a>(file: &'a Bytes, header: &ImageHeader) -> Option<Layout<'a>> {
+        let count_at = file.len().checked_sub(END_LEN)?;
+        let count = half(&file[count_at..count_at + 4]);
+        let frames_at = count_at.checked_sub((count as usize).checked_mul(FRAME_LEN)?)?;
+        let crc = half(&file[count_at + 4..count_at + 8]);
+        let groups = count.checked_sub(header.sections)? as usize;
+        let frames = &file[frames_at..count_at + 4];
+        let mut placed = lay_out(&file[frames_at..count_at], frames_at)?;
+        if crc == checksum(PARITY, frames) {
+            Some(Layout { file, placed, groups })
+        } else if crc == checksum(&[], frames) {
+            placed.truncate(header.sections as usize);
+            Some(Layout { file, placed, groups: 0 })
+        } else {
+            None
+        }
     }
-    lay_out(&bytes[frames_at..count_at], frames_at)
+
+    /// A section, as it lies there or rebuilt; names what is damaged of it.
+    fn section(&self, number: usize, damage: &mut impl FnMut(u64, &str)) -> Option<Section> {
+        let offset = self.placed[number].0 as u64;
+        let of_file = self.whole(number).map(|body| self.file.slice(body));
+        let in_file = of_file.is_some();
+        let body = of_file.or_else(|| self.rebuild(number).map(Bytes::from));
+        if body.is_none() {
+            damage(offset, "a section of the image is damaged");
+        } else if !in_file {
+            damage(offset, "a section of the image is damaged; it was rebuilt from the others");
+        } else if !self.is_framed(number) {
+            let reason =
+                "the length or the checksum of a section of the image is damaged; their copy is whole";
+            damage(offset, reason);
+        }
+        body.map(|body| Section { number: number as u32, offset, body, in_file })
+    }
+
+    /// Where the body of a section or parity lies, if its checksum holds.
+    fn whole(&self, number: usize) -> Option<Range<usize>> {
+        let (at, frame) = self.placed[number];
+        Some(frame.body(at)).filter(|body| frame.is_of(&self.file[body.clone()]))
+    }
+
+    /// Whether the same stands before a section or parity.
+    fn is_framed(&self, number: usize) -> bool {
+        let (at, frame) = self.placed[number];
+        Frame::read(self.file, at) == Some(frame)
+    }
+
+    /// The body of a section, from all the others of its group.
+    fn rebuild(&self, number: usize) -> Option<Vec<u8>> {
+        if self.groups == 0 {
+            return None;
+        }
+        let (_, frame) = self.placed[number];
+        let mut body = vec![0; frame.len as usize];
+        for other in members(number, self.groups, self.placed.len()).filter(|other| *other != number) {
+            xor(&mut body, &self.file[self.whole(other)?]);
+        }
+        frame.is_of(&body).then_some(body)
+    }
 }
 
 /// The frames with their offsets, if they reach just up to `end`.
@@ -154,90 +269,100 @@ fn lay_out(frames: &[u8], end: usize) -> Option<Vec<(usize, Frame)>> {
     (at == end).then_some(placed)
 }
 
-/// Walks the good sections of an image, by their numbers and as ranges of its bytes; names what is damaged.
+/// A section whose checksum holds.
+pub(crate) struct Section {
+    pub(crate) number: u32,
+    /// Where it begins in the image, or ought to.
+    pub(crate) offset: u64,
+    pub(crate) body: Bytes,
+    /// Whether the body is a part of the image; it is not where it was rebuilt.
+    pub(crate) in_file: bool,
+}
+
+/// Walks the good sections of an image; names what is damaged. Gives whether none was lost.
 pub(crate) fn sections(
-    bytes: &[u8],
+    file: &Bytes,
     header: &ImageHeader,
-    mut visit: impl FnMut(u32, Range<usize>) -> Result<(), FrameError>,
+    mut visit: impl FnMut(Section) -> Result<(), FrameError>,
     mut damage: impl FnMut(u64, &str),
-) {
+) -> bool {
     let encoded = header.encode();
-    if !bytes.starts_with(&encoded) {
+    if !file.starts_with(&encoded) {
         damage(0, "the header of the image is damaged; its copy is whole");
     }
-    let Some(placed) = sections_at_end(bytes, header) else {
-        return walk_frames(bytes, header, visit, damage);
+    let Some(layout) = Layout::at_end(file, header) else {
+        return walk_frames(file, header, visit, damage);
     };
-    let whole =
-        |(at, frame): (usize, Frame)| Some(frame.body(at)).filter(|body| frame.is_of(&bytes[body.clone()]));
-    let (counted, copies) = placed.split_at(header.sections as usize);
-    for (number, &(at, frame)) in counted.iter().enumerate() {
-        if Frame::read(bytes, at) != Some(frame) {
-            damage(
-                at as u64,
-                "the length or the checksum of a section of the image is damaged; their copy is whole",
-            );
-        }
-        let body = whole((at, frame));
-        if body.is_none() {
-            damage(at as u64, "a section of the image is damaged");
-        }
-        // Where that is whole, too, the copy costs nothing to ask.
-        let body = body.or_else(|| copies.get(number).copied().and_then(whole));
-        if body.is_some_and(|body| visit(number as u32, body).is_err()) {
-            damage(at as u64, "a section of the image is malformed");
+    let (counted, mut taken) = (header.sections as usize, 0);
+    for number in 0..counted {
+        let Some(section) = layout.section(number, &mut damage) else { continue };
+        let offset = section.offset;
+        match visit(section) {
+            Ok(()) => taken += 1,
+            Err(_) => damage(offset, "a section of the image is malformed"),
         }
     }
-    for &(at, frame) in copies {
-        if whole((at, frame)).is_none() || Frame::read(bytes, at) != Some(frame) {
-            damage(at as u64, "a copy of a section of the image is damaged");
+    for number in counted..layout.placed.len() {
+        if layout.whole(number).is_none() || !layout.is_framed(number) {
+            damage(layout.placed[number].0 as u64, "the parity of sections of the image is damaged");
         }
     }
-    if !bytes.ends_with(&encoded) {
-        damage((bytes.len() - HEADER_LEN) as u64, "the copy of the header of the image is damaged");
+    if !file.ends_with(&encoded) {
+        damage((file.len() - HEADER_LEN) as u64, "the copy of the header of the image is damaged");
     }
+    taken == counted
 }
 
 /// The same from one section to the next: damage to a length costs all that follow.
 fn walk_frames(
-    bytes: &[u8],
+    file: &Bytes,
     header: &ImageHeader,
-    mut visit: impl FnMut(u32, Range<usize>) -> Result<(), FrameError>,
+    mut visit: impl FnMut(Section) -> Result<(), FrameError>,
     mut damage: impl FnMut(u64, &str),
-) {
-    let mut at = HEADER_LEN;
+) -> bool {
+    let (mut at, mut taken) = (HEADER_LEN, 0);
     for number in 0..header.sections {
-        let Some(frame) = Frame::read(bytes, at) else {
-            return damage(at as u64, "the image is cut short");
+        let offset = at as u64;
+        let Some(frame) = Frame::read(file, at) else {
+            damage(offset, "the image is cut short");
+            return false;
         };
         let body = frame.body(at);
-        match bytes.get(body.clone()) {
-            None => return damage(at as u64, "a section of the image is longer than the file"),
-            Some(content) if !frame.is_of(content) => {
-                damage(at as u64, "a section of the image is damaged");
-            }
-            Some(_) => {
-                if visit(number, body.clone()).is_err() {
-                    damage(at as u64, "a section of the image is malformed");
-                }
-            }
-        }
         at = body.end;
+        if at > file.len() {
+            damage(offset, "a section of the image is longer than the file");
+            return false;
+        }
+        let body = file.slice(body);
+        if !frame.is_of(&body) {
+            damage(offset, "a section of the image is damaged");
+        } else if visit(Section { number, offset, body, in_file: true }).is_err() {
+            damage(offset, "a section of the image is malformed");
+        } else {
+            taken += 1;
+        }
     }
-    if at < bytes.len() {
+    if at < file.len() {
         damage(at as u64, "the end of the image is damaged");
     }
+    taken == header.sections
 }
 
 /// Reads bytes as what follows a header, and as the frames of an end: for tests of bytes that may be anything.
 pub(super) fn walk_sections(bytes: &[u8], header: &ImageHeader) {
-    let image = [&header.encode(), bytes].concat();
-    let visit = |_, body: Range<usize>| {
-        assert!(body.end <= image.len());
+    let image = Bytes::from([&header.encode(), bytes].concat());
+    let visit = |section: Section| {
+        assert!(section.body.len() < image.len());
         Ok(())
     };
     sections(&image, header, visit, |_, _| {});
-    for (at, frame) in lay_out(bytes, bytes.len()).unwrap_or_default() {
-        assert!(frame.body(at).end <= bytes.len());
+    let file = Bytes::copy_from_slice(bytes);
+    let placed = lay_out(&file, file.len()).unwrap_or_default();
+    for groups in 0..=placed.len().min(3) {
+        let layout = Layout { file: &file, placed: placed.clone(), groups };
+        for (number, (_, frame)) in placed.iter().enumerate() {
+            let rebuilt = layout.rebuild(number);
+            assert!(rebuilt.is_none_or(|body| body.len() == frame.len as usize));
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Images of the directory of series.
 
-use std::ops::Range;
+use bytes::Bytes;
 
-use super::sections::ImageWriter;
+use super::sections::{ImageWriter, Section};
 use super::{ImageHeader, ImageKind, sections};
 use crate::fields::{Reader, push_text, push_varint};
 use crate::head::PAGE_SERIES;
@@ -12,7 +12,7 @@ use crate::log::FrameError;
 const PAIRS: u8 = 1;
 const SERIES: u8 = 2;
 
-/// Pairs of one section: what damage to both copies of one costs.
+/// Pairs of one section: what is lost where both copies of one are, as parity could not bring them back.
 const SECTION_PAIRS: usize = 1024;
 
 /// Labels that one byte says to be those of the series before, or not, at a time.
@@ -101,33 +101,34 @@ pub(crate) trait SeriesVisitor {
     fn series(&mut self, id: SeriesId, labels: &[PairId]);
 }
 
-/// Gives the series of an image, ascending; `damage` gets what can not be read.
+/// Gives the series of an image, ascending; `damage` gets what can not be read. Gives whether all could.
 pub(crate) fn visit_series(
-    bytes: &[u8],
+    file: &Bytes,
     header: &ImageHeader,
     visitor: &mut impl SeriesVisitor,
     mut damage: impl FnMut(u64, &str),
-) {
+) -> bool {
     // The second copy of the pairs stands behind the series.
-    let (mut pairs, mut series) = (Pairs::within(bytes), Vec::new());
-    let visit = |_, range: Range<usize>| {
-        let mut body = Reader { bytes: &bytes[range.clone()] };
+    let (mut pairs, mut series) = (Pairs::within(file), Vec::new());
+    let visit = |section: Section| {
+        let mut body = Reader { bytes: &section.body };
         match body.byte()? {
             PAIRS => pairs.read(body, visitor),
             SERIES => {
-                series.push(range);
+                series.push(section);
                 Ok(())
             }
             _ => Err(FrameError::Malformed),
         }
     };
-    sections(bytes, header, visit, &mut damage);
-    for range in series {
-        let body = Reader { bytes: &bytes[range.start + 1..range.end] };
-        if read_series(body, header.next_id, visitor, &pairs).is_err() {
-            damage(range.start as u64 - 8, "a section of the image is malformed, or its labels are damaged");
+    let mut is_whole = sections(file, header, visit, &mut damage);
+    for Section { offset, body, .. } in series {
+        if read_series(Reader { bytes: &body[1..] }, header.next_id, visitor, &pairs).is_err() {
+            damage(offset, "a section of the image is malformed, or its labels are damaged");
+            is_whole = false;
         }
     }
+    is_whole
 }
 
 /// The pairs of an image by their numbers; `None` for those that were lost.

@@ -6,8 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use tidewatch_model::Sample;
 
-use super::sections::ImageWriter;
-use super::{HEADER_LEN, ImageError, ImageHeader, ImageKind, sections, visit_series};
+use super::{HEADER_LEN, ImageError, ImageHeader, ImageKind, visit_series};
 use crate::head::registry::{Registry, SeriesId};
 use crate::head::shard::Shard;
 
@@ -40,12 +39,13 @@ fn an_image_of_a_shard_is_frozen() {
     // The late sample: lengths and columns.
     page.extend([1, 4, 1, 8, 0xd6, 0x0f, 3, 1, 0x3f, 0xe0]);
     assert_eq!(bytes[89..111], page, "{:02x?}", &bytes[89..]);
-    // The end: the clocks, the frames with their number and a checksum, the header.
-    assert_eq!(bytes[111..128], bytes[64..81]);
-    let frames = [&bytes[64..72], &bytes[81..89], &bytes[64..72], &[3, 0, 0, 0]].concat();
-    assert_eq!(bytes[128..156], frames);
-    assert_eq!(bytes[156..160], crc32fast::hash(&frames).to_le_bytes());
-    assert_eq!(bytes[160..], bytes[..64]);
+    // Each of two groups has one section, so the parities are the same as these. The frames with their number and a
+    // checksum, the header.
+    assert_eq!(bytes[111..158], bytes[64..111]);
+    let frames = [&bytes[64..72], &bytes[81..89], &bytes[64..72], &bytes[81..89], &[4, 0, 0, 0]].concat();
+    assert_eq!(bytes[158..194], frames);
+    assert_eq!(bytes[194..198], crc32fast::hash(&[b"parity", &frames[..]].concat()).to_le_bytes());
+    assert_eq!(bytes[198..], bytes[..64]);
 }
 
 #[test]
@@ -174,77 +174,123 @@ fn load(bytes: Vec<u8>) -> (Shard, Vec<u64>) {
     (shard, damaged)
 }
 
-/// Where the sections of an image lie, frames included, copies not, by their lengths.
-fn places(bytes: &[u8]) -> Vec<Range<usize>> {
-    let header = ImageHeader::decode(bytes).expect("whole");
+/// Where the sections of an image lie, frames included, and the parities behind them.
+fn places(bytes: &[u8]) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
+    let half = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four")) as usize;
     let mut at = HEADER_LEN;
     let place = |_| {
-        let len = u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four")) as usize;
-        at += 8 + len;
-        at - 8 - len..at
+        let start = at;
+        at += 8 + half(at);
+        start..at
     };
-    (0..header.sections).map(place).collect()
+    let mut sections: Vec<_> = (0..half(bytes.len() - HEADER_LEN - 8)).map(place).collect();
+    let header = ImageHeader::decode(bytes).expect("whole");
+    let parities = sections.split_off(header.sections as usize);
+    (sections, parities)
+}
+
+/// An image with one bit changed of a section, and one of the parity of its group: so both are lost.
+fn lose(bytes: &[u8], number: usize) -> Vec<u8> {
+    let (sections, parities) = places(bytes);
+    let groups = parities.len();
+    let parity = (sections.len()..).find(|parity| parity % groups == number % groups).expect("one a group");
+    let mut broken = bytes.to_vec();
+    broken[sections[number].end - 1] ^= 4;
+    broken[parities[parity - sections.len()].end - 1] ^= 4;
+    broken
 }
 
 #[test]
-fn a_damaged_section_of_a_shard_costs_what_only_it_tells() {
+fn a_lost_section_of_a_shard_costs_what_only_it_tells() {
     let (bytes, _) = shard_of_everything().to_image(2, (1, 1));
-    let mut names =
-        ["clocks", "page 0", "page 1", "page 3", "deleted", "histograms", "deleted histograms"].iter();
-    let mut said = vec![format!("whole: {}", summary(&load(bytes.clone()).0))];
-    let places = places(&bytes);
-    let copy_at = places.last().expect("sections").end;
-    for Range { start: at, end } in places {
+    let names = ["clocks", "page 0", "page 1", "page 3", "deleted", "histograms", "deleted histograms"];
+    let whole = summary(&load(bytes.clone()).0);
+    let mut said = vec![format!("whole: {whole}")];
+    let places = places(&bytes).0;
+    assert_eq!(places.len(), names.len());
+    for (number, name) in names.iter().enumerate() {
         let mut broken = bytes.clone();
-        broken[end - 1] ^= 4;
+        broken[places[number].end - 1] ^= 4;
         let (mut shard, damaged) = load(broken);
-        assert_eq!(damaged, [at as u64]);
-        said.push(format!("{}: {}", names.next().expect("a name for each"), summary(&shard)));
-        // It goes on: what is there is there once.
-        let id = Shard::id_of(2, 1, 1);
-        let late = Sample { timestamp: 3007, value: 0.5 };
-        let had = shard.late.get(&id).is_some_and(|late| late.len() == 5);
-        let verdict = shard.take(id, late, i64::MAX);
-        assert_eq!(verdict == crate::head::shard::Verdict::Duplicate, had, "{said:?}");
+        assert_eq!((summary(&shard), &damaged[..]), (whole.clone(), &[places[number].start as u64][..]));
+        goes_on(&mut shard, 5);
+        let (mut shard, damaged) = load(lose(&bytes, number));
+        assert_eq!((damaged[0], damaged.len()), (places[number].start as u64, 2), "it and the parity");
+        said.push(format!("{name}: {}", summary(&shard)));
+        goes_on(&mut shard, if *name == "page 1" { 0 } else { 5 });
     }
-    let mut broken = bytes.clone();
-    [64 + 8, copy_at + 8].iter().for_each(|at| broken[*at] ^= 4);
-    let (shard, damaged) = load(broken);
-    assert_eq!(damaged, [64, copy_at as u64]);
-    said.push(format!("clocks and their copy: {}", summary(&shard)));
     let expected = [
         "whole: 900 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
-        "clocks: 900 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
+        "clocks: 0 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
         "page 0: 300 in order, 5 late, 20 histograms, 1 starts, deleted (1, 1)",
         "page 1: 600 in order, 8 late, 20 histograms, 1 starts, deleted (1, 1)",
         "page 3: 900 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
         "deleted: 900 in order, 13 late, 20 histograms, 1 starts, deleted (0, 1)",
         "histograms: 900 in order, 13 late, 0 histograms, 0 starts, deleted (1, 0)",
         "deleted histograms: 900 in order, 13 late, 20 histograms, 1 starts, deleted (1, 0)",
-        "clocks and their copy: 0 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
     ];
     assert_eq!(said, expected);
 }
 
+/// A series of page 1 has so many late samples, and what is there is there once.
+fn goes_on(shard: &mut Shard, late: usize) {
+    let id = Shard::id_of(2, 1, 1);
+    assert_eq!(shard.late.get(&id).map_or(0, Vec::len), late);
+    let verdict = shard.take(id, Sample { timestamp: 3007, value: 0.5 }, i64::MAX);
+    assert_eq!(verdict == crate::head::shard::Verdict::Duplicate, late > 0);
+}
+
 #[test]
-fn a_byte_that_an_image_has_twice_costs_nothing_and_is_named() {
+fn runs_of_a_rebuilt_section_are_on_the_heap_until_the_next_image() {
+    let mut shard = shard_of_everything();
+    let id = Shard::id_of(2, 3, 1);
+    for at in 20..300 {
+        let stale = tidewatch_model::NativeHistogram::stale();
+        shard.take_histogram(id, at * 1000, &stale, i64::MAX);
+    }
+    let (bytes, placed) = shard.to_image(2, (1, 1));
+    assert!(!placed.chunks.is_empty() && !placed.runs.is_empty());
+    let held = |shard: &Shard| {
+        let runs = shard.histograms.values().flat_map(|series| &series.sealed);
+        let mapped = runs.filter(|run| run.is_mapped).count();
+        (shard.sealed.files().count(), shard.sealed.bytes_held(), mapped)
+    };
+    let (whole, damaged) = load(bytes.clone());
+    assert!(damaged.is_empty());
+    let (files, heap, mapped) = held(&whole);
+    assert_eq!((files, mapped), (1, placed.runs.len()));
+    let sections = places(&bytes).0;
+    // Two pages of runs of floats, and the histograms.
+    for number in [1, 2, 5] {
+        let mut broken = bytes.clone();
+        broken[sections[number].end - 1] ^= 4;
+        let (mut shard, damaged) = load(broken);
+        assert_eq!(damaged.len(), 1);
+        let more = if number == 5 { 0 } else { sections[number].len() - 8 };
+        let runs = if number == 5 { 0 } else { mapped };
+        let now = held(&shard);
+        assert_eq!((now.0, now.2), (1, runs), "section {number}");
+        assert!(now.1 >= heap + more, "section {number}: {now:?} after {heap}");
+        let (again, placed) = shard.to_image(2, (1, 1));
+        assert_eq!(again, bytes, "section {number}");
+        shard.relocate(Bytes::from(again), &placed);
+        assert_eq!((held(&shard).0, held(&shard).2), (1, mapped), "section {number}");
+        assert!(held(&shard).1 < heap + more.max(1), "section {number}");
+    }
+}
+
+#[test]
+fn a_changed_byte_of_an_image_costs_nothing_and_is_named_where_it_is() {
     let of_shard = shard_of_everything().to_image(2, (1, 1)).0;
     let of_series =
         registry_of(&[(3, labels(&[("a", "x")])), (1030, labels(&[("b", "y")]))]).to_image((3, 4));
     let whole = (summary(&load(of_shard.clone()).0), read_series(&of_series).0);
     for bytes in [of_shard, of_series] {
         let is_shard = ImageHeader::decode(&bytes).expect("whole").kind == ImageKind::Shard(2);
-        let sections = places(&bytes);
-        let end = sections.last().expect("sections").end as u64;
-        let (mut tried, mut said_at) = (0, [0; 4]);
+        let (sections, parities) = places(&bytes);
+        let end = sections.last().expect("sections").end;
+        let copy_of_header = bytes.len() - HEADER_LEN;
         for at in 0..bytes.len() {
-            let section = sections.iter().position(|place| place.contains(&at));
-            let in_body = section.is_some_and(|number| at >= sections[number].start + 8);
-            // The clocks have a copy, and so have the pairs.
-            let is_copied = section == Some(0) || !is_shard && section == Some(sections.len() - 1);
-            if in_body && !is_copied {
-                continue;
-            }
             let mut broken = bytes.clone();
             broken[at] ^= 4;
             let damaged = match is_shard {
@@ -259,20 +305,16 @@ fn a_byte_that_an_image_has_twice_costs_nothing_and_is_named() {
                     damaged
                 }
             };
-            let [damage] = damaged[..] else { panic!("byte {at}: {damaged:?}") };
-            tried += 1;
-            let copy_of_header = (bytes.len() - HEADER_LEN) as u64;
-            match (damage, section) {
-                (0, None) => said_at[0] += 1,
-                (damage, Some(number)) if damage == sections[number].start as u64 => said_at[1] += 1,
-                (damage, None) if (end..copy_of_header).contains(&damage) => said_at[2] += 1,
-                (damage, None) if damage == copy_of_header => said_at[3] += 1,
-                _ => panic!("byte {at} is said to be at {damage}"),
-            }
+            let place = sections.iter().chain(&parities).find(|place| place.contains(&at));
+            let expected = match place {
+                Some(place) => place.start,
+                None if at < HEADER_LEN => 0,
+                // The end, which begins where the sections do.
+                None if at < copy_of_header => end,
+                None => copy_of_header,
+            };
+            assert_eq!(damaged, [expected as u64], "byte {at}");
         }
-        assert!(said_at[0] == HEADER_LEN && said_at[3] == HEADER_LEN, "{said_at:?}");
-        assert!(said_at[1] > 8 * sections.len() && said_at[2] > 8 * sections.len(), "{said_at:?}");
-        assert_eq!(said_at.iter().sum::<usize>(), tried);
         let mut broken = bytes.clone();
         let last = bytes.len() - 1;
         [0, last].iter().for_each(|at| broken[*at] ^= 4);
@@ -284,7 +326,7 @@ fn a_byte_that_an_image_has_twice_costs_nothing_and_is_named() {
 fn an_image_that_is_cut_short_has_what_is_before_and_one_without_an_end_is_whole() {
     let bytes = shard_of_everything().to_image(2, (1, 1)).0;
     let whole = summary(&load(bytes.clone()).0);
-    let end = places(&bytes).last().expect("sections").end;
+    let end = places(&bytes).0.last().expect("sections").end;
     for len in HEADER_LEN..=bytes.len() {
         let (shard, damaged) = load(bytes[..len].to_vec());
         assert_eq!(summary(&shard) == whole, len >= end, "{len} bytes");
@@ -295,25 +337,6 @@ fn an_image_that_is_cut_short_has_what_is_before_and_one_without_an_end_is_whole
     old[64] ^= 1;
     let (shard, damaged) = load(old);
     assert!(shard.samples == 0 && !damaged.is_empty(), "{damaged:?}");
-}
-
-#[test]
-fn clocks_that_are_much_of_an_image_have_no_copy() {
-    let mut shard = Shard::default();
-    let copies = |shard: &Shard| {
-        let bytes = shard.to_image(2, (1, 1)).0;
-        let end = places(&bytes).last().expect("sections").end;
-        bytes.len() - end > 8 * places(&bytes).len() + 8 + HEADER_LEN
-    };
-    shard.take(Shard::id_of(2, 0, 0), Sample { timestamp: 1000, value: 1.0 }, i64::MAX);
-    assert!(copies(&shard));
-    for slot in 0..20 {
-        for at in 0..50i64 {
-            let timestamp = at * 1000 + (at * at * 31 + slot as i64 * 17) % 900;
-            shard.take(Shard::id_of(2, 0, slot), Sample { timestamp, value: 1.0 }, i64::MAX);
-        }
-    }
-    assert!(!copies(&shard));
 }
 
 /// An id and its labels.
@@ -333,7 +356,10 @@ fn registry_of(series: &[Series]) -> Registry {
 fn read_series(bytes: &[u8]) -> (Vec<Series>, Vec<u64>) {
     let header = ImageHeader::find(bytes).expect("there twice");
     let (mut registry, mut damaged) = (Registry::new(7), Vec::new());
-    visit_series(bytes, &header, &mut registry, |offset, _| damaged.push(offset));
+    let is_whole = visit_series(&Bytes::copy_from_slice(bytes), &header, &mut registry, |offset, _| {
+        damaged.push(offset)
+    });
+    assert!(is_whole || !damaged.is_empty(), "what is lost is named");
     let labels = |id: SeriesId| {
         registry.to_labels(id).iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     };
@@ -360,12 +386,14 @@ fn an_image_of_series_is_frozen() {
         assert_eq!(&bytes[at + 8..at + 8 + section.len()], section, "{:02x?}", &bytes[at + 8..]);
         at += 8 + section.len();
     }
-    assert_eq!((bytes.len(), bytes[4], bytes[40]), (at + 4 * 8 + 8 + 64, 3, 7));
+    // The longer section of each group is as long as its parity.
+    let parities = 2 * 8 + first.len() + pairs.len();
+    assert_eq!((bytes.len(), bytes[4], bytes[40]), (at + parities + 6 * 8 + 8 + 64, 3, 7));
     assert_eq!(read_series(&bytes), (series.to_vec(), vec![]));
 }
 
 #[test]
-fn a_damaged_section_of_series_costs_its_own_and_one_of_labels_nothing() {
+fn a_lost_section_of_series_costs_its_own_and_one_of_labels_nothing() {
     let of_page = |page: u32| {
         (0..20).map(move |i| {
             (page * 1024 + i, labels(&[("host", &format!("h{}", i % 4)), ("n", &i.to_string())]))
@@ -373,23 +401,23 @@ fn a_damaged_section_of_series_costs_its_own_and_one_of_labels_nothing() {
     };
     let series: Vec<_> = (0..3).flat_map(of_page).collect();
     let bytes = registry_of(&series).to_image((1, 1));
-    let ends: Vec<usize> = places(&bytes).into_iter().map(|place| place.end).collect();
-    assert_eq!(ends.len(), 5, "labels, three pages, labels");
-    for (section, end) in ends.iter().enumerate() {
+    let sections = places(&bytes).0;
+    assert_eq!(sections.len(), 5, "labels, three pages, labels");
+    for section in 0..sections.len() {
         let mut broken = bytes.clone();
-        broken[end - 1] ^= 4;
-        let (found, damaged) = read_series(&broken);
-        assert_eq!(damaged.len(), 1, "{section}");
+        broken[sections[section].end - 1] ^= 4;
+        assert_eq!(read_series(&broken), (series.clone(), vec![sections[section].start as u64]));
+        let (found, damaged) = read_series(&lose(&bytes, section));
+        assert_eq!(damaged.len(), 2, "{section}: it and the parity");
         let lost = |id: u32| (1..4).contains(&section) && id / 1024 == section as u32 - 1;
         let expected: Vec<_> = series.iter().filter(|(id, _)| !lost(*id)).cloned().collect();
         assert_eq!(found, expected, "{section}");
     }
     // Both copies: what needs no lost label is there.
-    let mut broken = bytes;
-    broken[ends[0] - 1] ^= 4;
-    broken[ends[4] - 1] ^= 4;
+    let mut broken = lose(&bytes, 0);
+    broken[sections[4].end - 1] ^= 4;
     let (found, damaged) = read_series(&broken);
-    assert_eq!((found.len(), damaged.len()), (0, 5));
+    assert_eq!((found.len(), damaged.len()), (0, 6));
 }
 
 proptest! {
@@ -405,47 +433,6 @@ proptest! {
         }).collect();
         let bytes = registry_of(&series).to_image((1, 1));
         prop_assert_eq!(read_series(&bytes), (series, vec![]));
-    }
-
-    #[test]
-    fn one_changed_byte_costs_the_section_that_it_is_in_and_is_named(
-        bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..30), 1..6),
-        at in any::<proptest::sample::Index>(),
-        change in 1..=255u8,
-        has_copy in any::<bool>(),
-    ) {
-        let mut header = ImageHeader {
-            version: 3, kind: ImageKind::Shard(1), position: (1, 2), floor: 3, bar: 4, next_id: 5, sections: 0,
-        };
-        let mut image = ImageWriter::new(header);
-        bodies.iter().for_each(|body| image.section(|out| out.extend_from_slice(body)));
-        if has_copy {
-            image.copy_first();
-        }
-        let whole = image.finish();
-        header.sections = bodies.len() as u32;
-        prop_assert_eq!(ImageHeader::decode(&whole), Ok(header));
-        let read = |bytes: &[u8]| {
-            let (mut found, mut damaged) = (vec![None; bodies.len()], Vec::new());
-            let visit = |number: u32, range: Range<usize>| {
-                found[number as usize] = Some(bytes[range].to_vec());
-                Ok(())
-            };
-            sections(bytes, &ImageHeader::find(bytes).expect("there twice"), visit, |at, _| damaged.push(at));
-            (found, damaged)
-        };
-        let all: Vec<_> = bodies.iter().cloned().map(Some).collect();
-        prop_assert_eq!(read(&whole), (all.clone(), vec![]));
-        let at = at.index(whole.len());
-        let hit = places(&whole).iter().position(|place| (place.start + 8..place.end).contains(&at));
-        let is_copied = hit == Some(0) && whole.len() > places(&whole)[bodies.len() - 1].end + bodies.len() * 8 + 72;
-        let mut broken = whole;
-        broken[at] ^= change;
-        let (found, damaged) = read(&broken);
-        let lost = |number: usize| hit == Some(number) && !is_copied;
-        let left = |(number, body)| if lost(number) { None } else { body };
-        prop_assert_eq!(found, all.into_iter().enumerate().map(left).collect::<Vec<_>>());
-        prop_assert_eq!(damaged.len(), 1);
     }
 
     #[test]

@@ -118,7 +118,6 @@ impl Shard {
                 write_deleted(deleted, out);
             });
         }
-        image.copy_first();
         (image.finish(), places)
     }
 
