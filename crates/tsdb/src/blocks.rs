@@ -162,7 +162,7 @@ impl Blocks {
     }
 
     fn expected(&self) -> Vec<Expected> {
-        self.list().iter().map(|block| Expected::of(block.meta())).collect()
+        self.list().iter().map(|block| Expected::of(block)).collect()
     }
 
     pub(crate) fn list(&self) -> BlockList {

@@ -117,6 +117,7 @@ impl Db {
                 .map_err(|source| BlockError::Io { path, source })?;
             self.blocks.replace(&[block.meta().id], [block.with_tombstones(tombstones)]);
         }
+        self.blocks.note(&self.env, &files.directory);
         self.resolutions.forget();
         Ok(())
     }

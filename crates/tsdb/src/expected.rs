@@ -1,22 +1,22 @@
 //! The list of blocks: which files ought to be there.
 //!
-//! Blocks are found by their names, so one whose file somebody removed would leave no trace. `blocks/LIST` says
-//! which there were and what times they have. It is looked at once, at a start, to name what is missing; what
+//! Blocks are found by their names, so one whose file somebody removed would leave no trace, and so would its
+//! tombstones. `blocks/LIST` says which there were and what times they have. It is looked at once, at a start, to name what is missing; what
 //! there is, the files say.
 //!
 //! ```text
 //! offset  size  field
 //!      0     4  magic     "TWBL"
-//!      4     2  version   1
+//!      4     2  version   2; 1, which is read, says nothing of tombstones
 //!      6     2  reserved  zero
 //!      8     4  count     of blocks
-//!     12     …  blocks    of each, ids ascending: id u64, oldest and newest time i64
+//!     12     …  blocks    of each, ids ascending: id u64, oldest and newest time i64, u8: 1 with tombstones, else 0
 //!      …     4  crc32     over all before
 //! ```
 //!
-//! Invariant: every block of the list is durable under its name. So a block comes into the list after its
-//! file is there, and goes out of it, durably, before its file does, be it removed or set aside; a crash in between
-//! leaves a file that is not in the list, of which nothing follows. Where the list can not be written (a full disk) it
+//! Invariant: every block of the list is durable under its name, with its tombstones. So a block comes into the list
+//! after its file is there, and goes out of it, durably, before its file does, be it removed or set aside; a crash in
+//! between leaves a file that is not in the list, of which nothing follows. Where the list can not be written (a full disk) it
 //! is removed. What lies under `damaged/` says nothing: a block that was mended has a copy there.
 //!
 //! It lies beside the blocks, as it says something of this directory only: a snapshot has none, and who puts other
@@ -27,12 +27,13 @@ use std::path::{Path, PathBuf};
 
 use tidewatch_env::{Env, Open, parent_of, replace_durably};
 
-use crate::block::{BlockId, BlockMeta, block_path};
+use crate::block::{Block, BlockId, BlockMeta, block_path, tombstones_path};
 use crate::directory::Directory;
 use crate::fields::Reader;
 
 const MAGIC: [u8; 4] = *b"TWBL";
-const HEAD: [u8; 8] = [b'T', b'W', b'B', b'L', 1, 0, 0, 0];
+const HEAD: [u8; 8] = [b'T', b'W', b'B', b'L', 2, 0, 0, 0];
+const HEAD_BEFORE: [u8; 8] = [b'T', b'W', b'B', b'L', 1, 0, 0, 0];
 
 /// A block that ought to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,18 +41,27 @@ pub(crate) struct Expected {
     pub(crate) id: BlockId,
     min_ms: i64,
     max_ms: i64,
+    has_tombstones: bool,
 }
 
 impl Expected {
-    pub(crate) fn of(meta: &BlockMeta) -> Expected {
-        Expected { id: meta.id, min_ms: meta.min_ms, max_ms: meta.max_ms }
+    pub(crate) fn of(block: &Block) -> Expected {
+        let BlockMeta { id, min_ms, max_ms, .. } = *block.meta();
+        Expected { id, min_ms, max_ms, has_tombstones: !block.tombstones().is_empty() }
     }
 
-    /// What is lost with a block that is not in `dir`.
-    fn missing(&self, dir: &Path) -> (PathBuf, String) {
-        let Expected { id, min_ms, max_ms } = self;
-        let lost = format!("the file is missing, with its samples from {min_ms} to {max_ms} ms");
-        (block_path(dir, *id), lost)
+    /// What is lost of a block in `dir`; `None` where it is among those that are there, and its tombstones, too.
+    fn missing(&self, env: &Env, dir: &Path, there: &[BlockId]) -> Option<(PathBuf, String)> {
+        let Expected { id, min_ms, max_ms, has_tombstones } = self;
+        let (block, tombstones) = (block_path(dir, *id), tombstones_path(dir, *id));
+        if !there.contains(id) {
+            let lost = format!("the file is missing, with its samples from {min_ms} to {max_ms} ms");
+            return Some((block, lost));
+        }
+        // What a merge has replaced may be gone, and then its tombstones are.
+        let is_there = |path: &Path| env.disk.exists(path).unwrap_or(true);
+        let lost = "the file is missing: what was deleted from the block is there again; delete it again";
+        (*has_tombstones && is_there(&block) && !is_there(&tombstones)).then(|| (tombstones, lost.to_owned()))
     }
 }
 
@@ -70,7 +80,9 @@ impl BlockFile {
     /// Reports the blocks that ought to be there and are not among `there`.
     pub(crate) fn check(&mut self, env: &Env, directory: &Directory, there: &[BlockId]) {
         let Looked { expected, damage } = look(env, &directory.blocks(), there);
-        damage.into_iter().for_each(|(path, reason)| directory.report(&path, 0, reason));
+        // Tombstones that were set aside just now are no longer where they were.
+        let missing = damage.into_iter().filter(|(path, _)| !directory.has_damage(path));
+        missing.for_each(|(path, reason)| directory.report(&path, 0, reason));
         self.written = expected;
     }
 
@@ -111,8 +123,7 @@ pub(crate) fn look(env: &Env, dir: &Path, there: &[BlockId]) -> Looked {
     let Ok(bytes) = read(env, &list).or_else(|_| read(env, &list)) else { return looked };
     match decode(&bytes) {
         Ok(expected) => {
-            let gone = expected.iter().filter(|block| !there.contains(&block.id));
-            looked.damage.extend(gone.map(|block| block.missing(dir)));
+            looked.damage.extend(expected.iter().filter_map(|block| block.missing(env, dir, there)));
             looked.expected = Some(expected);
         }
         Err(IsNewer(true)) => {}
@@ -136,6 +147,7 @@ fn encode(blocks: &[Expected]) -> Vec<u8> {
         bytes.extend_from_slice(&block.id.0.to_le_bytes());
         bytes.extend_from_slice(&block.min_ms.to_le_bytes());
         bytes.extend_from_slice(&block.max_ms.to_le_bytes());
+        bytes.push(u8::from(block.has_tombstones));
     }
     let crc = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
@@ -151,11 +163,12 @@ fn decode(bytes: &[u8]) -> Result<Vec<Expected>, IsNewer> {
     if crc32fast::hash(body) != u32::from_le_bytes(*crc) || !body.starts_with(&MAGIC) {
         return Err(IsNewer(false));
     }
-    let body = body.strip_prefix(&HEAD).ok_or(IsNewer(true))?;
-    read_blocks(Reader { bytes: body }).ok_or(IsNewer(false))
+    let says_tombstones = !body.starts_with(&HEAD_BEFORE);
+    let body = body.strip_prefix(&HEAD).or_else(|| body.strip_prefix(&HEAD_BEFORE)).ok_or(IsNewer(true))?;
+    read_blocks(Reader { bytes: body }, says_tombstones).ok_or(IsNewer(false))
 }
 
-fn read_blocks(mut body: Reader<'_>) -> Option<Vec<Expected>> {
+fn read_blocks(mut body: Reader<'_>, says_tombstones: bool) -> Option<Vec<Expected>> {
     let count = u32::from_le_bytes(body.array().ok()?) as usize;
     let mut blocks = Vec::new();
     while !body.bytes.is_empty() {
@@ -164,6 +177,10 @@ fn read_blocks(mut body: Reader<'_>) -> Option<Vec<Expected>> {
             id: BlockId(u64::from_le_bytes(id)),
             min_ms: i64::from_le_bytes(min_ms),
             max_ms: i64::from_le_bytes(max_ms),
+            has_tombstones: match says_tombstones {
+                true => [false, true].get(usize::from(body.byte().ok()?)).copied()?,
+                false => false,
+            },
         });
     }
     (blocks.len() == count).then_some(blocks)
@@ -174,7 +191,9 @@ pub fn walk(bytes: &[u8]) {
     let _ = decode(bytes);
     let mut sealed = bytes.to_vec();
     sealed.extend_from_slice(&crc32fast::hash(bytes).to_le_bytes());
-    if let Ok(blocks) = decode(&sealed) {
+    if let Ok(blocks) = decode(&sealed)
+        && sealed.starts_with(&HEAD)
+    {
         assert_eq!(encode(&blocks), sealed);
     }
 }
@@ -186,21 +205,31 @@ mod tests {
 
     #[test]
     fn a_list_of_blocks_is_frozen() {
-        let bytes = encode(&[Expected { id: BlockId(7), min_ms: 258, max_ms: -1 }]);
+        let block = Expected { id: BlockId(7), min_ms: 258, max_ms: -1, has_tombstones: true };
+        let bytes = encode(&[block]);
         let mut expected = b"TWBL".to_vec();
-        expected.extend([1, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
+        expected.extend([2, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
         expected.extend([255; 8]);
-        assert_eq!(bytes[..36], expected);
-        assert_eq!(bytes.len(), 40);
-        let mut newer = bytes[..36].to_vec();
-        newer[4] = 2;
-        newer.extend(crc32fast::hash(&newer).to_le_bytes());
-        assert_eq!(decode(&newer), Err(IsNewer(true)));
+        assert_eq!((&bytes[..36], bytes[36]), (&expected[..], 1));
+        assert_eq!(bytes.len(), 41);
+        let of_version = |version, len| {
+            let mut bytes = bytes[..len].to_vec();
+            bytes[4] = version;
+            bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+            decode(&bytes)
+        };
+        assert_eq!(of_version(1, 36), Ok(vec![Expected { has_tombstones: false, ..block }]));
+        assert_eq!((of_version(2, 37), of_version(3, 37)), (Ok(vec![block]), Err(IsNewer(true))));
     }
 
     #[test]
     fn a_list_that_is_cut_or_has_another_bit_is_none() {
-        let bytes = encode(&[3, 9].map(|id| Expected { id: BlockId(id), min_ms: 0, max_ms: 5 }));
+        let bytes = encode(&[3, 9].map(|id| Expected {
+            id: BlockId(id),
+            min_ms: 0,
+            max_ms: 5,
+            has_tombstones: id == 3,
+        }));
         for len in 0..bytes.len() {
             assert_eq!(decode(&bytes[..len]), Err(IsNewer(false)), "{len} bytes");
         }
@@ -213,9 +242,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lists_come_back(blocks in proptest::collection::vec((any::<u64>(), any::<i64>(), any::<i64>()), 0..9)) {
+        fn lists_come_back(blocks in proptest::collection::vec(any::<(u64, i64, i64, bool)>(), 0..9)) {
             let blocks: Vec<_> = blocks.into_iter()
-                .map(|(id, min_ms, max_ms)| Expected { id: BlockId(id), min_ms, max_ms }).collect();
+                .map(|(id, min_ms, max_ms, has_tombstones)| Expected { id: BlockId(id), min_ms, max_ms, has_tombstones })
+                .collect();
             prop_assert_eq!(decode(&encode(&blocks)), Ok(blocks));
         }
 

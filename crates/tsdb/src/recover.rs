@@ -89,6 +89,7 @@ pub(crate) fn replay(
         from,
         recovered: Recovered::default(),
         kept: BTreeSet::new(),
+        defined: Bytes::new(),
     };
     let mut segments = opened.segments.iter().copied().filter(|segment| *segment >= start.segment);
     let first = segments.next().unwrap_or(0);
@@ -152,6 +153,8 @@ struct LogReading<'a> {
     recovered: Recovered,
     /// Segments that are kept under `damaged/`.
     kept: BTreeSet<u64>,
+    /// The frame of definitions that was read last.
+    defined: Bytes,
 }
 
 impl LogReading<'_> {
@@ -194,6 +197,10 @@ impl LogReading<'_> {
         if let Some(id) = first_of_floats(&bytes) {
             return queue(Shard::of(id));
         }
+        // The second of two that are alike.
+        if bytes == self.defined {
+            return 0;
+        }
         match read_frame(&bytes) {
             Ok(samples @ (Frame::Floats(_) | Frame::Histograms(_) | Frame::Starts(_))) => {
                 return samples.first_id().map_or(0, |id| queue(Shard::of(id)));
@@ -206,7 +213,10 @@ impl LogReading<'_> {
                 self.recovered.has_cut |= queued > 0;
                 return queued;
             }
-            Ok(Frame::Definitions(definitions)) => define(&self.db.head, &definitions),
+            Ok(Frame::Definitions(definitions)) => {
+                define(&self.db.head, &definitions);
+                self.defined = bytes.clone();
+            }
             // A malformed rest is left out: nobody's samples are in it.
             Ok(Frame::Metadata(metadata)) => drop(self.db.metadata.restore(&metadata)),
             Ok(Frame::Exemplars(exemplars)) => drop(self.db.exemplars.restore(&exemplars)),

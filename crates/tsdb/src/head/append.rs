@@ -229,7 +229,10 @@ impl Head {
         if !created.is_empty() {
             let series = created.map(|id| registry.labels(SeriesId(id)));
             write_definitions(first, &registry.pairs, series, &mut scratch.definitions);
-            outcome.ticket = outcome.ticket.max(log.append(&scratch.definitions)?);
+            // Twice: all samples of these series, until an image has them, rest on this frame.
+            for _ in 0..2 {
+                outcome.ticket = outcome.ticket.max(log.append(&scratch.definitions)?);
+            }
         }
         Ok(RwLockWriteGuard::downgrade(directory))
     }

@@ -53,8 +53,8 @@ pub fn repair(env: &Env, root: &Path) -> Result<Repaired, JobError> {
     }
     {
         let directory = Directory::open(env, root)?;
-        // What it said is among the findings. It goes before any block does, and the next start writes one of
-        // what there is.
+        // What it said is among the findings. It goes before any block or tombstones do, and the next start writes
+        // one of what there is.
         let list = list_path(&directory.blocks());
         if repaired.findings.iter().any(|finding| finding.path.parent() == list.parent()) {
             directory.move_aside(&list).map_err(|source| JobError::Io { path: list, source })?;
