@@ -17,10 +17,10 @@
 //!     48    12  reserved  zero
 //!     60     4  crc32     over bytes 0..60
 //!     64     …  sections, each: length u32, crc32 of the body u32, body
-//!      …     …  parities of groups of sections, the same way; the number of sections leaves them out
-//!      …     …  of each section, and each parity, the length and the crc32 once more
+//!      …     …  parity    of all sections with what is before each, see `parity`
+//!      …     …  of each section the length and the crc32 once more
 //!      …     4  count     of these
-//!      …     4  crc32     over the word "parity", these and the count
+//!      …     4  crc32     over the word "parity", the checksums of the parity, these and the count
 //!      …    64  the header once more
 //! ```
 //!
@@ -87,11 +87,12 @@
 //! late    varint, how many; of each: timestamp i64, bits u64
 //! ```
 //!
-//! Damage costs nothing where it is in one section of a group, which is rebuilt from the others; where two of a group are
-//! damaged it costs both. Lost clocks cost the runs of floats, which have no times without, and not what has times of
+//! Damage in one place costs nothing, as its section is rebuilt from the parity; where more is damaged it costs the
+//! sections that it is in. Lost clocks cost the runs of floats, which have no times without, and not what has times of
 //! its own. The columns of sealed runs are not copied out of the file again: once it is there they are read from it, and
 //! the heap is rid of them.
 
+mod parity;
 mod read;
 mod sections;
 mod series;

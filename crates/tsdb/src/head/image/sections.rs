@@ -1,8 +1,8 @@
-//! The frame of an image: its header and where its sections lie, and what one damaged section is rebuilt from.
+//! The frame of an image: its header and where its sections lie, and what a damaged section is rebuilt from.
 //!
 //! ```text
-//! header │ frame body │ frame body │ … │ frame parity │ … │ frames │ count │ crc32 │ header
-//!        └─ as many as the header says ┘ └─ one a group ┘ └─ what the end has once more ───┘
+//! header │ frame body │ frame body │ … │ parity │ frames │ count │ crc32 │ header
+//!        └─ as many as the header says ┘        └─ what the end has once more ───┘
 //! ```
 //!
 //! The length before a section says where the next begins: one changed bit there would cost all that follow, and
@@ -10,19 +10,8 @@
 //! release has no end, and such a release does not read on behind the last section; so the end changes no
 //! version.
 //!
-//! Of `groups` groups the sections and, counted on behind them, the parities are by turns: a burst of damage that
-//! reaches from one section into the next takes one of each of two groups, and so does one from the last into the
-//! first parity.
-//!
-//! ```text
-//! number   0  1  2  3  4 │ 5  6
-//! group    0  1  0  1  0 │ 1  0
-//!          sections        parity
-//! ```
-//!
-//! A parity has the length of the longest section of its group and is the XOR of all of them, as if zeros were behind
-//! the shorter ones. So each is the XOR of all the others of its group: one that is damaged comes back, under the
-//! checksum that the end has of it, and costs nothing. Of two in a group both are lost.
+//! A section whose checksum does not hold is rebuilt from the parity (see `parity`), must hold under the checksum that
+//! the end has of it, is named, and costs nothing. Where too much is damaged it is lost.
 //!
 //! Releases between had copies of the first sections instead, behind the others and counted in the end. Here they are
 //! passed over; those releases find the checksum of an end with parity wrong, and go by the lengths.
@@ -33,6 +22,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::parity::{self, Parity, Stripes};
 use super::{HEADER_LEN, ImageError, ImageHeader};
 use crate::log::FrameError;
 
@@ -42,15 +32,12 @@ mod tests;
 /// Bytes of a frame: length u32, crc32 of the body u32.
 const FRAME_LEN: usize = 8;
 
-/// What follows the frames at the end: count u32, crc32 over [`PARITY`], the frames and that u32, header.
+/// What follows the frames at the end: count u32, crc32, header.
 const END_LEN: usize = 8 + HEADER_LEN;
 
-/// What the checksum of an end begins with where parity is counted in it, and not copies.
-const PARITY: &[u8] = b"parity";
-
-/// Sections of a group. Parity takes a sixteenth of a large image, and damage at a second place of it most often hits
-/// another group.
-const GROUP_MAX: usize = 16;
+/// What the checksum of an end begins with that has parity. It goes over the parity's checksums, the frames and
+/// their count.
+const WITH_PARITY: &[u8] = b"parity";
 
 /// What stands before a section, and once more at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,58 +104,26 @@ impl ImageWriter {
         self.frames.extend_from_slice(frame);
     }
 
-    /// Appends the parity of each group behind the last section.
-    fn add_parity(&mut self) {
-        let sections = lay_out(&self.frames, self.bytes.len()).expect("one was written behind the other");
-        let groups = group_count(sections.len());
-        for number in sections.len()..sections.len() + groups {
-            let bodies = members(number, groups, sections.len()).map(|member| {
-                let (at, frame) = sections[member];
-                frame.body(at)
-            });
-            let longest = bodies.clone().map(|body| body.len()).max().unwrap_or(0);
-            self.append(|out| {
-                let start = out.len();
-                out.resize(start + longest, 0);
-                let (before, parity) = out.split_at_mut(start);
-                bodies.for_each(|body| xor(parity, &before[body]));
-            });
-        }
-    }
-
     pub(super) fn finish(mut self) -> Vec<u8> {
-        self.add_parity();
         let header = self.header.encode();
         self.bytes[..HEADER_LEN].copy_from_slice(&header);
-        let count = (self.frames.len() / FRAME_LEN) as u32;
-        self.frames.extend_from_slice(&count.to_le_bytes());
+        let crcs_len = Stripes::of(self.bytes.len() - HEADER_LEN).crcs_len();
+        parity::append(HEADER_LEN, &mut self.bytes);
+        let checked_from = self.bytes.len() - crcs_len;
         self.bytes.extend_from_slice(&self.frames);
-        self.bytes.extend_from_slice(&checksum(PARITY, &self.frames).to_le_bytes());
+        self.bytes.extend_from_slice(&self.header.sections.to_le_bytes());
+        let crc = checksum(WITH_PARITY, &self.bytes[checked_from..]);
+        self.bytes.extend_from_slice(&crc.to_le_bytes());
         self.bytes.extend_from_slice(&header);
         self.bytes
     }
 }
 
-/// How many groups so many sections are of: two at least, so that neighbours are not of the same.
-fn group_count(sections: usize) -> usize {
-    sections.div_ceil(GROUP_MAX).max(sections.min(2))
-}
-
-/// The numbers below `end` that are of the same group as `number`.
-fn members(number: usize, groups: usize, end: usize) -> impl Iterator<Item = usize> + Clone {
-    (number % groups..end).step_by(groups)
-}
-
-/// Goes as far as the shorter one.
-fn xor(into: &mut [u8], with: &[u8]) {
-    into.iter_mut().zip(with).for_each(|(into, with)| *into ^= with);
-}
-
-/// Of an end: over its frames and their count, and what it begins with.
-fn checksum(first: &[u8], frames: &[u8]) -> u32 {
+/// Of an end.
+fn checksum(first: &[u8], bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(first);
-    hasher.update(frames);
+    hasher.update(bytes);
     hasher.finalize()
 }
 
@@ -182,12 +137,12 @@ impl ImageHeader {
     }
 }
 
-/// Where the sections of an image lie, and behind them the parities.
+/// Where the sections of an image lie, and what they are rebuilt from.
 struct Layout<'a> {
     file: &'a Bytes,
     placed: Vec<(usize, Frame)>,
-    /// As many as there are parities.
-    groups: usize,
+    /// Of all bytes between the header and the end of the last section.
+    parity: Option<Parity<'a>>,
 }
 
 impl Layout<'_> {
@@ -197,17 +152,23 @@ impl Layout<'_> {
         let count = half(&file[count_at..count_at + 4]);
         let frames_at = count_at.checked_sub((count as usize).checked_mul(FRAME_LEN)?)?;
         let crc = half(&file[count_at + 4..count_at + 8]);
-        let groups = count.checked_sub(header.sections)? as usize;
-        let frames = &file[frames_at..count_at + 4];
-        let mut placed = lay_out(&file[frames_at..count_at], frames_at)?;
-        if crc == checksum(PARITY, frames) {
-            Some(Layout { file, placed, groups })
-        } else if crc == checksum(&[], frames) {
-            placed.truncate(header.sections as usize);
-            Some(Layout { file, placed, groups: 0 })
-        } else {
-            None
+        let (mut placed, end) = lay_out(&file[frames_at..count_at], frames_at)?;
+        let stripes = Stripes::of(end - HEADER_LEN);
+        if end + stripes.encoded_len() == frames_at && count == header.sections {
+            let checked = &file[frames_at - stripes.crcs_len()..count_at + 4];
+            let parity = Parity::of(&file[HEADER_LEN..end], &file[end..frames_at])?;
+            return (crc == checksum(WITH_PARITY, checked)).then_some(Layout {
+                file,
+                placed,
+                parity: Some(parity),
+            });
         }
+        if end != frames_at || count < header.sections || crc != checksum(&[], &file[frames_at..count_at + 4])
+        {
+            return None;
+        }
+        placed.truncate(header.sections as usize);
+        Some(Layout { file, placed, parity: None })
     }
 
     /// A section, as it lies there or rebuilt; names what is damaged of it.
@@ -219,7 +180,7 @@ impl Layout<'_> {
         if body.is_none() {
             damage(offset, "a section of the image is damaged");
         } else if !in_file {
-            damage(offset, "a section of the image is damaged; it was rebuilt from the others");
+            damage(offset, "a section of the image is damaged; it was rebuilt from the parity");
         } else if !self.is_framed(number) {
             let reason =
                 "the length or the checksum of a section of the image is damaged; their copy is whole";
@@ -228,45 +189,40 @@ impl Layout<'_> {
         body.map(|body| Section { number: number as u32, offset, body, in_file })
     }
 
-    /// Where the body of a section or parity lies, if its checksum holds.
+    /// Where the body of a section lies, if its checksum holds.
     fn whole(&self, number: usize) -> Option<Range<usize>> {
         let (at, frame) = self.placed[number];
         Some(frame.body(at)).filter(|body| frame.is_of(&self.file[body.clone()]))
     }
 
-    /// Whether the same stands before a section or parity.
+    /// Whether the same stands before a section.
     fn is_framed(&self, number: usize) -> bool {
         let (at, frame) = self.placed[number];
         Frame::read(self.file, at) == Some(frame)
     }
 
-    /// The body of a section, from all the others of its group.
+    /// The body of a section, as it was.
     fn rebuild(&self, number: usize) -> Option<Vec<u8>> {
-        if self.groups == 0 {
-            return None;
-        }
-        let (_, frame) = self.placed[number];
-        let mut body = vec![0; frame.len as usize];
-        for other in members(number, self.groups, self.placed.len()).filter(|other| *other != number) {
-            xor(&mut body, &self.file[self.whole(other)?]);
-        }
+        let (at, frame) = self.placed[number];
+        let Range { start, end } = frame.body(at);
+        let body = self.parity?.rebuild(start - HEADER_LEN..end - HEADER_LEN)?;
         frame.is_of(&body).then_some(body)
     }
 }
 
-/// The frames with their offsets, if they reach just up to `end`.
-fn lay_out(frames: &[u8], end: usize) -> Option<Vec<(usize, Frame)>> {
+/// The frames with their offsets, and where the last section ends, if that is not behind `end_max`.
+fn lay_out(frames: &[u8], end_max: usize) -> Option<(Vec<(usize, Frame)>, usize)> {
     let mut at = HEADER_LEN;
     let mut placed = Vec::with_capacity(frames.len() / FRAME_LEN);
     for bytes in frames.chunks_exact(FRAME_LEN) {
         let frame = Frame::read(bytes, 0)?;
         placed.push((at, frame));
         at = frame.body(at).end;
-        if at > end {
+        if at > end_max {
             return None;
         }
     }
-    (at == end).then_some(placed)
+    (at <= end_max).then_some((placed, at))
 }
 
 /// A section whose checksum holds.
@@ -302,10 +258,9 @@ pub(crate) fn sections(
             Err(_) => damage(offset, "a section of the image is malformed"),
         }
     }
-    for number in counted..layout.placed.len() {
-        if layout.whole(number).is_none() || !layout.is_framed(number) {
-            damage(layout.placed[number].0 as u64, "the parity of sections of the image is damaged");
-        }
+    if layout.parity.is_some_and(|parity| !parity.is_whole()) {
+        let end = layout.placed.last().map_or(HEADER_LEN, |(at, frame)| frame.body(*at).end);
+        damage(end as u64, "the parity of the image is damaged");
     }
     if !file.ends_with(&encoded) {
         damage((file.len() - HEADER_LEN) as u64, "the copy of the header of the image is damaged");
@@ -356,13 +311,15 @@ pub(super) fn walk_sections(bytes: &[u8], header: &ImageHeader) {
         Ok(())
     };
     sections(&image, header, visit, |_, _| {});
-    let file = Bytes::copy_from_slice(bytes);
-    let placed = lay_out(&file, file.len()).unwrap_or_default();
-    for groups in 0..=placed.len().min(3) {
-        let layout = Layout { file: &file, placed: placed.clone(), groups };
-        for (number, (_, frame)) in placed.iter().enumerate() {
-            let rebuilt = layout.rebuild(number);
-            assert!(rebuilt.is_none_or(|body| body.len() == frame.len as usize));
-        }
+    // As the bytes of sections, behind which stands anything.
+    let (bytes, encoded) = bytes.split_at(bytes.len() / 3);
+    if let Some(parity) = Parity::of(bytes, encoded) {
+        let _ = (parity.is_whole(), parity.rebuild(0..bytes.len()));
     }
+    let mut image = bytes.to_vec();
+    parity::append(0, &mut image);
+    image.iter_mut().zip(encoded).for_each(|(byte, change)| *byte ^= change);
+    let (bytes, encoded) = image.split_at(bytes.len());
+    let parity = Parity::of(bytes, encoded).expect("as long as that");
+    assert!(parity.rebuild(0..bytes.len()).is_none_or(|rebuilt| rebuilt.len() == bytes.len()));
 }

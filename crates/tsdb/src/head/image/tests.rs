@@ -6,6 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use tidewatch_model::Sample;
 
+use super::parity::Stripes;
 use super::{HEADER_LEN, ImageError, ImageHeader, ImageKind, visit_series};
 use crate::head::registry::{Registry, SeriesId};
 use crate::head::shard::Shard;
@@ -39,13 +40,15 @@ fn an_image_of_a_shard_is_frozen() {
     // The late sample: lengths and columns.
     page.extend([1, 4, 1, 8, 0xd6, 0x0f, 3, 1, 0x3f, 0xe0]);
     assert_eq!(bytes[89..111], page, "{:02x?}", &bytes[89..]);
-    // Each of two groups has one section, so the parities are the same as these. The frames with their number and a
-    // checksum, the header.
-    assert_eq!(bytes[111..158], bytes[64..111]);
-    let frames = [&bytes[64..72], &bytes[81..89], &bytes[64..72], &bytes[81..89], &[4, 0, 0, 0]].concat();
-    assert_eq!(bytes[158..194], frames);
-    assert_eq!(bytes[194..198], crc32fast::hash(&[b"parity", &frames[..]].concat()).to_le_bytes());
-    assert_eq!(bytes[198..], bytes[..64]);
+    // One stripe, so the parity is the same as these; checksums of both.
+    assert_eq!((&bytes[111..158], &bytes[158..175]), (&bytes[64..111], &[0; 17][..]));
+    let crcs = [&bytes[64..111], &bytes[111..175]].map(|stripe| crc32fast::hash(stripe).to_le_bytes());
+    assert_eq!(bytes[175..183], *crcs.as_flattened());
+    // The frames with their number and a checksum, the header.
+    let frames = [&bytes[64..72], &bytes[81..89], &[2, 0, 0, 0]].concat();
+    assert_eq!(bytes[183..203], frames);
+    assert_eq!(bytes[203..207], crc32fast::hash(&[b"parity", &bytes[175..203]].concat()).to_le_bytes());
+    assert_eq!(bytes[207..], bytes[..64]);
 }
 
 #[test]
@@ -174,8 +177,8 @@ fn load(bytes: Vec<u8>) -> (Shard, Vec<u64>) {
     (shard, damaged)
 }
 
-/// Where the sections of an image lie, frames included, and the parities behind them.
-fn places(bytes: &[u8]) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
+/// Where the sections of an image lie, frames included.
+fn places(bytes: &[u8]) -> Vec<Range<usize>> {
     let half = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four")) as usize;
     let mut at = HEADER_LEN;
     let place = |_| {
@@ -183,20 +186,17 @@ fn places(bytes: &[u8]) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
         at += 8 + half(at);
         start..at
     };
-    let mut sections: Vec<_> = (0..half(bytes.len() - HEADER_LEN - 8)).map(place).collect();
-    let header = ImageHeader::decode(bytes).expect("whole");
-    let parities = sections.split_off(header.sections as usize);
-    (sections, parities)
+    (0..half(bytes.len() - HEADER_LEN - 8)).map(place).collect()
 }
 
-/// An image with one bit changed of a section, and one of the parity of its group: so both are lost.
-fn lose(bytes: &[u8], number: usize) -> Vec<u8> {
-    let (sections, parities) = places(bytes);
-    let groups = parities.len();
-    let parity = (sections.len()..).find(|parity| parity % groups == number % groups).expect("one a group");
+/// An image with one bit changed of some sections, and all of the parity: so they are lost.
+fn lose(bytes: &[u8], numbers: &[usize]) -> Vec<u8> {
+    let sections = places(bytes);
     let mut broken = bytes.to_vec();
-    broken[sections[number].end - 1] ^= 4;
-    broken[parities[parity - sections.len()].end - 1] ^= 4;
+    numbers.iter().for_each(|number| broken[sections[*number].end - 1] ^= 4);
+    let end = sections.last().map_or(HEADER_LEN, |section| section.end);
+    let parity_len = Stripes::of(end - HEADER_LEN).parity_len();
+    broken[end..end + parity_len].iter_mut().for_each(|byte| *byte ^= 4);
     broken
 }
 
@@ -206,7 +206,7 @@ fn a_lost_section_of_a_shard_costs_what_only_it_tells() {
     let names = ["clocks", "page 0", "page 1", "page 3", "deleted", "histograms", "deleted histograms"];
     let whole = summary(&load(bytes.clone()).0);
     let mut said = vec![format!("whole: {whole}")];
-    let places = places(&bytes).0;
+    let places = places(&bytes);
     assert_eq!(places.len(), names.len());
     for (number, name) in names.iter().enumerate() {
         let mut broken = bytes.clone();
@@ -214,7 +214,7 @@ fn a_lost_section_of_a_shard_costs_what_only_it_tells() {
         let (mut shard, damaged) = load(broken);
         assert_eq!((summary(&shard), &damaged[..]), (whole.clone(), &[places[number].start as u64][..]));
         goes_on(&mut shard, 5);
-        let (mut shard, damaged) = load(lose(&bytes, number));
+        let (mut shard, damaged) = load(lose(&bytes, &[number]));
         assert_eq!((damaged[0], damaged.len()), (places[number].start as u64, 2), "it and the parity");
         said.push(format!("{name}: {}", summary(&shard)));
         goes_on(&mut shard, if *name == "page 1" { 0 } else { 5 });
@@ -259,7 +259,7 @@ fn runs_of_a_rebuilt_section_are_on_the_heap_until_the_next_image() {
     assert!(damaged.is_empty());
     let (files, heap, mapped) = held(&whole);
     assert_eq!((files, mapped), (1, placed.runs.len()));
-    let sections = places(&bytes).0;
+    let sections = places(&bytes);
     // Two pages of runs of floats, and the histograms.
     for number in [1, 2, 5] {
         let mut broken = bytes.clone();
@@ -287,7 +287,7 @@ fn a_changed_byte_of_an_image_costs_nothing_and_is_named_where_it_is() {
     let whole = (summary(&load(of_shard.clone()).0), read_series(&of_series).0);
     for bytes in [of_shard, of_series] {
         let is_shard = ImageHeader::decode(&bytes).expect("whole").kind == ImageKind::Shard(2);
-        let (sections, parities) = places(&bytes);
+        let sections = places(&bytes);
         let end = sections.last().expect("sections").end;
         let copy_of_header = bytes.len() - HEADER_LEN;
         for at in 0..bytes.len() {
@@ -305,11 +305,11 @@ fn a_changed_byte_of_an_image_costs_nothing_and_is_named_where_it_is() {
                     damaged
                 }
             };
-            let place = sections.iter().chain(&parities).find(|place| place.contains(&at));
+            let place = sections.iter().find(|place| place.contains(&at));
             let expected = match place {
                 Some(place) => place.start,
                 None if at < HEADER_LEN => 0,
-                // The end, which begins where the sections do.
+                // The parity and the end, which begin where the sections end.
                 None if at < copy_of_header => end,
                 None => copy_of_header,
             };
@@ -326,7 +326,7 @@ fn a_changed_byte_of_an_image_costs_nothing_and_is_named_where_it_is() {
 fn an_image_that_is_cut_short_has_what_is_before_and_one_without_an_end_is_whole() {
     let bytes = shard_of_everything().to_image(2, (1, 1)).0;
     let whole = summary(&load(bytes.clone()).0);
-    let end = places(&bytes).0.last().expect("sections").end;
+    let end = places(&bytes).last().expect("sections").end;
     for len in HEADER_LEN..=bytes.len() {
         let (shard, damaged) = load(bytes[..len].to_vec());
         assert_eq!(summary(&shard) == whole, len >= end, "{len} bytes");
@@ -386,9 +386,8 @@ fn an_image_of_series_is_frozen() {
         assert_eq!(&bytes[at + 8..at + 8 + section.len()], section, "{:02x?}", &bytes[at + 8..]);
         at += 8 + section.len();
     }
-    // The longer section of each group is as long as its parity.
-    let parities = 2 * 8 + first.len() + pairs.len();
-    assert_eq!((bytes.len(), bytes[4], bytes[40]), (at + parities + 6 * 8 + 8 + 64, 3, 7));
+    let parity = Stripes::of(at - 64).encoded_len();
+    assert_eq!((bytes.len(), bytes[4], bytes[40]), (at + parity + 4 * 8 + 8 + 64, 3, 7));
     assert_eq!(read_series(&bytes), (series.to_vec(), vec![]));
 }
 
@@ -401,22 +400,20 @@ fn a_lost_section_of_series_costs_its_own_and_one_of_labels_nothing() {
     };
     let series: Vec<_> = (0..3).flat_map(of_page).collect();
     let bytes = registry_of(&series).to_image((1, 1));
-    let sections = places(&bytes).0;
+    let sections = places(&bytes);
     assert_eq!(sections.len(), 5, "labels, three pages, labels");
     for section in 0..sections.len() {
         let mut broken = bytes.clone();
         broken[sections[section].end - 1] ^= 4;
         assert_eq!(read_series(&broken), (series.clone(), vec![sections[section].start as u64]));
-        let (found, damaged) = read_series(&lose(&bytes, section));
+        let (found, damaged) = read_series(&lose(&bytes, &[section]));
         assert_eq!(damaged.len(), 2, "{section}: it and the parity");
         let lost = |id: u32| (1..4).contains(&section) && id / 1024 == section as u32 - 1;
         let expected: Vec<_> = series.iter().filter(|(id, _)| !lost(*id)).cloned().collect();
         assert_eq!(found, expected, "{section}");
     }
     // Both copies: what needs no lost label is there.
-    let mut broken = lose(&bytes, 0);
-    broken[sections[4].end - 1] ^= 4;
-    let (found, damaged) = read_series(&broken);
+    let (found, damaged) = read_series(&lose(&bytes, &[0, 4]));
     assert_eq!((found.len(), damaged.len()), (0, 6));
 }
 

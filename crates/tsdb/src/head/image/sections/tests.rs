@@ -28,7 +28,7 @@ fn image_of(bodies: &[Vec<u8>]) -> Vec<u8> {
     image.finish()
 }
 
-/// Where each section lies, and then each parity, frames included, by the lengths before them.
+/// Where each section lies, frames included, by the lengths before them.
 fn places(bytes: &[u8]) -> Vec<Range<usize>> {
     let count_at = bytes.len() - END_LEN;
     let mut at = HEADER_LEN;
@@ -38,6 +38,10 @@ fn places(bytes: &[u8]) -> Vec<Range<usize>> {
         start..at
     };
     (0..half(&bytes[count_at..count_at + 4])).map(place).collect()
+}
+
+fn stripes_of(places: &[Range<usize>]) -> Stripes {
+    Stripes::of(places.last().map_or(0, |last| last.end - HEADER_LEN))
 }
 
 /// What is read of an image.
@@ -70,58 +74,15 @@ fn whole(bodies: &[Vec<u8>], damage: Vec<String>) -> Found {
 }
 
 const FRAMED: &str = "the length or the checksum of a section of the image is damaged; their copy is whole";
-const REBUILT: &str = "a section of the image is damaged; it was rebuilt from the others";
+const REBUILT: &str = "a section of the image is damaged; it was rebuilt from the parity";
 const LOST: &str = "a section of the image is damaged";
-const NO_PARITY: &str = "the parity of sections of the image is damaged";
+const NO_PARITY: &str = "the parity of the image is damaged";
 const NO_END: &str = "the end of the image is damaged";
 const NO_HEADER: &str = "the header of the image is damaged; its copy is whole";
-
-/// What is said where a section or a parity is changed so much that its bytes do not hold any more.
-fn said_of(number: usize, bodies: &[Vec<u8>], places: &[Range<usize>]) -> String {
-    let reason = match bodies.get(number) {
-        Some(body) if body.is_empty() => FRAMED,
-        Some(_) => REBUILT,
-        None => NO_PARITY,
-    };
-    format!("{}: {reason}", places[number].start)
-}
 
 /// Changes every byte of a range.
 fn spoil(bytes: &mut [u8], range: Range<usize>) {
     bytes[range].iter_mut().for_each(|byte| *byte ^= 0x5a);
-}
-
-#[test]
-fn a_group_has_sixteen_sections_at_most_and_no_neighbours() {
-    let counts = [0, 1, 2, 3, 16, 32, 33, 48, 49, 800].map(|sections| (sections, group_count(sections)));
-    let expected = [(0, 0), (1, 1), (2, 2), (3, 2), (16, 2), (32, 2), (33, 3), (48, 3), (49, 4), (800, 50)];
-    assert_eq!(counts, expected);
-    // Each has one parity.
-    for (sections, groups) in expected {
-        let parities: Vec<_> = (sections..sections + groups)
-            .map(|parity| members(parity, groups, sections + groups).filter(|at| *at >= sections).count())
-            .collect();
-        assert_eq!(parities, vec![1; groups]);
-    }
-}
-
-#[test]
-fn a_parity_is_as_long_as_the_longest_of_its_group_and_is_frozen() {
-    let bodies = [vec![1, 2, 3, 4, 5], vec![0x10], vec![0x40, 0x40]];
-    let bytes = image_of(&bodies);
-    let places = places(&bytes);
-    assert_eq!(places.len(), 5);
-    let body = |number: usize| &bytes[places[number].start + FRAME_LEN..places[number].end];
-    assert_eq!([body(3), body(4)], [&[0x10][..], &[0x41, 0x42, 3, 4, 5]]);
-    // Clocks that are long make no other group's parity long.
-    let clocks: Vec<_> = [vec![7; 10_000]].into_iter().chain(vec![vec![1; 10]; 40]).collect();
-    let lens: Vec<_> = self::places(&image_of(&clocks))[41..].iter().map(|place| place.len() - 8).collect();
-    assert_eq!(lens, [10, 10_000, 10], "numbers 41, 42, 43 of three groups");
-    // An end without parity is another.
-    let frames = &bytes[places[4].end..bytes.len() - HEADER_LEN - 4];
-    let crc = half(&bytes[bytes.len() - HEADER_LEN - 4..bytes.len() - HEADER_LEN]);
-    assert_eq!(crc, crc32fast::hash(&[b"parity", frames].concat()));
-    assert_ne!(crc, crc32fast::hash(frames));
 }
 
 /// As releases wrote it that had a copy of the first section behind the last.
@@ -188,96 +149,70 @@ proptest! {
         prop_assert_eq!(&found, &whole(&bodies, found.damage.clone()));
     }
 
+    /// A page of the disk, wherever it begins.
     #[test]
-    fn any_changes_to_one_section_and_the_frame_before_it_cost_nothing(
-        bodies in bodies(1..40),
-        number in any::<Index>(),
-        changes in proptest::collection::vec((any::<Index>(), any::<u8>()), 1..20),
-    ) {
+    fn a_burst_costs_nothing(bodies in bodies(1..40), parts in any::<(Index, Index)>()) {
         let bytes = image_of(&bodies);
         let places = places(&bytes);
-        let number = number.index(places.len());
-        let place = places[number].clone();
-        let mut broken = bytes.clone();
-        changes.iter().for_each(|(at, to)| broken[place.start + at.index(place.len())] = *to);
-        let body = place.start + FRAME_LEN..place.end;
-        let damage = match bodies.get(number) {
-            _ if broken == bytes => vec![],
-            Some(_) if broken[body.clone()] == bytes[body] => vec![format!("{}: {FRAMED}", place.start)],
-            _ => vec![said_of(number, &bodies, &places)],
-        };
-        prop_assert_eq!(read(broken), whole(&bodies, damage));
-    }
-
-    #[test]
-    fn a_burst_from_one_section_into_the_next_costs_nothing(
-        bodies in bodies(2..40),
-        first in any::<Index>(),
-        parts in any::<(Index, Index)>(),
-    ) {
-        let bytes = image_of(&bodies);
-        let places = places(&bytes);
-        let first = first.index(places.len() - 1);
-        // Of the first at least its last byte, of the next at least its frame: then neither holds.
-        let start = places[first].start + parts.0.index(places[first].len());
-        let next = places[first + 1].clone();
-        let end = next.start + FRAME_LEN + parts.1.index(next.len() - FRAME_LEN + 1);
+        let sections_end = places[bodies.len() - 1].end;
+        let checked_from = sections_end + stripes_of(&places).parity_len();
+        let at = HEADER_LEN + parts.0.index(checked_from - HEADER_LEN);
+        let end = (at + 1 + parts.1.index(stripes_of(&places).burst())).min(checked_from);
         let mut broken = bytes;
-        spoil(&mut broken, start..end);
-        let is_in_body = end > next.start + FRAME_LEN;
-        let of_next = match bodies.get(first + 1) {
-            Some(_) if !is_in_body => format!("{}: {FRAMED}", next.start),
-            _ => said_of(first + 1, &bodies, &places),
-        };
-        prop_assert_eq!(read(broken), whole(&bodies, vec![said_of(first, &bodies, &places), of_next]));
+        spoil(&mut broken, at..end);
+        let found = read(broken);
+        prop_assert_eq!(&found, &whole(&bodies, found.damage.clone()));
+        let hit = |place: &&Range<usize>| place.start < end && at < place.end;
+        let parity = usize::from(end > sections_end);
+        prop_assert_eq!(found.damage.len(), places.iter().filter(hit).count() + parity, "{:?}", found.damage);
+        let said = |reason: &str| found.damage.iter().filter(|line| line.ends_with(reason)).count();
+        prop_assert_eq!(said(NO_PARITY), parity);
+        prop_assert_eq!(said(REBUILT) + said(FRAMED) + parity, found.damage.len(), "{:?}", found.damage);
     }
 
     #[test]
     fn a_burst_over_an_end_of_the_file_costs_nothing(bodies in bodies(1..40), parts in any::<(Index, Index)>()) {
         let bytes = image_of(&bodies);
         let places = places(&bytes);
-        let (first, last) = (places[0].clone(), places[places.len() - 1].clone());
+        let (first, sections_end) = (places[0].clone(), places[bodies.len() - 1].end);
         let mut broken = bytes.clone();
         spoil(&mut broken, parts.0.index(HEADER_LEN)..first.start + FRAME_LEN + parts.1.index(first.len() - FRAME_LEN + 1));
         let found = read(broken);
         prop_assert_eq!(&found.damage[0], &format!("0: {NO_HEADER}"));
         prop_assert_eq!(found.damage.len(), 2);
         prop_assert_eq!(&found, &whole(&bodies, found.damage.clone()));
-        // From the last parity on, up to the header: the lengths before the sections are all that is left.
+        // From the parity on, up to the header: the lengths before the sections are all that is left.
         let mut broken = bytes.clone();
-        let end = last.end + 1 + parts.1.index(bytes.len() - HEADER_LEN - last.end);
-        spoil(&mut broken, last.start + parts.0.index(last.len())..end);
-        let sections_end = places[bodies.len() - 1].end;
+        let checked_from = sections_end + stripes_of(&places).parity_len();
+        let end = checked_from + 1 + parts.1.index(bytes.len() - HEADER_LEN - checked_from);
+        spoil(&mut broken, sections_end + parts.0.index(checked_from - sections_end)..end);
         prop_assert_eq!(read(broken), whole(&bodies, vec![format!("{sections_end}: {NO_END}")]));
     }
 
+    /// All of the parity, and some sections: these are lost, and named.
     #[test]
-    fn two_of_a_group_are_lost_and_named_and_of_two_groups_rebuilt(
-        mut bodies in bodies(3..40),
-        numbers in any::<(Index, Index)>(),
+    fn what_can_not_be_rebuilt_is_lost_and_named(
+        mut bodies in bodies(1..40),
+        numbers in proptest::collection::vec(any::<Index>(), 1..4),
     ) {
         bodies.iter_mut().for_each(|body| body.push(1));
         let bytes = image_of(&bodies);
         let places = places(&bytes);
-        let groups = group_count(bodies.len());
-        let a = numbers.0.index(bodies.len());
-        let b = (a + 1 + numbers.1.index(places.len() - 1)) % places.len();
-        let (a, b) = (a.min(b), a.max(b));
+        let sections_end = places[bodies.len() - 1].end;
         let mut broken = bytes;
-        for number in [a, b] {
-            broken[places[number].end - 1] ^= 4;
+        spoil(&mut broken, sections_end..sections_end + stripes_of(&places).parity_len());
+        let mut numbers: Vec<usize> = numbers.iter().map(|number| number.index(bodies.len())).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers.iter().for_each(|number| broken[places[*number].end - 1] ^= 4);
+        let mut expected = whole(&bodies, vec![]);
+        expected.is_whole = false;
+        for number in &numbers {
+            expected.bodies[*number] = None;
+            expected.damage.push(format!("{}: {LOST}", places[*number].start));
         }
-        let found = read(broken);
-        let mut expected =
-            whole(&bodies, vec![said_of(a, &bodies, &places), said_of(b, &bodies, &places)]);
-        if a % groups == b % groups {
-            expected.is_whole = false;
-            for (at, number) in [a, b].into_iter().enumerate().filter(|(_, number)| *number < bodies.len()) {
-                expected.bodies[number] = None;
-                expected.damage[at] = format!("{}: {LOST}", places[number].start);
-            }
-        }
-        prop_assert_eq!(found, expected);
+        expected.damage.push(format!("{sections_end}: {NO_PARITY}"));
+        prop_assert_eq!(read(broken), expected);
     }
 
     #[test]
