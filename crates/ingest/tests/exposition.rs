@@ -272,8 +272,10 @@ proptest! {
     #[test]
     fn a_written_line_reads_back((labels, value, timestamp) in line(), format in any::<bool>()) {
         let format = if format { Format::OpenMetrics } else { Format::Prometheus };
-        let labels: BTreeMap<String, String> = labels.into_iter().filter(|(_, v)| !v.is_empty()).collect();
-        let text: Vec<String> = labels.iter().map(|(n, v)| format!("{n}=\"{}\"", escape(v))).collect();
+        let written: BTreeMap<String, String> = labels.into_iter().collect();
+        // An empty value is no label, and yet one that is shown.
+        let labels: BTreeMap<String, String> = written.clone().into_iter().filter(|(_, v)| !v.is_empty()).collect();
+        let text: Vec<String> = written.iter().map(|(n, v)| format!("{n}=\"{}\"", escape(v))).collect();
         let mut document = format!("metric{{{}}} {value}", text.join(","));
         // OpenMetrics counts in seconds.
         match (timestamp, format) {
@@ -289,6 +291,7 @@ proptest! {
         let read: BTreeMap<String, String> =
             builder.iter().filter(|(n, _)| *n != "__name__").map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
         prop_assert_eq!(read, labels);
+        prop_assert!(written.keys().all(|name| parser.has_label(name)) && !parser.has_label("Other"));
         prop_assert!(series.value.to_bits() == value.to_bits() || value.is_nan() && series.value.is_nan());
         let expected = match format {
             Format::Prometheus => timestamp,

@@ -150,16 +150,14 @@ pub(crate) fn report_labels(name: &str, target: &Target) -> Labels {
     labels.build()
 }
 
-/// Merges what a target exposes with the target's own labels. Where both have a label, either the
-/// exposed one is kept (`honor_labels`) or it is renamed to `exported_…`.
-pub(crate) fn merge_labels(exposed: &mut LabelsBuilder, target: &Labels, honor_labels: bool) {
+/// Merges what a target exposes with the target's own labels. Where both have a label, the exposed one
+/// stays as it is if `is_honored` says so of the name, though it may be empty; else it is renamed to
+/// `exported_…`.
+pub(crate) fn merge_labels(exposed: &mut LabelsBuilder, target: &Labels, is_honored: impl Fn(&str) -> bool) {
     let mut renamed = Vec::new();
-    for (name, value) in target.iter() {
-        let existing = exposed.get(name).map(str::to_owned);
-        match existing {
-            Some(_) if honor_labels => continue,
-            Some(existing) => renamed.push((name, existing)),
-            None => {}
+    for (name, value) in target.iter().filter(|(name, _)| !is_honored(name)) {
+        if let Some(existing) = exposed.get(name) {
+            renamed.push((name, existing.to_owned()));
         }
         exposed.set(name, value);
     }
@@ -266,13 +264,13 @@ mod tests {
         let exposed =
             || Labels::from_pairs([("__name__", "up"), ("job", "x"), ("exported_job", "y")]).to_builder();
         let mut renamed = exposed();
-        merge_labels(&mut renamed, &target, false);
+        merge_labels(&mut renamed, &target, |_| false);
         assert_eq!(
             renamed.build().to_string(),
             r#"{__name__="up", exported_exported_exported_job="y", exported_exported_job="x", exported_job="t", instance="host", job="node"}"#
         );
         let mut honoured = exposed();
-        merge_labels(&mut honoured, &target, true);
+        merge_labels(&mut honoured, &target, |name| name != "instance");
         assert_eq!(
             honoured.build().to_string(),
             r#"{__name__="up", exported_job="y", instance="host", job="x"}"#

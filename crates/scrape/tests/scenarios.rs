@@ -158,15 +158,20 @@ fn metric_relabelling_drops_and_rewrites() {
 
 #[test]
 fn labels_of_the_target_win_unless_honoured() {
-    for (honor, expected) in [
-        (false, r#"m{exported_job="x", instance="a", job="job"}  0s:1"#),
-        (true, r#"m{instance="a", job="x"}  0s:1"#),
+    // A label that is exposed with an empty value is honoured, too: the series has no such label then.
+    for (exposed, honor, expected) in [
+        (r#"job="x""#, false, r#"exported_job="x", instance="a", job="job""#),
+        (r#"job="x""#, true, r#"instance="a", job="x""#),
+        (r#"instance="",job="x""#, false, r#"exported_job="x", instance="a", job="job""#),
+        (r#"instance="",job="x""#, true, r#"job="x""#),
+        (r#""instance"="",job="",exported_job="""#, false, r#"instance="a", job="job""#),
+        (r#""instance"="",job="",exported_job="""#, true, ""),
     ] {
         let world = World::new();
-        world.show("a", "m{job=\"x\"} 1\n");
+        world.show("a", &format!("m{{{exposed}}} 1\n"));
         world.apply(vec![ScrapeConfig { honor_labels: honor, ..job(&world) }]);
-        world.scrape_times(1);
-        world.check("m", expected);
+        world.scrape_times(3);
+        world.check("m", &format!("m{{{expected}}}  0s:1 10s:1 20s:1"));
     }
 }
 

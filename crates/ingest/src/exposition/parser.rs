@@ -129,6 +129,12 @@ impl<'a> Parser<'a> {
         result.map_err(|message| self.series_error(message))
     }
 
+    /// Whether the series just read shows a label of this name, though its value may be empty.
+    pub fn has_label(&self, name: &str) -> bool {
+        let is_it = |shown: &str| *unescape(shown) == *name;
+        self.labels.iter().any(|span| self.utf8(span.name.0, span.name.1).is_ok_and(is_it))
+    }
+
     /// Puts the labels of the exemplar just read into `out`, as they are written.
     pub fn exemplar_labels(&self, out: &mut LabelsBuilder) -> Result<(), ParseError> {
         *out = LabelsBuilder::new();

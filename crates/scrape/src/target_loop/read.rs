@@ -198,7 +198,8 @@ impl TargetLoop {
     /// checked. `None` where relabelling drops it.
     fn new_labels(&mut self, parser: &Parser<'_>) -> Result<Option<Labels>, String> {
         parser.labels(&mut self.builder).map_err(|error| error.message)?;
-        merge_labels(&mut self.builder, &self.target.labels, self.config.honor_labels);
+        let is_honored = |name: &str| self.config.honor_labels && parser.has_label(name);
+        merge_labels(&mut self.builder, &self.target.labels, is_honored);
         if !relabel(&mut self.builder, &self.config.metric_relabel_configs) || self.builder.is_empty() {
             return Ok(None);
         }
