@@ -49,7 +49,7 @@ struct Series {
     labels: Bytes,
     hash: u64,
     is_live: bool,
-    /// The scrape that took a sample of it last.
+    /// The scrape that took a sample of it at its own time last.
     sampled: u64,
     /// The scrape that showed it last in a way that counts for staleness.
     tracked: u64,
@@ -146,14 +146,17 @@ impl SeriesCache {
         &self.series[id.0 as usize].as_ref().expect("an id names a series that is kept").labels
     }
 
-    /// Notes a sample of the series in this scrape; `false` where there was one already.
-    pub(crate) fn note_sample(&mut self, id: SeriesId, counts_for_staleness: bool) -> bool {
+    /// Notes a sample of the series at the scrape's own time; `false` where there was one already.
+    pub(crate) fn note_sample(&mut self, id: SeriesId) -> bool {
         let scrape = self.scrape;
         let series = self.get_mut(id);
-        if counts_for_staleness {
-            series.tracked = scrape;
-        }
+        series.tracked = scrape;
         std::mem::replace(&mut series.sampled, scrape) != scrape
+    }
+
+    /// Notes that the series is shown in a way that counts for staleness.
+    pub(crate) fn track(&mut self, id: SeriesId) {
+        self.get_mut(id).tracked = self.scrape;
     }
 
     /// Ends a good scrape: gives the series that vanished, which are live no more, to `stale`.
@@ -247,7 +250,7 @@ mod tests {
                 Some(Known::Dropped) => unreachable!("nothing is dropped here"),
                 None => cache.add(value.as_bytes(), labels(value.trim())).0,
             };
-            cache.note_sample(id, true);
+            cache.note_sample(id);
         }
         let mut stale = Vec::new();
         if good {
@@ -285,10 +288,10 @@ mod tests {
         assert_eq!(cache.live_count(), 1);
         cache.begin();
         let Some(Known::Series(id)) = cache.find(b"a ") else { panic!("known") };
-        assert!(cache.note_sample(id, true));
+        assert!(cache.note_sample(id));
         let (same, is_new) = cache.add(b"a", labels("a"));
         assert_eq!((same, is_new), (id, false));
-        assert!(!cache.note_sample(id, true), "the second sample of a scrape is a duplicate");
+        assert!(!cache.note_sample(id), "the second sample of a scrape is a duplicate");
     }
 
     #[test]
@@ -343,7 +346,7 @@ mod tests {
                         };
                         let spelled = labels(&value.to_string()).spelled();
                         prop_assert_eq!(cache.labels(id), spelled);
-                        cache.note_sample(id, true);
+                        cache.note_sample(id);
                         known.insert(*value);
                     }
                     let (mut stale, shown) = (Vec::new(), values.iter().copied().collect::<BTreeSet<u8>>());

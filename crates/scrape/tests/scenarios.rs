@@ -130,6 +130,31 @@ fn the_first_of_two_samples_of_one_series_stays() {
     );
 }
 
+// The first at the scrape's own time stays; one with a time of its own is another, whichever comes first.
+#[test]
+fn a_sample_with_a_time_of_its_own_is_no_duplicate_of_one_without() {
+    let world = World::new();
+    let mut config = job(&world);
+    config.metric_relabel_configs = vec![relabel_rule(|f| {
+        f.regex = "a".into();
+        f.action = RelabelAction::LabelDrop;
+    })];
+    world.apply(vec![config]);
+    let (two, one) = (world.first_scrape_ms() - 2000, world.first_scrape_ms() - 1000);
+    let text = "ee{a=\"é\"} 1 ONE\nee{} 2\nff 1 TWO\nff 2 ONE\nff 3\nff 4\nff 5 TWO\ngg 1\ngg 2 ONE\n";
+    world.show("a", &text.replace("ONE", &one.to_string()).replace("TWO", &two.to_string()));
+    world.scrape_times(2);
+    world.check(
+        "ee ff gg scrape_samples_scraped",
+        r#"
+        ee{instance="a", job="job"}  -1s:1 0s:2 -1s:1 10s:2
+        ff{instance="a", job="job"}  -2s:1 -1s:2 0s:3 -2s:5 -2s:1 -1s:2 10s:3 -2s:5
+        gg{instance="a", job="job"}  0s:1 -1s:2 10s:1 -1s:2
+        scrape_samples_scraped{instance="a", job="job"}  0s:9 10s:9
+        "#,
+    );
+}
+
 #[test]
 fn metric_relabelling_drops_and_rewrites() {
     let world = World::new();

@@ -157,10 +157,12 @@ impl TargetLoop {
             }
         };
         let timestamp = series.timestamp.filter(|_| self.config.honor_timestamps);
-        let is_tracked = timestamp.is_none() || self.config.track_timestamps_staleness;
-        // A second sample at the scrape's own time is a duplicate: the first stays.
-        let is_first = self.cache.note_sample(id, is_tracked);
-        if is_first || timestamp.is_some() {
+        if timestamp.is_some() && self.config.track_timestamps_staleness {
+            self.cache.track(id);
+        }
+        // A second sample at the scrape's own time is a duplicate: the first stays. Of samples at equal times
+        // of their own the store keeps the first.
+        if timestamp.is_some() || self.cache.note_sample(id) {
             let timestamp = timestamp.unwrap_or(at_ms);
             if let Some(starts) = &mut self.starts {
                 starts.note(parser, series, self.samples.len());
