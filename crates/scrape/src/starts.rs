@@ -37,6 +37,14 @@ impl Starts {
         }
     }
 
+    /// Forgets what a scrape that failed has left: places are of its samples.
+    pub(crate) fn clear(&mut self) {
+        self.waiting.clear();
+        self.created.clear();
+        self.family = Vec::new();
+        self.has_starts = false;
+    }
+
     /// A family begins; the one before has ended. `set` gets places of samples and their starts.
     pub(crate) fn family(&mut self, family: &[u8], kind: MetricType, set: impl FnMut(usize, i64)) {
         self.finish(set);

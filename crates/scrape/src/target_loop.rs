@@ -230,6 +230,9 @@ impl TargetLoop {
         self.started.clear();
         self.exemplars.clear();
         self.stale.clear();
+        if let Some(starts) = &mut self.starts {
+            starts.clear();
+        }
     }
 
     /// Hands samples, markers and reports to the sink. Gives the sink's error.

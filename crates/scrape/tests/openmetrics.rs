@@ -189,6 +189,18 @@ fn starts_exemplars_and_news_of_families_go_to_the_store() {
     assert_eq!(second.len(), 9, "families that did not change are not named again: {second:?}");
 }
 
+// What a scrape that failed has left must not reach the samples of the next.
+#[test]
+fn starts_of_a_failed_scrape_are_forgotten() {
+    let cut = DOCUMENT.split("# TYPE heat").next().expect("the part before it").to_owned();
+    let next = "requests_created 1\n# TYPE a gauge\na 1\n# EOF\n".to_owned();
+    let [failed, next] = scrape(&[cut, next], true, true).try_into().expect("two answers");
+    let samples = |lines: Vec<String>| lines.into_iter().filter(|line| line.contains(" since ")).collect();
+    let (failed, next): (Vec<String>, Vec<String>) = (samples(failed), samples(next));
+    assert_eq!(failed, [""; 0]);
+    assert_eq!(next, ["__name__=requests_created 1 since 0", "__name__=a 1 since 0"]);
+}
+
 #[test]
 fn without_the_features_there_are_plain_series_only() {
     let [_, second] = scrape_twice(false, false);
