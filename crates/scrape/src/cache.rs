@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! text ─ as the one behind the one before? ─┬─► text ─► series (labels, live?, seen in this scrape?)
-//!         └─ no ─► by_text ─────────────────┘                ▲
-//!                                             by_labels ─────┘
+//!         └─ no ─► by its hash ─────────────┘                ▲
+//!                                   labels, by their hash ───┘
 //! ```
 //!
 //! Targets show their series in the same order each time, so a text is mostly the one that followed
@@ -19,18 +19,18 @@ use std::hash::BuildHasher;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 
 use tidewatch_model::Labels;
 
+use crate::numbered::Numbered;
 use crate::texts::Texts;
 
 /// Texts beyond twice those of the last good scrape that failed scrapes may leave behind.
 const FAILED_TEXTS_MAX: usize = 1000;
 
-/// Texts that stand for nothing, because relabelling drops them, are remembered up to here:
-/// unlike samples they are bounded by no limit but the body's.
-const DROPPED_MAX: usize = 200_000;
+/// Texts beyond one for each series, because relabelling drops them or because they are other spellings
+/// of a series, are remembered up to here: unlike samples they are bounded by no limit but the body's.
+const SPARE_TEXTS_MAX: usize = 200_000;
 
 /// A series of the target, by its place in the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +44,19 @@ pub(crate) enum Known {
     Dropped,
 }
 
+impl Known {
+    /// The same once series have other numbers, which stand under the old ones.
+    pub(crate) fn renumbered(self, numbers: &[u32]) -> Known {
+        match self {
+            Known::Series(SeriesId(number)) => Known::Series(SeriesId(numbers[number as usize])),
+            Known::Dropped => Known::Dropped,
+        }
+    }
+}
+
 struct Series {
     /// As the store has them: in remote write's spelling.
     labels: Bytes,
-    hash: u64,
     is_live: bool,
     /// The scrape that took a sample of it at its own time last.
     sampled: u64,
@@ -63,10 +72,8 @@ pub(crate) struct SeriesCache {
     /// The number of the scrape in progress, from 1.
     scrape: u64,
     texts: Texts,
-    /// Free places are `None` and listed in `free`.
-    series: Vec<Option<Series>>,
-    free: Vec<u32>,
-    by_labels: HashTable<u32>,
+    /// By their labels.
+    series: Numbered<Series>,
     /// Texts after the last good scrape.
     good_texts: usize,
     good_bytes: usize,
@@ -84,10 +91,13 @@ impl SeriesCache {
         self.scrape
     }
 
-    /// Begins a scrape.
+    /// Begins a scrape. Ids of the one before are not good any more.
     pub(crate) fn begin(&mut self) {
         self.scrape += 1;
         self.texts.begin();
+        if let Some(numbers) = self.series.fit() {
+            self.texts.renumber(&numbers);
+        }
     }
 
     /// The text that probably comes next; empty where nobody knows.
@@ -106,63 +116,56 @@ impl SeriesCache {
 
     /// Remembers that relabelling drops `text`.
     pub(crate) fn add_dropped(&mut self, text: &[u8]) {
-        if self.texts.len() < self.by_labels.len() + DROPPED_MAX {
+        if self.has_room_to_spare() {
             self.texts.add(text, Known::Dropped);
         }
+    }
+
+    fn has_room_to_spare(&self) -> bool {
+        self.texts.len() < self.series.len() + SPARE_TEXTS_MAX
     }
 
     /// Remembers that `text` stands for `labels`, and says whether the labels are new.
     pub(crate) fn add(&mut self, text: &[u8], labels: Labels) -> (SeriesId, bool) {
         let (id, is_new) = self.add_series(labels.spelled().into());
-        self.get_mut(id).texts += 1;
-        self.texts.add(text, Known::Series(id));
+        // What has a sample at the scrape's time is kept by that.
+        if self.series[id.0].sampled != self.scrape || self.has_room_to_spare() {
+            self.series[id.0].texts += 1;
+            self.texts.add(text, Known::Series(id));
+        }
         (id, is_new)
     }
 
     fn add_series(&mut self, labels: Bytes) -> (SeriesId, bool) {
         let hash = self.hasher.hash_one(&labels[..]);
-        let series = &self.series;
-        let is_same = |at: &u32| series[*at as usize].as_ref().is_some_and(|known| known.labels == labels);
-        if let Some(&at) = self.by_labels.find(hash, is_same) {
-            return (SeriesId(at), false);
+        if let Some(number) = self.series.find(hash, |known| known.labels == labels) {
+            return (SeriesId(number), false);
         }
-        let new = Series { labels, hash, is_live: false, sampled: 0, tracked: 0, texts: 0 };
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.series.push(None);
-            u32::try_from(self.series.len() - 1).expect("a scrape's series are counted by its limits")
-        });
-        self.series[at as usize] = Some(new);
-        let series = &self.series;
-        self.by_labels.insert_unique(hash, at, |at| series[*at as usize].as_ref().map_or(0, |s| s.hash));
-        (SeriesId(at), true)
-    }
-
-    fn get_mut(&mut self, id: SeriesId) -> &mut Series {
-        self.series[id.0 as usize].as_mut().expect("an id names a series that is kept")
+        let new = Series { labels, is_live: false, sampled: 0, tracked: 0, texts: 0 };
+        (SeriesId(self.series.add(hash, new)), true)
     }
 
     /// The labels of a series, as [`RawLabels::Proto`](tidewatch_model::RawLabels::Proto) has them.
     pub(crate) fn labels(&self, id: SeriesId) -> &[u8] {
-        &self.series[id.0 as usize].as_ref().expect("an id names a series that is kept").labels
+        &self.series[id.0].labels
     }
 
     /// Notes a sample of the series at the scrape's own time; `false` where there was one already.
     pub(crate) fn note_sample(&mut self, id: SeriesId) -> bool {
-        let scrape = self.scrape;
-        let series = self.get_mut(id);
-        series.tracked = scrape;
-        std::mem::replace(&mut series.sampled, scrape) != scrape
+        let series = &mut self.series[id.0];
+        series.tracked = self.scrape;
+        std::mem::replace(&mut series.sampled, self.scrape) != self.scrape
     }
 
     /// Notes that the series is shown in a way that counts for staleness.
     pub(crate) fn track(&mut self, id: SeriesId) {
-        self.get_mut(id).tracked = self.scrape;
+        self.series[id.0].tracked = self.scrape;
     }
 
     /// Ends a good scrape: gives the series that vanished, which are live no more, to `stale`.
     pub(crate) fn finish(&mut self, stale: &mut Vec<Bytes>) {
         let scrape = self.scrape;
-        for series in self.series.iter_mut().flatten() {
+        for series in self.series.iter_mut() {
             if series.tracked == scrape {
                 series.is_live = true;
             } else if series.is_live {
@@ -181,7 +184,7 @@ impl SeriesCache {
 
     /// Ends a failed scrape: everything live has vanished.
     pub(crate) fn fail(&mut self, stale: &mut Vec<Bytes>) {
-        for series in self.series.iter_mut().flatten() {
+        for series in self.series.iter_mut() {
             if std::mem::take(&mut series.is_live) {
                 stale.push(series.labels.clone());
             }
@@ -197,34 +200,25 @@ impl SeriesCache {
     /// Takes over the live series of a predecessor, as if this cache had scraped them: those that
     /// the next scrape does not show get their markers then.
     pub(crate) fn inherit(&mut self, predecessor: &SeriesCache) {
-        for series in predecessor.series.iter().flatten().filter(|series| series.is_live) {
+        for series in predecessor.series.iter().filter(|series| series.is_live) {
             let (id, _) = self.add_series(series.labels.clone());
-            self.get_mut(id).is_live = true;
+            self.series[id.0].is_live = true;
         }
     }
 
     #[cfg(test)]
     fn live_count(&self) -> usize {
-        self.series.iter().flatten().filter(|series| series.is_live).count()
+        self.series.iter().filter(|series| series.is_live).count()
     }
 
     fn forget_unseen(&mut self) {
         let series = &mut self.series;
         self.texts.forget_unseen(|known| {
             if let Known::Series(id) = known {
-                series[id.0 as usize].as_mut().expect("a text holds its series").texts -= 1;
+                series[id.0].texts -= 1;
             }
         });
-        for at in 0..self.series.len() {
-            let is_idle = self.series[at].as_ref().is_some_and(|series| series.texts == 0 && !series.is_live);
-            if is_idle {
-                let hash = self.series[at].take().map_or(0, |series| series.hash);
-                if let Ok(entry) = self.by_labels.find_entry(hash, |known| *known as usize == at) {
-                    entry.remove();
-                }
-                self.free.push(at as u32);
-            }
-        }
+        self.series.forget(|series| series.texts == 0 && !series.is_live, drop);
     }
 }
 
@@ -302,13 +296,60 @@ mod tests {
             let values: Vec<&str> = values.iter().map(String::as_str).collect();
             scrape(&mut cache, &values, true);
         }
-        assert!(cache.texts.len() == 20 && cache.series.len() <= 60, "{}", cache.series.len());
+        assert!(cache.texts.len() == 20 && cache.series.len() == 20, "{}", cache.series.len());
         for round in 0..500 {
             let values: Vec<String> = (0..20).map(|i| format!("bad {round}-{i}")).collect();
             let values: Vec<&str> = values.iter().map(String::as_str).collect();
             scrape(&mut cache, &values, false);
         }
         assert!(cache.texts.len() <= 1100 && cache.series.len() <= 1200, "{}", cache.texts.len());
+    }
+
+    // A target that once showed a lot must not keep for ever what that took.
+    #[test]
+    fn room_follows_what_the_target_shows() {
+        let mut cache = SeriesCache::default();
+        scrape(&mut cache, &["a", "b", "c"], true);
+        let many: Vec<String> = (0..20_000).map(|i| i.to_string()).collect();
+        let mut many: Vec<&str> = many.iter().map(String::as_str).collect();
+        many.push("b");
+        assert_eq!(scrape(&mut cache, &many, true), ["a", "c"]);
+        assert_eq!(scrape(&mut cache, &["c", "b"], true).len(), 20_000);
+        assert_eq!(scrape(&mut cache, &["c", "b"], true), [""; 0]);
+        assert_eq!(scrape(&mut cache, &["c"], true), ["b"]);
+        assert_eq!(cache.texts.len(), 1);
+        let room = (cache.texts.room(), cache.series.room());
+        assert!(room.0 < 5000 && room.1 < 5000, "{room:?}");
+    }
+
+    #[test]
+    fn a_text_that_comes_again_takes_no_room_and_is_no_difference() {
+        let mut cache = SeriesCache::default();
+        for values in [vec!["a"; 100_000], ["a", "b", "a", "c", "b"].repeat(1000)] {
+            scrape(&mut cache, &values, true);
+            assert!(cache.texts.room() < 5000, "{}", cache.texts.room());
+            cache.begin();
+            assert!(values.iter().all(|value| cache.find(value.as_bytes()).is_some()));
+            assert!(cache.texts.is_as_before());
+        }
+    }
+
+    // Nothing limits how many spellings of one series a target may show.
+    #[test]
+    fn spellings_of_one_series_are_remembered_up_to_a_limit() {
+        let mut cache = SeriesCache::default();
+        let blank = |is_tab| if is_tab { '\t' } else { ' ' };
+        let spelling =
+            |i: usize| (0..18).map(|bit| blank(i >> bit & 1 == 1)).chain(['a']).collect::<String>();
+        let spellings: Vec<String> = (0..SPARE_TEXTS_MAX + 50).map(spelling).collect();
+        let spellings: Vec<&str> = spellings.iter().map(String::as_str).collect();
+        for _ in 0..2 {
+            assert_eq!(scrape(&mut cache, &spellings, true), [""; 0]);
+            assert_eq!((cache.texts.len(), cache.series.len()), (SPARE_TEXTS_MAX + 1, 1));
+        }
+        assert_eq!(scrape(&mut cache, &spellings[SPARE_TEXTS_MAX + 10..], true), [""; 0]);
+        assert_eq!(scrape(&mut cache, &["b"], true), ["a"]);
+        assert_eq!((cache.texts.len(), cache.series.len()), (1, 1));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What a target's metadata lines were in the last good scrape, by their hashes: a scrape that shows the
 //! same again need not read them.
 //!
-//! Invariant: a line is skipped only where all before it were as in the last scrape; from the first that
-//! differs on, and for those before it, metadata is read (`target_loop`).
+//! Invariants: a line is skipped only where all before it were as in the last scrape; from the first that
+//! differs on, and for those before it, metadata is read (`target_loop`). Of an answer with more than
+//! [`LINES_MAX`] nothing is remembered: all of the next is read.
 //!
 //! Not here: what the lines say (`metadata`).
 
@@ -10,6 +11,9 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 use tidewatch_model::MetricType;
+
+/// Lines that are remembered of an answer, 1 MiB: those of 20,000 families.
+const LINES_MAX: usize = 1 << 16;
 
 #[derive(Debug, Clone, Copy)]
 struct Line {
@@ -59,7 +63,11 @@ impl Lines {
     pub(crate) fn read(&mut self, line: &[u8], kind: Skipped) -> bool {
         let line = Line { hash: self.hasher.hash_one(line), kind };
         let have_skipped = self.lines.is_none() && self.next > 0;
-        self.lines.get_or_insert_with(|| self.last[..self.next].to_vec()).push(line);
+        let lines = self.lines.get_or_insert_with(|| self.last[..self.next].to_vec());
+        // One more than are remembered says that there are too many.
+        if lines.len() <= LINES_MAX {
+            lines.push(line);
+        }
         have_skipped
     }
 
@@ -75,12 +83,49 @@ impl Lines {
 
     /// Ends a scrape. After a failed one nothing is known, and the next is read.
     pub(crate) fn finish(&mut self, good: bool) {
-        if !good {
-            self.last.clear();
-        } else if !self.are_as_before() {
-            // Where the last ones are missing those before them are what there is.
-            self.last.truncate(self.next);
-            self.last = self.lines.take().unwrap_or(std::mem::take(&mut self.last));
+        if good && self.are_as_before() {
+            return;
         }
+        // Where the last ones are missing those before them are what there is.
+        self.last.truncate(self.next);
+        self.last = self.lines.take().unwrap_or(std::mem::take(&mut self.last));
+        if !good || self.last.len() > LINES_MAX {
+            self.last.clear();
+        }
+        self.last.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many lines of an answer are read, and how many there is room for after it.
+    fn scrape(lines: &mut Lines, answer: impl Iterator<Item = usize>) -> (usize, usize) {
+        lines.begin();
+        let mut read = 0;
+        for line in answer {
+            let line = format!("# HELP a {line}\n");
+            if lines.skip(line.as_bytes()).is_none() {
+                lines.read(line.as_bytes(), None);
+                read += 1;
+            }
+        }
+        lines.finish(true);
+        assert!(lines.lines.is_none());
+        (read, lines.last.capacity())
+    }
+
+    #[test]
+    fn as_many_lines_as_a_sane_target_has_are_remembered() {
+        let mut lines = Lines::new(1);
+        assert_eq!(scrape(&mut lines, 0..LINES_MAX), (LINES_MAX, LINES_MAX));
+        assert_eq!(scrape(&mut lines, 0..LINES_MAX), (0, LINES_MAX));
+        for _ in 0..2 {
+            assert_eq!(scrape(&mut lines, 0..LINES_MAX + 1).1, 0);
+        }
+        assert_eq!(scrape(&mut lines, 0..LINES_MAX), (LINES_MAX, LINES_MAX));
+        assert_eq!(scrape(&mut lines, 0..3), (0, 3));
+        assert_eq!(scrape(&mut lines, 0..3), (0, 3));
     }
 }

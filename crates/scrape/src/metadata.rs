@@ -5,10 +5,14 @@ use std::collections::HashMap;
 use foldhash::fast::FixedState;
 use tidewatch_model::MetricType;
 
+use crate::room;
+
 /// Scrapes for which a family is remembered after the target stopped naming it.
 const SCRAPES_KEPT: u64 = 10;
-/// Bytes of names, help and units kept for one target; what comes later is not taken up.
-const BYTES_MAX: usize = 4 << 20;
+/// Bytes of families kept for one target; what comes later is not taken up.
+const BYTES_MAX: usize = 8 << 20;
+/// What a family takes beside its name, help and unit.
+const FAMILY_BYTES: usize = 128;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Family {
@@ -94,7 +98,7 @@ impl MetadataStore {
         let mut known = Family { seen: scrape, is_news: true, ..Family::default() };
         change(&mut known);
         self.has_news = true;
-        self.bytes += family.len() + known.help.len() + known.unit.len();
+        self.bytes += bytes_of(family, &known);
         self.families.insert(family.to_owned(), known);
     }
 
@@ -125,11 +129,14 @@ impl MetadataStore {
             let is_named = known.seen == read;
             let keep = is_named || scrape - known.seen <= SCRAPES_KEPT;
             if !keep {
-                *bytes -= name.len() + known.help.len() + known.unit.len();
+                *bytes -= bytes_of(name, known);
             }
             self.is_aging |= keep && !is_named;
             keep
         });
+        if room::is_excess(self.families.capacity(), self.families.len()) {
+            self.families.shrink_to_fit();
+        }
     }
 
     /// All families in the order of their names.
@@ -139,6 +146,10 @@ impl MetadataStore {
         families.sort_by_key(|(name, _)| *name);
         families
     }
+}
+
+fn bytes_of(name: &str, family: &Family) -> usize {
+    FAMILY_BYTES + name.len() + family.help.len() + family.unit.len()
 }
 
 #[cfg(test)]
@@ -161,7 +172,7 @@ mod tests {
         assert_eq!(store.list().len(), 2);
         store.finish(19);
         assert_eq!(store.list().iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["other"]);
-        assert_eq!(store.bytes, "otherStays.".len());
+        assert_eq!(store.bytes, FAMILY_BYTES + "otherStays.".len());
 
         assert_eq!(store.take_news().len(), 1);
         store.set_help(b"other", "Stays.", 19);
@@ -171,5 +182,21 @@ mod tests {
 
         store.set_help(b"large", &"x".repeat(BYTES_MAX), 19);
         assert_eq!(store.list().len(), 1);
+    }
+
+    #[test]
+    fn many_small_families_are_bounded_and_leave_no_room_behind() {
+        let mut store = MetadataStore::default();
+        store.begin(1);
+        (0..100_000).for_each(|i| store.set_kind(format!("{i}").as_bytes(), MetricType::Gauge, 1));
+        let count = store.list().len();
+        assert!((50_000..BYTES_MAX / FAMILY_BYTES).contains(&count), "{count}");
+        for scrape in 2..=20 {
+            store.begin(scrape);
+            store.set_kind(b"9", MetricType::Gauge, scrape);
+            store.finish(scrape);
+        }
+        assert_eq!((store.list().len(), store.bytes), (1, FAMILY_BYTES + 1));
+        assert!(store.families.capacity() < 5000, "{}", store.families.capacity());
     }
 }

@@ -14,6 +14,8 @@ use foldhash::fast::FixedState;
 use tidewatch_ingest::{Parser, Series};
 use tidewatch_model::{Labels, LabelsBuilder, METRIC_NAME, MetricType};
 
+use crate::room;
+
 /// What is known of the family that is being read.
 pub(crate) struct Starts {
     family: Vec<u8>,
@@ -39,8 +41,12 @@ impl Starts {
 
     /// Forgets what a scrape that failed has left: places are of its samples.
     pub(crate) fn clear(&mut self) {
-        self.waiting.clear();
+        room::empty(&mut self.waiting);
+        let needed = self.created.len();
         self.created.clear();
+        if room::is_excess(self.created.capacity(), needed) {
+            self.created.shrink_to_fit();
+        }
         self.family = Vec::new();
         self.has_starts = false;
     }

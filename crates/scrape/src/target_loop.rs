@@ -17,7 +17,7 @@ use crate::lines::Lines;
 use crate::metadata::{Family, MetadataStore};
 use crate::starts::Starts;
 use crate::target::{Target, report_labels};
-use crate::{ScrapeConfig, Sink};
+use crate::{ScrapeConfig, Sink, room};
 
 /// Names of the series that each scrape writes about itself, in the order of [`Report::values`].
 const REPORTS: [&str; 8] = [
@@ -226,10 +226,10 @@ impl TargetLoop {
     }
 
     fn clear(&mut self) {
-        self.samples.clear();
-        self.started.clear();
-        self.exemplars.clear();
-        self.stale.clear();
+        room::empty(&mut self.samples);
+        room::empty(&mut self.started);
+        room::empty(&mut self.exemplars);
+        room::empty(&mut self.stale);
         if let Some(starts) = &mut self.starts {
             starts.clear();
         }
@@ -276,8 +276,13 @@ impl TargetLoop {
         if let Some(error) = &outcome.error {
             tracing::warn!(target_url = %self.target.url, %error, "the store did not take all of a scrape");
         }
+        room::empty(&mut batch.series);
+        room::empty(&mut batch.samples);
+        room::empty(&mut batch.starts);
+        room::empty(&mut batch.exemplars);
+        room::empty(&mut batch.metadata);
         self.batch = batch.recycle();
-        self.news.clear();
+        self.news = Vec::new();
         outcome.error
     }
 }

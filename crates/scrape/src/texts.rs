@@ -1,19 +1,21 @@
 //! The texts of a target's series, in the order in which the last good scrape showed them.
 //!
 //! Invariants: of a scrape that shows the same texts in the same order nothing is noted until it
-//! differs. `last` has places of texts that are there; a text that is not in it came since.
+//! differs; a text that comes again within a scrape is no difference. `last` and `order` have each text
+//! once, so they are no longer than there are texts. `last` has numbers of texts that are there; a text
+//! that is not in it came since.
 //!
-//! Not here: what a text stands for (`cache`).
+//! Not here: what a text stands for, and how many are kept (`cache`).
 
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 
 use crate::cache::Known;
+use crate::numbered::Numbered;
+use crate::room;
 
 struct Text {
-    hash: u64,
     text: Box<[u8]>,
     known: Known,
     /// The scrape that showed it last, unless that is noted by the order alone.
@@ -25,11 +27,9 @@ struct Text {
 #[derive(Default)]
 pub(crate) struct Texts {
     hasher: FixedState,
-    /// Free places are `None` and listed in `free`.
-    texts: Vec<Option<Text>>,
-    free: Vec<u32>,
-    by_text: HashTable<u32>,
+    texts: Numbered<Text>,
     bytes: usize,
+    /// The number of the scrape in progress, from 1.
     scrape: u64,
     /// The order of the last good scrape.
     last: Vec<u32>,
@@ -45,7 +45,7 @@ impl Texts {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_text.len()
+        self.texts.len()
     }
 
     /// Bytes of all texts.
@@ -57,6 +57,9 @@ impl Texts {
     pub(crate) fn begin(&mut self) {
         self.scrape += 1;
         (self.next, self.order) = (0, None);
+        if let Some(numbers) = self.texts.fit() {
+            self.last.iter_mut().for_each(|at| *at = numbers[*at as usize]);
+        }
     }
 
     pub(crate) fn expect_nothing(&mut self) {
@@ -64,18 +67,14 @@ impl Texts {
         self.last.clear();
     }
 
-    fn get(&self, at: u32) -> &Text {
-        self.texts[at as usize].as_ref().expect("a place names a text that is kept")
-    }
-
     pub(crate) fn likely(&self) -> &[u8] {
-        self.last.get(self.next).map_or(&[], |at| &self.get(*at).text)
+        self.last.get(self.next).map_or(&[], |at| &self.texts[*at].text)
     }
 
     /// What a text stands for that this scrape shows.
     pub(crate) fn find(&mut self, text: &[u8]) -> Option<Known> {
         if let Some(&at) = self.last.get(self.next)
-            && let known = self.get(at)
+            && let known = &self.texts[at]
             && *known.text == *text
         {
             let known = known.known;
@@ -83,40 +82,37 @@ impl Texts {
             self.note(at);
             return Some(known);
         }
-        let hash = self.hasher.hash_one(text);
-        let texts = &self.texts;
-        let is_it = |at: &u32| texts[*at as usize].as_ref().is_some_and(|known| *known.text == *text);
-        let at = *self.by_text.find(hash, is_it)?;
-        self.differ();
-        self.note(at);
-        let known = self.get(at);
-        let known = (known.known, known.place as usize);
-        // What followed it then is likely to follow it now.
-        self.next = if self.last.get(known.1) == Some(&at) { known.1 + 1 } else { self.next };
-        Some(known.0)
+        let at = self.texts.find(self.hasher.hash_one(text), |known| *known.text == *text)?;
+        let known = &self.texts[at];
+        let (stands_for, place) = (known.known, known.place as usize);
+        let has_place = self.last.get(place) == Some(&at);
+        let comes_again = match self.order {
+            Some(_) => known.seen == self.scrape,
+            None => has_place && place < self.next,
+        };
+        if !comes_again {
+            self.differ();
+            self.note(at);
+            // What followed it then is likely to follow it now.
+            self.next = if has_place { place + 1 } else { self.next };
+        }
+        Some(stands_for)
     }
 
     pub(crate) fn add(&mut self, text: &[u8], known: Known) {
         self.differ();
-        let hash = self.hasher.hash_one(text);
         self.bytes += text.len();
-        let text = Text { hash, text: text.into(), known, seen: self.scrape, place: 0 };
-        let at = self.free.pop().unwrap_or_else(|| {
-            self.texts.push(None);
-            u32::try_from(self.texts.len() - 1).expect("a scrape's lines are counted by its limits")
-        });
-        self.texts[at as usize] = Some(text);
-        let texts = &self.texts;
-        self.by_text.insert_unique(hash, at, |at| texts[*at as usize].as_ref().map_or(0, |text| text.hash));
+        let hash = self.hasher.hash_one(text);
+        let at = self.texts.add(hash, Text { text: text.into(), known, seen: 0, place: 0 });
         self.note(at);
     }
 
     /// Notes that this scrape shows a text, where the order does not say so.
     fn note(&mut self, at: u32) {
-        if let Some(order) = &mut self.order {
+        if let Some(order) = &mut self.order
+            && std::mem::replace(&mut self.texts[at].seen, self.scrape) != self.scrape
+        {
             order.push(at);
-            let scrape = self.scrape;
-            self.texts[at as usize].as_mut().expect("a place names a text that is kept").seen = scrape;
         }
     }
 
@@ -140,26 +136,36 @@ impl Texts {
     pub(crate) fn remember_order(&mut self) {
         self.differ();
         self.last = self.order.take().unwrap_or_default();
+        if room::is_excess(self.last.capacity(), self.last.len()) {
+            self.last.shrink_to_fit();
+        }
         for (place, at) in self.last.iter().enumerate() {
-            self.texts[*at as usize].as_mut().expect("was shown just now").place = place as u32;
+            self.texts[*at].place = place as u32;
         }
     }
 
     /// Forgets what this scrape did not show; `gone` is given what each stood for.
     pub(crate) fn forget_unseen(&mut self, mut gone: impl FnMut(Known)) {
         self.differ();
-        for at in 0..self.texts.len() {
-            if let Some(text) = self.texts[at].take_if(|text| text.seen != self.scrape) {
-                if let Ok(entry) = self.by_text.find_entry(text.hash, |known| *known as usize == at) {
-                    entry.remove();
-                }
-                self.bytes -= text.text.len();
-                self.free.push(at as u32);
-                gone(text.known);
-            }
-        }
+        let (scrape, bytes) = (self.scrape, &mut self.bytes);
+        let gone = |text: Text| {
+            *bytes -= text.text.len();
+            gone(text.known);
+        };
+        self.texts.forget(|text| text.seen != scrape, gone);
         let texts = &self.texts;
-        self.last.retain(|at| texts[*at as usize].is_some());
+        self.last.retain(|at| texts.has(*at));
         self.next = self.last.len();
+    }
+
+    /// Says that the numbers of series have changed: the new ones stand under the old ones.
+    pub(crate) fn renumber(&mut self, numbers: &[u32]) {
+        self.texts.iter_mut().for_each(|text| text.known = text.known.renumbered(numbers));
+    }
+
+    /// How many texts there is room for.
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        self.texts.room().max(self.last.capacity()).max(self.order.as_ref().map_or(0, Vec::capacity))
     }
 }
