@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use prost::Message;
@@ -81,6 +81,13 @@ fn labels(refs: &[u32], symbols: &[Vec<u8>]) -> Option<Pairs> {
     rest.is_empty().then_some(pairs)
 }
 
+/// Whether no two labels of a series have the same name, empty ones among them.
+fn names_are_unique(series: &TimeSeries, symbols: &[Vec<u8>]) -> bool {
+    let mut names = series.labels_refs.iter().step_by(2).map(|name| &symbols[*name as usize]);
+    let mut seen = BTreeSet::new();
+    names.all(|name| seen.insert(name))
+}
+
 fn family(metric: &str, kind: MetricType) -> String {
     let suffixes: &[&str] = match kind {
         MetricType::Histogram => &["_bucket", "_count", "_sum"],
@@ -107,19 +114,19 @@ fn expected(request: &Request) -> (Vec<String>, LeftOut) {
         let of_exemplars: Vec<_> =
             series.exemplars.iter().map(|e| (e, labels(&e.labels_refs, &request.symbols))).collect();
         left_out.exemplars += of_exemplars.iter().filter(|(_, labels)| labels.is_none()).count() as u64;
+        if count == 0 {
+            left_out.empty_series += 1;
+            continue;
+        }
         let pairs = labels(&series.labels_refs, &request.symbols);
-        let of_series = pairs.and_then(|pairs| {
-            let metric = pairs.iter().rfind(|(name, _)| name == b"__name__")?.1.clone();
+        let of_series = pairs.filter(|_| names_are_unique(series, &request.symbols)).and_then(|pairs| {
+            let metric = pairs.iter().find(|(name, _)| name == b"__name__")?.1.clone();
             Some((pairs, metric))
         });
         let Some((pairs, metric)) = of_series else {
             left_out.malformed += count;
             continue;
         };
-        if count == 0 {
-            left_out.empty_series += 1;
-            continue;
-        }
         let metadata = series.metadata.clone().unwrap_or_default();
         let text = |reference: u32| match reference {
             0 => Some(&[][..]),
@@ -167,10 +174,7 @@ fn expected(request: &Request) -> (Vec<String>, LeftOut) {
             let family = family(metric, kind);
             let line = format!("{:?}", Metadata { family: &family, kind, help, unit });
             let is_name = |at: &usize| request.symbols[series.labels_refs[*at] as usize] == b"__name__";
-            let at = (0..series.labels_refs.len()).step_by(2).filter(is_name).max_by_key(|at| {
-                // Of several names the one that sorts last.
-                (request.symbols[series.labels_refs[at + 1] as usize].clone(), series.labels_refs[at + 1])
-            });
+            let at = (0..series.labels_refs.len()).step_by(2).find(is_name);
             let symbol = series.labels_refs[at.expect("it has a metric") + 1];
             if said.insert(symbol, metadata.clone()).as_ref() != Some(&metadata) {
                 metadata_lines.push(line);
@@ -184,10 +188,9 @@ fn expected(request: &Request) -> (Vec<String>, LeftOut) {
 fn decoded(body: &[u8]) -> Result<(Vec<String>, LeftOut), WriteError> {
     let (mut spelling, mut batch) = (Spelling::default(), Batch::new());
     let summary = decode(body, &Limits::default(), &mut spelling, &mut batch)?;
-    let left_out = &summary.left_out;
-    let is_told = left_out.first.is_some();
-    assert_eq!(is_told, *left_out != LeftOut::default());
-    Ok((describe(&batch), LeftOut { first: None, ..left_out.clone() }))
+    let (is_told, counts) = (summary.left_out.first.is_some(), LeftOut { first: None, ..summary.left_out });
+    assert_eq!(is_told, counts != LeftOut::default(), "what is told of is counted, and the other way");
+    Ok((describe(&batch), counts))
 }
 
 fn decode<'a>(
@@ -424,6 +427,57 @@ fn series_over_a_label_limit_are_left_out_alone() {
     assert_eq!((summary.series, summary.samples, summary.exemplars), (1, 1, 0));
     let first = Some("series 0: the label set is longer than is allowed".to_owned());
     assert_eq!(summary.left_out, LeftOut { over_limit: 2, first, ..LeftOut::default() });
+}
+
+// What is not counted the sender would never hear of.
+#[test]
+fn a_bad_series_without_samples_is_counted_and_told_of() {
+    let long = "x".repeat(17_000);
+    let symbols = symbol_table(&["", "__name__", "up", &long, "a"]);
+    let exemplar = Exemplar { labels_refs: vec![4, 2], value: 1.0, timestamp: 1 };
+    for (labels_refs, why) in [
+        (vec![1, 2], "it has neither samples nor histograms"),
+        (vec![1], "labels_refs are odd in number: a name has no value"),
+        (vec![77, 78], "reference 77 is not among the 5 symbols of the request"),
+        (vec![], "the label __name__ is missing or empty"),
+        (vec![4, 2], "the label __name__ is missing or empty"),
+        (vec![1, 2, 4, 3], "the label set is longer than is allowed"),
+        (vec![1, 2, 4, 0, 4, 2], "two labels have the same name, that of reference 4"),
+    ] {
+        for (exemplars, good) in [(0, 0), (1, 0), (1, 1)] {
+            let exemplars = vec![exemplar.clone(); exemplars];
+            let bad = TimeSeries { labels_refs: labels_refs.clone(), exemplars, ..TimeSeries::default() };
+            let timeseries = [vec![bad], vec![one_sample(vec![1, 2]); good]].concat();
+            let body = Request { symbols: symbols.clone(), timeseries }.encode_to_vec();
+            let (mut spelling, mut batch) = (Spelling::default(), Batch::new());
+            let summary = decode(&body, &Limits::default(), &mut spelling, &mut batch).unwrap();
+            let first = Some(format!("series 0: {why}"));
+            assert_eq!(summary.left_out, LeftOut { empty_series: 1, first, ..LeftOut::default() });
+            assert_eq!((summary.samples, summary.exemplars), (good, 0));
+        }
+    }
+}
+
+// A label that is empty is absent, but two of a name are a mistake of the sender all the same.
+#[test]
+fn a_label_name_that_is_there_twice_is_refused_even_where_one_is_empty() {
+    let symbols = symbol_table(&["", "__name__", "up", "a", "x", "a", "b"]);
+    for (labels_refs, name) in [
+        (vec![1, 2, 3, 0, 3, 4], 3),
+        (vec![1, 2, 3, 4, 3, 0], 3),
+        (vec![3, 4, 6, 4, 5, 0, 1, 2], 5),
+        (vec![1, 2, 3, 0, 3, 0], 3),
+        (vec![1, 0, 1, 2], 1),
+        (vec![1, 2, 3, 4, 3, 4], 3),
+    ] {
+        let timeseries = vec![one_sample(labels_refs), one_sample(vec![6, 0, 1, 2, 3, 0])];
+        let body = Request { symbols: symbols.clone(), timeseries }.encode_to_vec();
+        let (mut spelling, mut batch) = (Spelling::default(), Batch::new());
+        let summary = decode(&body, &Limits::default(), &mut spelling, &mut batch).unwrap();
+        let first = Some(format!("series 0: two labels have the same name, that of reference {name}"));
+        assert_eq!(summary.left_out, LeftOut { malformed: 1, first, ..LeftOut::default() });
+        assert_eq!(describe(&batch).len(), 1);
+    }
 }
 
 #[test]

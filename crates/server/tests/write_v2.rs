@@ -191,6 +191,7 @@ fn a_bad_series_is_refused_alone_and_named() {
         ("series\n sample 1 1\n sample 1 2", 2, "the label __name__ is missing or empty"),
         ("series 3 4\n sample 1 1", 1, "the label __name__ is missing or empty"),
         ("series 1 0 3 4\n sample 1 1", 1, "the label __name__ is missing or empty"),
+        ("series 1 2 3 0 3 4\n sample 1 1", 1, "two labels have the same name, that of reference 3"),
         (
             "series 1 2\n sample 1 1\n metadata 1 9 0",
             1,
@@ -228,6 +229,31 @@ fn a_bad_series_is_refused_alone_and_named() {
     );
 }
 
+// It holds nothing that could be counted as refused, and must not pass for good.
+#[test]
+fn a_bad_series_without_samples_is_refused_beside_good_ones_and_alone() {
+    let long = "x".repeat(17_000);
+    for (bad, why) in [
+        ("series 1", "labels_refs are odd in number: a name has no value"),
+        ("series 77 78", "reference 77 is not among the 6 symbols of the request"),
+        ("series", "the label __name__ is missing or empty"),
+        ("series 3 4\n exemplar 3 4 1 1", "the label __name__ is missing or empty"),
+        ("series 1 2 3 5", "the label set is longer than is allowed"),
+        ("series 1 2 3 0 3 4", "two labels have the same name, that of reference 3"),
+        ("series 1 2\n metadata 1 0 0", "it has neither samples nor histograms"),
+    ] {
+        let alone = format!("symbols - __name__ sent job api {long}\n{bad}");
+        let refused = format!("1 series without samples refused; the first: series 0: {why}");
+        check(&alone, &format!("400 0/0/0 {refused}"), 0, &[]);
+        check(&format!("{alone}\nseries 1 2\n sample 1 1000"), &format!("400 1/0/0 {refused}"), 1, &[]);
+    }
+    assert_eq!(
+        post_body(&Scene::new(), &[0x2a, 0].repeat(1_000_000)),
+        "400 0/0/0 1000000 series without samples refused; the first: series 0: \
+         the label __name__ is missing or empty\n"
+    );
+}
+
 #[test]
 fn what_the_store_refuses_is_counted_with_what_the_decoder_does() {
     let long = "x".repeat(17_000);
@@ -247,7 +273,7 @@ fn what_the_store_refuses_is_counted_with_what_the_decoder_does() {
                 sample 1 1
                 sample 2 2"
         ),
-        r#"400 1/0/0 6 of 7 samples refused (1 of malformed series, 1 over a label limit, 1 too old, 3 with invalid labels); the first: series 1: the label set is longer than is allowed"#,
+        r#"400 1/0/0 6 of 7 samples refused (3 of malformed series, 1 over a label limit, 1 too old, 1 with invalid labels); the first: series 1: the label set is longer than is allowed"#,
         1,
         &[],
     );

@@ -346,7 +346,8 @@ impl<'a> Decoder<'a, '_> {
         self.spelling.exemplars.truncate(marks.exemplars);
         let left_out = &mut self.summary.left_out;
         match fault {
-            Fault::NoSamples => left_out.empty_series += 1,
+            // Of one that has nothing the sender hears, too, whatever is wrong with it.
+            _ if count == 0 => left_out.empty_series += 1,
             Fault::TooLong => left_out.over_limit += count,
             _ => left_out.malformed += count,
         }

@@ -46,9 +46,9 @@ pub struct LeftOut {
     pub malformed: u64,
     /// The same of series whose labels are too long.
     pub over_limit: u64,
-    /// Series that have neither samples nor histograms.
+    /// Series that have neither samples nor histograms, whatever else is wrong with them.
     pub empty_series: u64,
-    /// Malformed exemplars of series that are taken.
+    /// Malformed exemplars.
     pub exemplars: u64,
     /// Place and cause of the first.
     pub first: Option<String>,

@@ -5,11 +5,11 @@
 //!          0  1        2   3  4             └─► {__name__="up"} {job="api"}, as fields of a TimeSeries
 //! ```
 //!
-//! Invariants: labels are ascending by name and none is empty, whatever the order of the references,
-//! so that a series has one spelling, which is also the one that the store keeps. A set takes at most
-//! as much as the store takes of one.
+//! Invariants: labels of a series are strictly ascending by name and none is empty, whatever the order
+//! of the references, so that a series has one spelling, which is also the one that the store keeps. A
+//! set takes at most as much as the store takes of one.
 //!
-//! Not here: whether names are unique and texts UTF-8: the store checks that, once for each new series.
+//! Not here: whether texts are UTF-8: the store checks that, once for each new series.
 
 use std::fmt;
 use std::ops::Range;
@@ -150,8 +150,15 @@ impl Symbols {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
     OddReferences,
-    NoSymbol { reference: u32, symbols: usize },
+    NoSymbol {
+        reference: u32,
+        symbols: usize,
+    },
     TooLong,
+    /// Two labels have the name that a reference stands for, be one of them empty.
+    NameTwice {
+        name: u32,
+    },
     NoName,
     NoSamples,
     SamplesAndHistograms,
@@ -165,6 +172,7 @@ impl fmt::Display for Fault {
                 write!(f, "reference {reference} is not among the {symbols} symbols of the request")
             }
             Fault::TooLong => f.write_str("the label set is longer than is allowed"),
+            Fault::NameTwice { name } => write!(f, "two labels have the same name, that of reference {name}"),
             Fault::NoName => f.write_str("the label __name__ is missing or empty"),
             Fault::NoSamples => f.write_str("it has neither samples nor histograms"),
             Fault::SamplesAndHistograms => {
@@ -267,9 +275,25 @@ impl Spelling {
         };
         self.forget(start, pairs);
         match stop {
-            Stop::NotAscending => spell_sorted(body, &self.symbols, pairs, most, &mut self.labels),
+            Stop::NotAscending => self.spell_unordered(body, pairs, most),
             Stop::Fault(fault) => Err(fault),
         }
+    }
+
+    fn spell_unordered(
+        &mut self,
+        body: &[u8],
+        pairs: &mut [[u32; 2]],
+        most: usize,
+    ) -> Result<Option<u32>, Fault> {
+        let Spelling { symbols, labels, .. } = self;
+        sort_pairs(body, symbols, pairs)?;
+        for [[before, _], [name, _]] in pairs.array_windows() {
+            if symbols.text(body, *before)? == symbols.text(body, *name)? {
+                return Err(Fault::NameTwice { name: *before });
+            }
+        }
+        spell_pairs(body, symbols, pairs, most, labels)
     }
 
     /// Takes the labels off again that [`Spelling::spell_series`] has appended last, and what is before
@@ -350,7 +374,9 @@ impl Spelling {
     /// Appends the labels of the exemplar that is being read. After a fault nothing is appended.
     pub(super) fn spell_exemplar(&mut self, body: &[u8], most: usize) -> Result<(), Fault> {
         let Spelling { symbols, labels, exemplar_refs, .. } = self;
-        spell_sorted(body, symbols, pairs_of(exemplar_refs, most)?, most, labels).map(|_| ())
+        let pairs = pairs_of(exemplar_refs, most)?;
+        sort_pairs(body, symbols, pairs)?;
+        spell_pairs(body, symbols, pairs, most, labels).map(|_| ())
     }
 }
 
@@ -362,22 +388,27 @@ fn pairs_of(refs: &mut [u32], most: usize) -> Result<&mut [[u32; 2]], Fault> {
     if rest.is_empty() { Ok(pairs) } else { Err(Fault::OddReferences) }
 }
 
-/// Appends pairs that may have come in any order, in that of their names.
-fn spell_sorted(
-    body: &[u8],
-    symbols: &Symbols,
-    pairs: &mut [[u32; 2]],
-    most: usize,
-    labels: &mut Vec<u8>,
-) -> Result<Option<u32>, Fault> {
+/// Puts pairs in the order of their names, and of their values where a name is there twice.
+fn sort_pairs(body: &[u8], symbols: &Symbols, pairs: &mut [[u32; 2]]) -> Result<(), Fault> {
     for reference in pairs.as_flattened() {
         symbols.text(body, *reference)?;
     }
     let text = |reference: u32| symbols.text(body, reference).expect("looked up above");
     pairs.sort_unstable_by(|[a, x], [b, y]| text(*a).cmp(text(*b)).then_with(|| text(*x).cmp(text(*y))));
+    Ok(())
+}
+
+/// Appends pairs as they stand; says which symbol is the metric's name. After a fault nothing is appended.
+fn spell_pairs(
+    body: &[u8],
+    symbols: &Symbols,
+    pairs: &[[u32; 2]],
+    most: usize,
+    labels: &mut Vec<u8>,
+) -> Result<Option<u32>, Fault> {
     let start = labels.len();
     let mut metric = None;
-    for pair in pairs.iter() {
+    for pair in pairs {
         match spell_symbols(body, symbols, *pair, start + most, labels) {
             Ok(true) => metric = Some(pair[1]),
             Ok(false) => {}
