@@ -108,12 +108,16 @@ fn post(scene: &Scene, request: &str) -> String {
 }
 
 fn post_body(scene: &Scene, body: &[u8]) -> String {
+    post_as(scene, CONTENT_TYPE, body)
+}
+
+fn post_as(scene: &Scene, content_type: &str, body: &[u8]) -> String {
     let mut compressed = Vec::new();
     compress(body, &mut compressed);
     let request = hyper::Request::builder()
         .method("POST")
         .uri("/api/v1/write")
-        .header("content-type", CONTENT_TYPE)
+        .header("content-type", content_type)
         .header("content-encoding", "snappy")
         .header("x-prometheus-remote-write-version", "2.0.0");
     let (parts, body) = scene.send(request.body(Bytes::from(compressed)).expect("a request"));
@@ -252,6 +256,44 @@ fn a_bad_series_without_samples_is_refused_beside_good_ones_and_alone() {
         "400 0/0/0 1000000 series without samples refused; the first: series 0: \
          the label __name__ is missing or empty\n"
     );
+}
+
+// Read as a message of 1.0 the same bytes are a request without series, and the answer would be 204.
+#[test]
+fn the_message_is_told_by_a_parameter_in_any_spelling_or_not_at_all() {
+    let name = "io.prometheus.write.v2.Request";
+    let request = encode("symbols - __name__ sent\nseries 1 2\nsample 1 1");
+    for parameters in [
+        format!(";proto={name}"),
+        format!(";PROTO={name}"),
+        format!(" ; Proto=\"{name}\" ; "),
+        format!(";;charset=\"a;proto=b\";proto={name};"),
+        format!("; proto={name};version=2"),
+    ] {
+        let answer = post_as(&Scene::new(), &format!("Application/X-Protobuf{parameters}"), &request);
+        assert_eq!(answer, "204 1/0/0 ", "{parameters}");
+    }
+    for (parameters, cause) in [
+        (format!(";proto = {name}"), &*format!("parameter \"proto = {name}\" is not of the form name=value")),
+        (format!(";proto= {name}"), &format!("parameter \"proto= {name}\" is not of the form name=value")),
+        (format!(";proto={name};charset"), "parameter \"charset\" is not of the form name=value"),
+        (";proto".to_owned(), "parameter \"proto\" is not of the form name=value"),
+        (";proto=".to_owned(), "parameter \"proto=\" is not of the form name=value"),
+        (";=a".to_owned(), "parameter \"=a\" is not of the form name=value"),
+        (";proto=\"a;b=c".to_owned(), "parameter \"proto=\\\"a;b=c\" is not of the form name=value"),
+        (format!(";proto={name};proto={name}"), "parameter proto is there twice"),
+        (";proto=prometheus.WriteRequest;Proto=x".to_owned(), "parameter proto is there twice"),
+    ] {
+        let content_type = format!("application/x-protobuf{parameters}");
+        let answer = post_as(&Scene::new(), &content_type, &request);
+        assert_eq!(answer, format!("415  Content-Type {content_type:?}: {cause}\n"));
+    }
+    // Of messages the case does matter.
+    let answer =
+        post_as(&Scene::new(), "application/x-protobuf;proto=IO.prometheus.write.v2.Request", &request);
+    let known = "prometheus.WriteRequest or io.prometheus.write.v2.Request";
+    let refused = "message \"IO.prometheus.write.v2.Request\" is not taken here";
+    assert_eq!(answer, format!("415  {refused}: send {known}\n"));
 }
 
 #[test]

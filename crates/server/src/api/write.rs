@@ -11,6 +11,7 @@
 //! the disk, so that their number follows the work and not the waiting.
 
 mod answer;
+mod message;
 mod pool;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::HeaderMap;
 use hyper::{Response, StatusCode};
 use parking_lot::Mutex;
 use tidewatch_ingest::{
@@ -30,26 +31,17 @@ use tidewatch_storage::AppendOutcome;
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::answer::{Refused, Written, describe_refused};
+use self::message::{Message, message_of};
 pub(crate) use self::pool::WritePool;
 use self::pool::{Buffers, LabelBuffers};
 use crate::backend::{Backend, Phase};
 use crate::body::{RequestBody, ResponseBody};
 use crate::reply;
-use crate::request::media_type;
 use crate::service::Service;
 
 /// Compressed bodies up to this size are decoded and appended where they arrive: below a
 /// millisecond of work, a change of threads would be a good part of it.
 const INLINE_BYTES: usize = 64 << 10;
-
-/// The message that a request holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Message {
-    /// `prometheus.WriteRequest`, of remote write 1.0.
-    V1,
-    /// `io.prometheus.write.v2.Request`.
-    V2,
-}
 
 /// What became of a request.
 struct Taken {
@@ -114,37 +106,6 @@ async fn take(
         written.add_to(response.headers_mut());
     }
     Ok(response)
-}
-
-/// Which of the accepted messages a request has. Absent headers mean remote write 1.0 and snappy: old
-/// senders name neither.
-fn message_of(headers: &HeaderMap, accepted: &[String]) -> Result<Message, Refused> {
-    let unsupported = |text: String| Refused::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
-    let content_type = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or(""));
-    let text = content_type.unwrap_or("application/x-protobuf");
-    if !media_type(text).eq_ignore_ascii_case("application/x-protobuf") {
-        return Err(unsupported(format!("Content-Type {text:?} is not application/x-protobuf")));
-    }
-    let mut parameters =
-        text.split(';').skip(1).filter_map(|parameter| parameter.trim().strip_prefix("proto="));
-    let name = parameters.next().map_or("prometheus.WriteRequest", |name| name.trim_matches('"'));
-    let message = match name {
-        "prometheus.WriteRequest" => Some(Message::V1),
-        "io.prometheus.write.v2.Request" => Some(Message::V2),
-        _ => None,
-    };
-    let Some(message) = message.filter(|_| accepted.iter().any(|accepted| accepted == name)) else {
-        let accepted = accepted.join(" or ");
-        return Err(unsupported(format!("message {name:?} is not taken here: send {accepted}")));
-    };
-    match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
-        None | Some(b"") => Ok(message),
-        Some(encoding) if encoding.eq_ignore_ascii_case(b"snappy") => Ok(message),
-        Some(other) => {
-            let other = String::from_utf8_lossy(other);
-            Err(unsupported(format!("Content-Encoding {other:?} is not snappy")))
-        }
-    }
 }
 
 /// Reads the body into `compressed` and takes room for it and for what it declares to hold.

@@ -6,7 +6,8 @@ use hyper::{Response, StatusCode};
 use tidewatch_ingest::{LeftOut, WriteError};
 use tidewatch_storage::{AppendError, Refusal};
 
-use super::{Message, Taken};
+use super::Taken;
+use super::message::Message;
 use crate::body::ResponseBody;
 use crate::reply;
 use crate::service::Service;
