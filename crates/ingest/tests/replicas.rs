@@ -135,18 +135,23 @@ fn series_without_both_labels_are_left_as_they_are_and_replicas_may_mix() {
 // An exemplar that kept its replica's label would never be found under its series.
 #[test]
 fn exemplars_go_the_way_of_their_series() {
-    let mut tracker = HaTracker::new(HaOptions::default());
-    let of = |replica| Labels::from_pairs([("__name__", "up"), ("cluster", "eu"), ("__replica__", replica)]);
-    let (a, b, nobody) = (of("a"), of("b"), Labels::from_pairs([("__name__", "up")]));
+    let mut tracker = HaTracker::new(HaOptions { clusters_max: 1, ..HaOptions::default() });
+    let of = |cluster, replica| {
+        Labels::from_pairs([("__name__", "up"), ("cluster", cluster), ("__replica__", replica)])
+    };
+    let (a, b, nobody) = (of("eu", "a"), of("eu", "b"), Labels::from_pairs([("__name__", "up")]));
+    let too_many = of("us", "a");
     let mut batch = Batch::new();
     batch.push(RawLabels::Canonical(a.as_bytes()), &[Sample { timestamp: 1, value: 1.0 }]);
     let none = RawLabels::Canonical(&[]);
-    batch.exemplars = [&a, &b, &nobody]
+    batch.push(RawLabels::Canonical(too_many.as_bytes()), &[Sample { timestamp: 1, value: 1.0 }]);
+    batch.exemplars = [&a, &b, &nobody, &too_many]
         .map(|labels| RawLabels::Canonical(labels.as_bytes()))
         .map(|series| BatchExemplar { series, labels: none, value: 1.0, timestamp: 1 })
         .to_vec();
     let mut replaced = Replaced::default();
-    tracker.examine(&batch, 1, &mut replaced);
+    let examined = tracker.examine(&batch, 1, &mut replaced);
+    assert_eq!((examined.deduplicated_exemplars, examined.deduplicated, examined.refused), (1, 0, 1));
     replaced.apply(&mut batch);
     let stored = Labels::from_pairs([("__name__", "up"), ("cluster", "eu")]);
     let left: Vec<_> = batch.exemplars.iter().map(|exemplar| exemplar.series.bytes()).collect();

@@ -3,6 +3,7 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -296,6 +297,53 @@ fn the_message_is_told_by_a_parameter_in_any_spelling_or_not_at_all() {
     assert_eq!(answer, format!("415  {refused}: send {known}\n"));
 }
 
+// The counts are what a sender of 2.0 knows a receiver of 2.0 by; one of 1.0 gets none.
+#[test]
+fn every_answer_to_2_0_says_what_was_written_and_none_to_1_0_does() {
+    let scene = Scene::new();
+    let request = encode("symbols - __name__ sent\nseries 1 2\nsample 1 1");
+    let of_1_0 = b"\x0a\x17\x0a\x10\x0a\x08__name__\x12\x04sent\x12\x03\x10\x88\x27";
+    let both = |expected: &str| {
+        let (status, text) = expected.split_once(' ').expect("a status and a text");
+        assert_eq!(post_body(&scene, &request), format!("{status} 0/0/0 {text}\n"));
+        let answer = post_as(&scene, "application/x-protobuf", of_1_0);
+        assert_eq!(answer, format!("{status}  {text}\n"));
+    };
+    scene.backend.stopping.store(true, Ordering::Relaxed);
+    both("503 the server takes no writes now");
+    scene.backend.stopping.store(false, Ordering::Relaxed);
+    scene.door.overloaded.store(true, Ordering::Relaxed);
+    both("503 the store is at its limit: no room");
+    scene.door.overloaded.store(false, Ordering::Relaxed);
+    scene.backend.broken.store(true, Ordering::Relaxed);
+    both("503 the write is not durable: fsync failed");
+    scene.backend.broken.store(false, Ordering::Relaxed);
+    assert_eq!(post_as(&scene, "application/x-protobuf", of_1_0), "204  ");
+}
+
+// A sender learns from the count that exemplars are not kept; it is no reason to refuse the samples.
+#[test]
+fn exemplars_count_when_they_are_kept() {
+    let request = r"symbols - __name__ sent job \xff trace_id 7f
+         series 1 2
+           sample 1 1
+           exemplar 5 6 1 1
+         series 1 2 3 4
+           sample 1 1
+           exemplar 5 6 2 1";
+    let exemplar = [r#"{__name__="sent"} exemplar {trace_id="7f"} 1 at 1"#];
+    let refused = "1 of 2 samples refused (1 with invalid labels)";
+    let scene = Scene::new();
+    let answer = post(&scene, request);
+    assert!(answer.starts_with(&format!("400 1/0/1 {refused}")), "{answer}");
+    assert_eq!(*scene.door.beside.lock(), exemplar);
+
+    let scene = Scene::new();
+    scene.door.leaves_exemplars_out.store(true, Ordering::Relaxed);
+    let good = "symbols - __name__ sent job api\nseries 1 2\nsample 1 1\nexemplar 3 4 1 1";
+    assert_eq!(post(&scene, good), "204 1/0/0 ");
+}
+
 #[test]
 fn what_the_store_refuses_is_counted_with_what_the_decoder_does() {
     let long = "x".repeat(17_000);
@@ -388,14 +436,14 @@ fn metadata_is_of_the_family_and_said_once() {
 }
 
 #[test]
-fn malformed_and_oversized_requests_leave_no_trace_and_no_counts() {
+fn malformed_and_oversized_requests_leave_no_trace() {
     let scene = Scene::with(options(), Limits { write_samples: 2, ..Limits::default() });
     let good = "symbols - __name__ sent\nseries 1 2\nsample 1 1\nsample 1 2\n";
     let over = encode(&format!("{good}sample 1 3"));
-    assert_eq!(post_body(&scene, &over), "413  request holds more than 2 samples\n");
+    assert_eq!(post_body(&scene, &over), "413 0/0/0 request holds more than 2 samples\n");
     let mut cut = encode(good);
     cut.extend_from_slice(b"\x2a\x05\x0a");
-    let error = "400  malformed write request at byte 50: length is over the message's end\n";
+    let error = "400 0/0/0 malformed write request at byte 50: length is over the message's end\n";
     assert_eq!(post_body(&scene, &cut), error);
     assert_eq!(scene.store.sample_count(), Scene::new().store.sample_count());
     // The fields of 1.0 are none of 2.0, and the counts say so to the sender.
@@ -412,13 +460,12 @@ fn labels_written_out_take_room_among_the_requests_in_flight() {
     let many = symbols + &"series 1 2\nsample 1 1\n".repeat(500);
     let small = ServerOptions { write_bytes_in_flight: 1 << 20, ..options() };
     let scene = Scene::with(small, Limits::default());
-    assert_eq!(post(&scene, &many), "503  write requests in flight fill their memory budget\n");
+    assert_eq!(post(&scene, &many), "503 0/0/0 write requests in flight fill their memory budget\n");
     check_in(&scene, "symbols - __name__ sent\nseries 1 2\nsample 1 1", "204 1/0/0", 1, &[]);
     assert_eq!(post(&Scene::new(), &many), "204 500/0/0 ");
 
     let limits = Limits { write_body_bytes: 1 << 20, ..Limits::default() };
-    let expected =
-        "413  labels of the request, written out, are over the limit of 1048576 bytes: send fewer series\n";
+    let expected = "413 0/0/0 labels of the request, written out, are over the limit of 1048576 bytes: send fewer series\n";
     assert_eq!(post(&Scene::with(options(), limits), &many), expected);
 }
 
@@ -453,4 +500,25 @@ fn what_is_left_out_for_another_replica_counts_as_written() {
     // Beside a series of nobody's, exemplars go the way of their series.
     let mixed = of_replica("b") + "\nseries 1 2\nsample 1 1\nexemplar 7 8 2 1";
     check_in(&scene, &mixed, "204 2/1/2", 1, &[r#"{__name__="sent"} exemplar {trace_id="7f"} 2 at 1"#]);
+}
+
+// Neither is stored, by nobody.
+#[test]
+fn exemplars_of_a_cluster_too_many_do_not_count() {
+    let tracker = HaTracker::new(HaOptions { clusters_max: 1, ..HaOptions::default() });
+    let env = Env::in_memory_at(Arc::new(SimClock::at(NOW_MS)));
+    let scene = Scene::with_replicas(env, options(), Limits::default(), Some(Arc::new(Mutex::new(tracker))));
+    check_in(
+        &scene,
+        "symbols - __name__ sent cluster eu us __replica__ a trace_id 7f
+         series 1 2 3 4 6 7
+           sample 1 1
+           exemplar 8 9 1 1
+         series 1 2 3 5 6 7
+           sample 1 1
+           exemplar 8 9 1 1",
+        "400 1/0/1 1 of 2 samples refused (1 of more HA clusters than --ha-tracker.max-clusters)",
+        1,
+        &[r#"{__name__="sent", cluster="eu"} exemplar {trace_id="7f"} 1 at 1"#],
+    );
 }

@@ -24,6 +24,8 @@ pub struct AppendOutcome {
     pub duplicates: u64,
     /// Histograms taken.
     pub accepted_histograms: u64,
+    /// Exemplars that are kept, exact repeats among them. Those that can not be kept are no error.
+    pub accepted_exemplars: u64,
     /// Refused samples by cause, first occurrence described. Empty when all were taken.
     pub refused: Vec<(Refusal, u64)>,
     /// The first refused sample's series, time and cause in words for the sender.

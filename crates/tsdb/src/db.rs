@@ -375,10 +375,19 @@ impl Db {
         self.metadata.list()
     }
 
-    /// Takes what a batch has beside samples.
-    fn append_beside(&self, batch: &Batch<'_>, log: &dyn FrameLog) -> Result<Option<Ticket>, AppendError> {
+    /// Takes what a batch has beside samples; says whether one of its exemplars was there already.
+    fn append_beside(
+        &self,
+        batch: &Batch<'_>,
+        log: &dyn FrameLog,
+        outcome: &mut AppendOutcome,
+    ) -> Result<bool, AppendError> {
         let metadata = self.metadata.append(&batch.metadata, log)?;
-        Ok(self.exemplars.append(batch, &self.options.limits, log)?.max(metadata))
+        let exemplars = self.exemplars.append(batch, &self.options.limits, log)?;
+        outcome.accepted_exemplars = exemplars.taken + exemplars.repeats;
+        let ticket = metadata.max(exemplars.ticket).unwrap_or_default();
+        outcome.ticket = outcome.ticket.max(ticket);
+        Ok(exemplars.repeats > 0)
     }
 
     /// The `limit` largest metrics, labels and pairs of the head.
@@ -446,12 +455,7 @@ impl Db {
             files.has_deferred.store(true, Ordering::Release);
             return deferred.append(batch, terms, &files.log);
         }
-        let mut outcome = self.head.append(batch, terms, &files.log)?;
-        if outcome.duplicates > 0 {
-            // The samples were there, but perhaps their own batch is not durable yet.
-            outcome.ticket = files.log.end();
-        }
-        Ok(outcome)
+        self.head.append(batch, terms, &files.log)
     }
 }
 
@@ -467,11 +471,14 @@ impl Append for Db {
             Some(files) => self.append_durably(files, batch, &terms)?,
             None => self.head.append(batch, &terms, &NoLog)?,
         };
-        let beside = match &self.files {
-            Some(files) => self.append_beside(batch, &files.log)?,
-            None => self.append_beside(batch, &NoLog)?,
+        let repeats = match &self.files {
+            Some(files) => self.append_beside(batch, &files.log, &mut outcome)?,
+            None => self.append_beside(batch, &NoLog, &mut outcome)?,
         };
-        outcome.ticket = beside.map_or(outcome.ticket, |ticket| ticket.max(outcome.ticket));
+        if let Some(files) = self.files.as_ref().filter(|_| repeats || outcome.duplicates > 0) {
+            // What is repeated was there, but perhaps its own batch is not durable yet.
+            outcome.ticket = files.log.end();
+        }
         self.counters.count(&outcome);
         match outcome.overloaded.take() {
             Some(reason) => Err(AppendError::Overloaded { reason }),

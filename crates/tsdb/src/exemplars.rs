@@ -67,21 +67,34 @@ struct Ring {
     waiting: Option<Vec<(Labels, Exemplar)>>,
 }
 
+/// What became of an exemplar that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offer {
+    Taken,
+    /// It is there already.
+    Repeat,
+    LeftOut,
+}
+
 impl Ring {
     /// Takes an exemplar that is newer than those of its series.
-    fn push(&mut self, max: usize, labels: Labels, exemplar: Exemplar) -> bool {
+    fn push(&mut self, max: usize, labels: Labels, exemplar: Exemplar) -> Offer {
         let have = self.series.entry(labels.clone()).or_default();
-        if let Some(newest) = have.back()
-            && (are_same(newest, &exemplar) || order(&exemplar) < order(newest))
-        {
-            return false;
+        let newest = have.back();
+        if newest.is_some_and(|newest| are_same(newest, &exemplar)) {
+            return Offer::Repeat;
+        }
+        if newest.is_some_and(|newest| order(&exemplar) < order(newest)) {
+            let at = have.partition_point(|kept| order(kept) < order(&exemplar));
+            let is_there = have.get(at).is_some_and(|kept| are_same(kept, &exemplar));
+            return if is_there { Offer::Repeat } else { Offer::LeftOut };
         }
         have.push_back(exemplar);
         self.order.push_back(labels);
         while self.order.len() > max {
             self.drop_oldest();
         }
-        true
+        Offer::Taken
     }
 
     fn drop_oldest(&mut self) {
@@ -92,6 +105,16 @@ impl Ring {
             self.series.remove(&labels);
         }
     }
+}
+
+/// What became of the exemplars of a batch.
+#[derive(Debug, Default)]
+pub(crate) struct TakenExemplars {
+    /// Where the log has those that were taken.
+    pub(crate) ticket: Option<Ticket>,
+    pub(crate) taken: u64,
+    /// Those that were there already, perhaps of a batch that is not durable yet.
+    pub(crate) repeats: u64,
 }
 
 impl Exemplars {
@@ -108,27 +131,34 @@ impl Exemplars {
         batch: &Batch<'_>,
         limits: &Limits,
         log: &dyn FrameLog,
-    ) -> Result<Option<Ticket>, AppendError> {
+    ) -> Result<TakenExemplars, AppendError> {
+        let mut result = TakenExemplars::default();
         if self.max == 0 || batch.exemplars.is_empty() {
-            return Ok(None);
+            return Ok(result);
         }
         let mut frame = Frame::default();
         let mut ring = self.ring.lock();
         for exemplar in &batch.exemplars {
             let Some((labels, exemplar)) = checked(exemplar, limits) else { continue };
-            let is_new = match &mut ring.waiting {
+            let offer = match &mut ring.waiting {
                 Some(waiting) if waiting.len() < self.max => {
                     waiting.push((labels.clone(), exemplar.clone()));
-                    true
+                    Offer::Taken
                 }
-                Some(_) => false,
+                Some(_) => Offer::LeftOut,
                 None => ring.push(self.max, labels.clone(), exemplar.clone()),
             };
-            if is_new {
-                frame.push(&labels, &exemplar);
+            match offer {
+                Offer::Taken => {
+                    frame.push(&labels, &exemplar);
+                    result.taken += 1;
+                }
+                Offer::Repeat => result.repeats += 1,
+                Offer::LeftOut => {}
             }
         }
-        frame.append(log)
+        result.ticket = frame.append(log)?;
+        Ok(result)
     }
 
     /// Puts back what the log has.
@@ -302,8 +332,8 @@ mod tests {
         Labels::from_pairs([("__name__", "m"), ("i", &i.to_string())])
     }
 
-    /// Offers one exemplar.
-    fn offer(exemplars: &Exemplars, log: &Kept, i: i64, timestamp: i64, trace: &str) {
+    /// Offers one exemplar; says what became of it.
+    fn offer(exemplars: &Exemplars, log: &Kept, i: i64, timestamp: i64, trace: &str) -> &'static str {
         let (labels, own) = (series(i), Labels::from_pairs([("trace_id", trace)]));
         let mut batch = Batch::new();
         batch.exemplars.push(BatchExemplar {
@@ -312,7 +342,14 @@ mod tests {
             value: 0.5,
             timestamp,
         });
-        exemplars.append(&batch, &Limits::default(), log).expect("the log takes all");
+        let result = exemplars.append(&batch, &Limits::default(), log).expect("the log takes all");
+        assert_eq!(result.ticket.is_some(), result.taken > 0);
+        match (result.taken, result.repeats) {
+            (1, 0) => "taken",
+            (0, 1) => "repeat",
+            (0, 0) => "left out",
+            counts => panic!("{counts:?} of one"),
+        }
     }
 
     fn found(exemplars: &Exemplars) -> Vec<String> {
@@ -339,19 +376,22 @@ mod tests {
     #[test]
     fn the_newest_of_all_series_are_kept_and_come_back() {
         let (exemplars, log) = (Exemplars::new(4, false), Kept::default());
-        for (i, timestamp, trace) in [
-            (1, 1, "a"),
-            (2, 2, "b"),
-            (1, 3, "c"),
-            (1, 3, "c"),
-            (1, 2, "late"),
-            (3, 4, "d"),
-            (2, 5, "e"),
-            (2, 6, "f"),
+        for (i, timestamp, trace, expected) in [
+            (1, 1, "a", "taken"),
+            (2, 2, "b", "taken"),
+            (1, 3, "c", "taken"),
+            (1, 3, "c", "repeat"),
+            (1, 1, "a", "repeat"),
+            (1, 2, "late", "left out"),
+            (3, 4, "d", "taken"),
+            (2, 5, "e", "taken"),
+            (2, 6, "f", "taken"),
+            (1, 1, "a", "left out"),
+            (2, 9, &"x".repeat(200), "left out"),
         ] {
-            offer(&exemplars, &log, i, timestamp, trace);
+            assert_eq!(offer(&exemplars, &log, i, timestamp, trace), expected, "{trace} at {timestamp}");
         }
-        offer(&exemplars, &log, 2, 9, &"x".repeat(200));
+        assert_eq!(offer(&Exemplars::new(0, false), &log, 1, 1, "a"), "left out");
         assert_eq!(found(&exemplars), ["1: c@3", "2: e@5 f@6", "3: d@4"]);
         assert_eq!(found(&replayed(4, &log)), found(&exemplars));
         // Logged again as a whole, all comes back from that alone, and from both.

@@ -8,9 +8,9 @@ use tidewatch_env::{Clock, Env};
 use tidewatch_model::histogram::{CounterResetHint, Histogram, Span};
 use tidewatch_model::{
     Batch, BatchExemplar, BatchHistogram, Labels, Matcher, Metadata, MetricType, NativeHistogram, RawLabels,
-    STALE_NAN, Sample,
+    STALE_NAN, Sample, spell_pair,
 };
-use tidewatch_storage::{Append, RunValues, Scratch, Select, TimeRange};
+use tidewatch_storage::{Append, AppendOutcome, RunValues, Scratch, Select, TimeRange};
 use tidewatch_tsdb::{Db, DbOptions};
 
 const MINUTE: i64 = 60_000;
@@ -329,4 +329,53 @@ fn exemplars_and_metadata_survive_the_log_that_had_them() {
     assert!(!files.iter().any(|file| file.ends_with("00000001.wal")), "the log was trimmed: {files:?}");
     world.restart();
     assert_eq!(found(&world), expected, "from what was logged again");
+}
+
+/// Appends one sample and one exemplar of a series.
+fn append_exemplar(db: &Db, labels: &[(&str, &str)], time: i64) -> AppendOutcome {
+    let (mut series, mut trace) = (Vec::new(), Vec::new());
+    labels.iter().for_each(|(name, value)| spell_pair(name.as_bytes(), value.as_bytes(), &mut series));
+    spell_pair(b"trace_id", b"7f", &mut trace);
+    let (series, labels) = (RawLabels::Proto(&series), RawLabels::Proto(&trace));
+    let mut batch = Batch::new();
+    batch.push(series, &[Sample { timestamp: time, value: 1.0 }]);
+    batch.exemplars.push(BatchExemplar { series, labels, value: 1.0, timestamp: time });
+    db.append(&batch).expect("takes writes")
+}
+
+// Senders of remote write 2.0 are told how many.
+#[test]
+fn exemplars_that_are_kept_are_counted_and_no_others() {
+    let world = World::new();
+    let accepted = |labels: &[(&str, &str)], minute| {
+        let outcome = append_exemplar(world.db(), labels, world.at(minute));
+        (outcome.accepted, outcome.accepted_exemplars)
+    };
+    assert_eq!(accepted(&[("__name__", "m")], 1), (1, 1));
+    assert_eq!(accepted(&[("__name__", "m")], 3), (1, 1));
+    assert_eq!(accepted(&[("__name__", "m")], 1), (1, 1), "a repeat");
+    assert_eq!(accepted(&[("__name__", "m")], 2), (1, 0), "older than the newest");
+    assert_eq!(accepted(&[("__name__", "m"), ("a", "x"), ("a", "y")], 3), (0, 0));
+    assert_eq!(world.db().exemplars(&[vec![]], ALL)[0].1.len(), 2);
+
+    let simulation = Env::simulated(5);
+    let time = simulation.clock.wall_ms();
+    let without = Db::open(simulation.env.clone(), DbOptions::new("/data")).expect("opens");
+    without.recover().expect("recovers");
+    let outcome = append_exemplar(&without, &[("__name__", "m")], time);
+    assert_eq!((outcome.accepted, outcome.accepted_exemplars), (1, 0), "exemplar storage is off");
+}
+
+// Whoever repeats one may not be told sooner that it is kept than the first that sent it.
+#[test]
+fn a_repeated_exemplar_is_durable_when_the_one_before_is() {
+    let world = World::new();
+    let mut batch = Batch::new();
+    let (m, none) = (Labels::from_pairs([("__name__", "m")]), RawLabels::Canonical(&[]));
+    let series = RawLabels::Canonical(m.as_bytes());
+    batch.exemplars.push(BatchExemplar { series, labels: none, value: 1.0, timestamp: world.at(1) });
+    let first = world.db().append(&batch).expect("takes writes");
+    let again = world.db().append(&batch).expect("takes writes");
+    assert_eq!((first.accepted_exemplars, again.accepted_exemplars), (1, 1));
+    assert!(again.ticket >= first.ticket && first.ticket > Default::default());
 }

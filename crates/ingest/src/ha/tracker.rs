@@ -76,6 +76,8 @@ pub struct Examined {
     /// Samples left out because another replica is elected, histograms among them.
     pub deduplicated: u64,
     pub deduplicated_histograms: u64,
+    /// Exemplars left out for that reason; they are no samples.
+    pub deduplicated_exemplars: u64,
     /// Samples refused because there are too many clusters.
     pub refused: u64,
     /// Whether somebody was elected: this has to be stored.
@@ -178,12 +180,14 @@ impl HaTracker {
                 }
             }
         }
-        self.examine_exemplars(batch, replaced);
+        examined.deduplicated_exemplars = self.examine_exemplars(batch, replaced);
         examined
     }
 
-    /// Exemplars go the way of samples, but elect nobody: they may come in series of their own.
-    fn examine_exemplars(&self, batch: &Batch<'_>, replaced: &mut Replaced) {
+    /// Exemplars go the way of samples, but elect nobody: they may come in series of their own. Says how
+    /// many are left out because another replica is elected.
+    fn examine_exemplars(&self, batch: &Batch<'_>, replaced: &mut Replaced) -> u64 {
+        let mut deduplicated = 0;
         for exemplar in &batch.exemplars {
             let fate = match self.identity(&exemplar.series) {
                 None => Fate::Stays,
@@ -191,11 +195,16 @@ impl HaTracker {
                     Some(cluster) if cluster.elected == identity.replica => {
                         replaced.relabel(&exemplar.series, &identity)
                     }
-                    _ => Fate::Goes,
+                    Some(_) => {
+                        deduplicated += 1;
+                        Fate::Goes
+                    }
+                    None => Fate::Goes,
                 },
             };
             replaced.of_exemplars.push(fate);
         }
+        deduplicated
     }
 
     /// The labels of a series that bears both.

@@ -55,15 +55,18 @@ pub(crate) async fn write(
     headers: &HeaderMap,
     body: RequestBody,
 ) -> Response<ResponseBody> {
-    take(service, headers, body).await.unwrap_or_else(|refused| refused.answer(service))
+    let result = match message_of(headers, &service.app.options.write_messages) {
+        Ok(message) => take(service, message, body).await.map_err(|refused| refused.of(message)),
+        Err(refused) => Err(refused),
+    };
+    result.unwrap_or_else(|refused| refused.answer(service))
 }
 
 async fn take(
     service: &Arc<Service>,
-    headers: &HeaderMap,
+    message: Message,
     body: RequestBody,
 ) -> Result<Response<ResponseBody>, Refused> {
-    let message = message_of(headers, &service.app.options.write_messages)?;
     if matches!(service.app.backend.phase(), Phase::Starting | Phase::Stopping) {
         return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "the server takes no writes now"));
     }

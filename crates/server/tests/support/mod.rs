@@ -14,7 +14,7 @@ use tidewatch_env::Env;
 use tidewatch_env::sim::SimClock;
 use tidewatch_ingest::HaTracker;
 use tidewatch_model::{
-    Batch, BatchHistogram, Exemplar, Labels, Limits, Matcher, Metadata, MetricType, RawLabels,
+    Batch, BatchExemplar, BatchHistogram, Exemplar, Labels, Limits, Matcher, Metadata, MetricType, RawLabels,
 };
 use tidewatch_parser::ParserOptions;
 use tidewatch_promql::{Engine, EngineOptions};
@@ -34,6 +34,8 @@ pub const NOW_MS: i64 = 3_600_000;
 pub struct Door {
     store: Arc<MemoryStore>,
     pub overloaded: AtomicBool,
+    /// Exemplar storage is off.
+    pub leaves_exemplars_out: AtomicBool,
     /// What came beside float samples, and when these started, in words.
     pub beside: Mutex<Vec<String>>,
 }
@@ -64,8 +66,8 @@ fn beside(batch: &Batch<'_>) -> Vec<String> {
         }
     }
     for exemplar in &batch.exemplars {
-        let labels = |labels| read_labels(labels).expect("labels");
-        let (series, own) = (labels(&exemplar.series), labels(&exemplar.labels));
+        let Some(series) = read_labels(&exemplar.series) else { continue };
+        let own = read_labels(&exemplar.labels).expect("labels");
         lines.push(format!("{series} exemplar {own} {} at {}", exemplar.value, exemplar.timestamp));
     }
     lines.extend(batch.metadata.iter().map(|metadata| {
@@ -81,7 +83,12 @@ impl Append for Door {
             return Err(AppendError::Overloaded { reason: "no room".to_owned() });
         }
         self.beside.lock().extend(beside(batch));
-        self.store.append(batch)
+        let mut outcome = self.store.append(batch)?;
+        if !self.leaves_exemplars_out.load(Ordering::Relaxed) {
+            let can_be_kept = |exemplar: &&BatchExemplar<'_>| read_labels(&exemplar.series).is_some();
+            outcome.accepted_exemplars = batch.exemplars.iter().filter(can_be_kept).count() as u64;
+        }
+        Ok(outcome)
     }
 }
 
@@ -400,6 +407,7 @@ impl Scene {
         let door = Arc::new(Door {
             store: store.clone(),
             overloaded: AtomicBool::new(false),
+            leaves_exemplars_out: AtomicBool::new(false),
             beside: Mutex::default(),
         });
         let backend = Arc::new(FixedBackend::default());

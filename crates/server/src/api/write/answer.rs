@@ -13,8 +13,9 @@ use crate::reply;
 use crate::service::Service;
 
 /// Samples, histograms and exemplars of a request that its sender need not send again: those that are
-/// stored, be it by this request, by an earlier one or by the elected replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// stored, be it by this request, by an earlier one or by the elected replica. Nothing, where the sender is
+/// to send all again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Written {
     samples: u64,
     histograms: u64,
@@ -24,12 +25,12 @@ pub(super) struct Written {
 impl Written {
     /// Senders of 1.0 do not ask for it.
     pub(super) fn of(message: Message, taken: &Taken) -> Option<Written> {
-        let Taken { summary, outcome, examined } = taken;
+        let Taken { outcome, examined, .. } = taken;
         let deduplicated_samples = examined.deduplicated - examined.deduplicated_histograms;
         let written = || Written {
             samples: outcome.accepted + deduplicated_samples,
             histograms: outcome.accepted_histograms + examined.deduplicated_histograms,
-            exemplars: summary.exemplars as u64,
+            exemplars: outcome.accepted_exemplars + examined.deduplicated_exemplars,
         };
         (message == Message::V2).then(written)
     }
@@ -70,6 +71,12 @@ impl Refused {
 
     pub(super) fn but(self, written: Option<Written>) -> Refused {
         Refused { written, ..self }
+    }
+
+    /// Of 2.0 every answer says what was written: nothing, where nothing else is known.
+    pub(super) fn of(self, message: Message) -> Refused {
+        let nothing = (message == Message::V2).then(Written::default);
+        Refused { written: self.written.or(nothing), ..self }
     }
 
     pub(super) fn answer(self, service: &Service) -> Response<ResponseBody> {
