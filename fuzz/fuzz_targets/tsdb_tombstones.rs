@@ -34,7 +34,7 @@ static BLOCK: LazyLock<Block> = LazyLock::new(|| {
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = Tombstones::decode(bytes, &BLOCK);
-    let Ok(tombstones) = Tombstones::decode(&Tombstones::file_of(&BLOCK, bytes), &BLOCK) else { return };
+    let Ok((tombstones, _)) = Tombstones::decode(&Tombstones::file_of(&BLOCK, bytes), &BLOCK) else { return };
     let block = BLOCK.with_tombstones(tombstones);
     let (mut cursor, mut scratch) = (Cursor::default(), Scratch::default());
     let all = TimeRange { start: i64::MIN, end: i64::MAX };

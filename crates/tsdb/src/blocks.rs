@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use tidewatch_env::{Env, is_unreadable};
+use tidewatch_env::{Env, is_unreadable, replace_durably};
 
 use crate::block::{
-    Block, BlockError, BlockId, BlockMeta, Tombstones, TombstonesError, UNREADABLE, block_path,
-    parse_block_name, parse_tombstones_name, tombstones_path,
+    Block, BlockError, BlockId, BlockMeta, TOMBSTONES_FLAWED, Tombstones, TombstonesError, UNREADABLE,
+    block_path, parse_block_name, parse_tombstones_name, tombstones_path,
 };
 use crate::compact;
 use crate::directory::{Directory, map};
@@ -61,14 +61,9 @@ impl Blocks {
             let path = block_path(&dir, id);
             match Block::open(env, &path) {
                 // What it was merged from has all that it lacks.
-                Ok(block)
-                    if block.lacks_series() && block.meta().parents.iter().any(|id| there.contains(id)) =>
-                {
-                    directory.report(
-                        &path,
-                        0,
-                        "its index is damaged; the blocks that it replaced are there".to_owned(),
-                    );
+                Ok(block) if block.lacks_series() && has_all(env, &dir, &block.meta().parents) => {
+                    let reason = "its index is damaged; the blocks that it replaced are there";
+                    directory.report(&path, 0, reason.to_owned());
                     damaged.insert(id);
                 }
                 Ok(block) => {
@@ -99,7 +94,9 @@ impl Blocks {
         // What a merge has replaced may be gone already; a release that knows no list says so in no list.
         let merged = metas.iter().flat_map(|meta| meta.parents.iter().copied());
         self.file.lock().check(env, directory, &there.into_iter().chain(merged).collect::<Vec<_>>());
-        let superseded = compact::superseded(&metas);
+        // What lacks something replaces nothing.
+        let whole = blocks.iter().filter(|block| !block.lacks_series()).map(|block| block.meta().clone());
+        let superseded = compact::superseded(&whole.collect::<Vec<_>>());
         blocks.retain(|block| !superseded.contains(&block.meta().id));
         blocks.sort_unstable_by_key(|block| block.meta().id);
         for id in names.iter().filter_map(|name| parse_tombstones_name(name)) {
@@ -220,6 +217,13 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// Whether all of these blocks are there and whole: one at least.
+pub(crate) fn has_all(env: &Env, dir: &Path, blocks: &[BlockId]) -> bool {
+    let is_whole =
+        |id: &BlockId| Block::open(env, &block_path(dir, *id)).is_ok_and(|block| !block.lacks_series());
+    !blocks.is_empty() && blocks.iter().all(is_whole)
+}
+
 /// The block as it is read through its tombstones. Damaged ones are set aside, and then what they hid is
 /// read again, and said so.
 fn read_tombstones(env: &Env, directory: &Directory, block: Block) -> Result<Block, OpenError> {
@@ -231,7 +235,14 @@ fn read_tombstones(env: &Env, directory: &Directory, block: Block) -> Result<Blo
     let cause = match map(env, &path, usize::MAX) {
         Err(error) if is_unreadable(&error) => UNREADABLE.to_owned(),
         mapped => match Tombstones::decode(&mapped.map_err(io)?, &block) {
-            Ok(tombstones) => return Ok(block.with_tombstones(tombstones)),
+            Ok((tombstones, is_flawed)) => {
+                if is_flawed {
+                    directory.report(&path, 0, TOMBSTONES_FLAWED.to_owned());
+                    // What can not be written now is named again.
+                    let _ = replace_durably(&*env.disk, &path, &tombstones.encode(&block));
+                }
+                return Ok(block.with_tombstones(tombstones));
+            }
             Err(TombstonesError::Version(found)) => {
                 return Err(OpenError::Version { path, found: found.into(), newest: 1 });
             }

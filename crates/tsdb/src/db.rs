@@ -260,7 +260,11 @@ impl Db {
         settled?;
         let recovered =
             replayed.expect("replayed above").map_err(|error| OpenError::Log(error.to_string()))?;
-        self.images_stale.store(recovered.has_cut, Ordering::Relaxed);
+        // Until damaged ones are written anew, more damage could cost what this one did not.
+        let is_damaged = [files.directory.head(), files.directory.wal()]
+            .iter()
+            .any(|dir| files.directory.has_damage_below(dir));
+        self.images_stale.store(recovered.has_cut || is_damaged, Ordering::Relaxed);
         self.exemplars.complete();
         self.metadata.complete();
         files.log.count_replayed(recovered.log_bytes);

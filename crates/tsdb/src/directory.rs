@@ -151,6 +151,11 @@ impl Directory {
         self.damage.lock().0.iter().any(|damage| damage.path == path)
     }
 
+    /// Whether something was found of a file in a directory.
+    pub(crate) fn has_damage_below(&self, dir: &Path) -> bool {
+        self.damage.lock().0.iter().any(|damage| Path::new(&damage.path).starts_with(dir))
+    }
+
     pub(crate) fn damage(&self) -> (Vec<Damage>, u64) {
         self.damage.lock().clone()
     }
@@ -184,7 +189,7 @@ impl Directory {
 
     /// Gives a damaged file a second name under `damaged/`, so that it outlives its first.
     pub(crate) fn keep_copy(&self, path: &Path) {
-        let _ = self.keep(path, |from, to| self.env.disk.link(from, to));
+        let _ = self.keep_copy_once(path);
     }
 
     fn keep(&self, path: &Path, act: impl FnOnce(&Path, &Path) -> io::Result<()>) -> io::Result<()> {

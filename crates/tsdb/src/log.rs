@@ -7,8 +7,8 @@
 //!      2     …  body
 //! ```
 //!
-//! Definitions of series, before any sample of theirs; each frame stands for itself, and twice in a row: one that is
-//! damaged would cost all samples of its series:
+//! Definitions of series, before any sample of theirs; each frame stands for itself, and two times more, see
+//! `head::repeats`:
 //!
 //! ```text
 //!      2     4  first     id of the first series; the others follow it

@@ -8,13 +8,15 @@
 //! ```
 //!
 //! Invariants: the samples of one series reach its shard in the order of the log, so every
-//! repeat and conflict is decided as it was before; memory stays below two times [`QUEUE_BYTES`] plus
+//! repeat and conflict is decided as it was before; memory stays below three times [`QUEUE_BYTES`] plus
 //! the head itself; what names a series that nobody defined is counted, and the segment that
 //! has it is kept under `damaged/`.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use bytes::Bytes;
+use hashbrown::HashMap;
 use tidewatch_env::Job;
 use tidewatch_model::{Batch, RawLabels};
 use tidewatch_wal::{Frame as WalFrame, Item, OpenReport, Position, Reader, WalError};
@@ -90,6 +92,7 @@ pub(crate) fn replay(
         recovered: Recovered::default(),
         kept: BTreeSet::new(),
         defined: Bytes::new(),
+        once: HashMap::default(),
     };
     let mut segments = opened.segments.iter().copied().filter(|segment| *segment >= start.segment);
     let first = segments.next().unwrap_or(0);
@@ -97,6 +100,8 @@ pub(crate) fn replay(
     *db.replay.lock() = Replay { first, last, current: first };
     let mut newest_id = None;
     let mut queues = log.read_queues()?;
+    // Who replays frames knows the series of the next ones: where a definition is damaged, its second one comes later.
+    let mut ahead = log.read_queues()?;
     while let Some(mut queued) = queues.take() {
         let known = head.directory.read().registry.known_ids();
         let mut results: [Replayed; SHARDS] = Default::default();
@@ -117,7 +122,7 @@ pub(crate) fn replay(
             },
         ));
         env.parallel.run(jobs);
-        queues = next?;
+        (queues, ahead) = (ahead, next?);
         results.into_iter().for_each(|result| newest_id = newest_id.max(log.take(result)));
     }
     db.replay.lock().current = last;
@@ -134,6 +139,9 @@ pub(crate) fn replay(
     }
     for id in series.complete(&*env.parallel) {
         head.shards[Shard::of(id)].lock().leave(id);
+    }
+    for (frame, ids) in log.once {
+        head.repeat(ids, frame.to_vec());
     }
     let known = series.registry.known_ids();
     for (at, shard) in head.shards.iter().enumerate() {
@@ -153,8 +161,10 @@ struct LogReading<'a> {
     recovered: Recovered,
     /// Segments that are kept under `damaged/`.
     kept: BTreeSet<u64>,
-    /// The frame of definitions that was read last.
+    /// The frame of definitions that was read last: the same follows.
     defined: Bytes,
+    /// Those that are not there again further behind, with the ids of their series.
+    once: HashMap<Bytes, Range<u32>, foldhash::fast::RandomState>,
 }
 
 impl LogReading<'_> {
@@ -197,10 +207,6 @@ impl LogReading<'_> {
         if let Some(id) = first_of_floats(&bytes) {
             return queue(Shard::of(id));
         }
-        // The second of two that are alike.
-        if bytes == self.defined {
-            return 0;
-        }
         match read_frame(&bytes) {
             Ok(samples @ (Frame::Floats(_) | Frame::Histograms(_) | Frame::Starts(_))) => {
                 return samples.first_id().map_or(0, |id| queue(Shard::of(id)));
@@ -214,8 +220,11 @@ impl LogReading<'_> {
                 return queued;
             }
             Ok(Frame::Definitions(definitions)) => {
-                define(&self.db.head, &definitions);
-                self.defined = bytes.clone();
+                if bytes != self.defined && self.once.remove(&bytes).is_none() {
+                    let ids = define(&self.db.head, &definitions);
+                    self.once.insert(bytes.clone(), ids);
+                    self.defined = bytes;
+                }
             }
             // A malformed rest is left out: nobody's samples are in it.
             Ok(Frame::Metadata(metadata)) => drop(self.db.metadata.restore(&metadata)),
@@ -244,18 +253,20 @@ impl LogReading<'_> {
 }
 
 /// Puts the series of a frame into the registry, unless it has them. They are not found by their labels
-/// before all are there, see [`crate::head::Directory::complete`].
-pub(crate) fn define(head: &Head, definitions: &Definitions<'_>) {
+/// before all are there, see [`crate::head::Directory::complete`]. Gives their ids.
+pub(crate) fn define(head: &Head, definitions: &Definitions<'_>) -> Range<u32> {
     let registry = &mut head.directory.write().registry;
     let pairs: Vec<PairId> =
         definitions.pairs.iter().map(|(name, value)| registry.intern(name, value)).collect();
-    let mut labels = Vec::new();
+    let (mut labels, mut ids) = (Vec::new(), 0..0);
     // A malformed list ends the walk; the series before it are good.
     let _ = definitions.for_each(|id, numbers| {
         labels.clear();
         labels.extend(numbers.iter().map(|number| pairs[*number]));
         registry.restore(id, &labels);
+        ids = if ids.is_empty() { id.0..id.0.saturating_add(1) } else { ids.start..id.0.saturating_add(1) };
     });
+    ids
 }
 
 fn replay_frame(

@@ -259,6 +259,58 @@ fn a_changed_bit_of_the_log_costs_at_most_the_request_that_it_is_in() {
     assert!(costly > 0);
 }
 
+/// A page of the disk, wherever it begins in the log: no later sample is lost for want of a definition.
+#[test]
+fn a_lost_page_of_the_log_costs_the_requests_that_are_in_it() {
+    let simulation = Env::simulated(3);
+    let db = open(&simulation, u64::MAX).expect("a good disk");
+    let mut ledger = Ledger::default();
+    let mut step = |db: &Db, count: usize| {
+        simulation.clock.advance_ms(15_000);
+        let timestamp = simulation.clock.wall_ms();
+        let names: Vec<Labels> = (0..count).map(|i| series("paged", i, 0)).collect();
+        let sample = |i: usize| Sample { timestamp, value: (i * 31 % 7) as f64 * 0.37 };
+        let samples: Vec<_> = names.iter().enumerate().map(|(i, labels)| (labels, sample(i))).collect();
+        assert!(ledger.append(db, &samples, &[]) && ledger.commit(db));
+    };
+    // Many series at once, and then one more now and then; and a process that did not come to repeat all.
+    (0..30).for_each(|_| step(&db, 100));
+    (100..140).for_each(|count| step(&db, count));
+    drop(db);
+    simulation.disk.kill();
+    let db = open(&simulation, u64::MAX).expect("a good disk");
+    (0..40).for_each(|_| step(&db, 140));
+    let whole = contents(&db);
+    drop(db);
+    simulation.disk.kill();
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|end| end == "wal");
+    let paths: Vec<PathBuf> = simulation.disk.files().into_iter().filter(is_log).collect();
+    let (mut tried, mut most) = (0, 0);
+    for path in &paths {
+        let bytes = simulation.disk.peek(path).expect("there");
+        for at in (0..bytes.len()).step_by(512) {
+            let mut damaged = bytes.clone();
+            damaged[at..(at + 4096).min(bytes.len())].iter_mut().for_each(|byte| *byte = !*byte);
+            simulation.disk.poke(path, &damaged).expect("there");
+            let copy = Env::simulated(7);
+            copy.clock.jump_to_ms(simulation.clock.wall_ms());
+            for path in simulation.disk.files() {
+                put(&copy, &path, &simulation.disk.peek(&path).expect("there"));
+            }
+            let read = contents(&open(&copy, u64::MAX).expect("opens"));
+            let times: std::collections::BTreeSet<i64> =
+                whole.keys().filter(|key| !read.contains_key(key)).map(|(_, at)| *at).collect();
+            most = most.max(times.len());
+            tried += 1;
+        }
+        simulation.disk.poke(path, &bytes).expect("there");
+    }
+    let per_step =
+        paths.iter().map(|path| simulation.disk.peek(path).expect("there").len()).sum::<usize>() / 110;
+    assert!(most > 0 && most <= 4096 / per_step + 3, "a page costs {most} of 110 steps of {per_step} bytes");
+    eprintln!("== {tried} pages of the log lost, each costs at most {most} of 110 requests");
+}
+
 /// A chunk is there once, and everything else of a block twice.
 #[test]
 fn a_changed_bit_of_a_block_costs_at_most_the_chunk_that_it_is_in() {

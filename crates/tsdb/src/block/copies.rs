@@ -30,7 +30,8 @@
 //! *Columns* are those of clocks that more than one chunk has, once a block: one changed bit there would cost
 //! every series of a target.
 //!
-//! A copy ends where a group of `series` begins, whose place is stored there.
+//! A copy ends where a group of `series` begins, whose place is stored there. Behind the last one lies a page of
+//! zeros, unless the block is small: a page of the disk that is lost must not take both it and the index.
 //!
 //! Not here: the block that is made of them (`salvage`).
 
@@ -61,6 +62,17 @@ const RAW_MAX: usize = 64 << 20;
 
 /// More labels than any limit lets in.
 const LABELS_MAX: u32 = 1 << 12;
+
+/// A page of the disk.
+const GAP: usize = 4096;
+
+/// Blocks with less data have no gap: it would be much of them.
+const GAP_FROM: u64 = 8 * GAP as u64;
+
+/// How many zeros lie behind the last copy, which ends at `end` of the data section.
+pub(super) fn gap_behind(end: u64) -> usize {
+    if end < GAP_FROM { 0 } else { GAP }
+}
 
 /// Collects what the next copy will say.
 #[derive(Default)]

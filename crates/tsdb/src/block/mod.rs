@@ -54,6 +54,7 @@ pub(crate) use format::is_block;
 pub use format::{BlockId, BlockMeta, FILE_SUFFIX, block_path, parse_block_name, reseal};
 pub use read::{Block, BlockIndex};
 pub use scan::Cursor;
+pub(crate) use tombstones::TOMBSTONES_FLAWED;
 pub use tombstones::{Tombstones, TombstonesError, parse_tombstones_name, tombstones_path};
 pub use write::{Writer, WriterOptions};
 

@@ -13,9 +13,9 @@ use tidewatch_env::{Env, is_unreadable, unreadable};
 
 use super::clocks::ClockTable;
 use super::error::{BlockError, UNREADABLE};
-use super::format::{self, BlockMeta, HEADER_LEN, Header, SECTIONS, Section, SectionId};
+use super::format::{self, BlockMeta, Header, SECTIONS, Section, SectionId};
 use super::read::{Block, BlockIndex};
-use super::salvage::{Salvaged, salvage};
+use super::salvage::{Kept, Salvaged, salvage};
 use super::scan::ClockCache;
 use super::series::SeriesTable;
 use crate::index::dictionary::Dictionary;
@@ -28,8 +28,8 @@ pub(super) struct Opening {
     pub(super) flaws: Vec<Wound>,
     /// Whether the index was read from its copies,
     pub(super) is_salvaged: bool,
-    /// and some of these were damaged, too.
-    pub(super) lacks_series: bool,
+    /// and which series it has where some of these were damaged, too.
+    pub(super) kept: Option<Kept>,
 }
 
 /// What a block is made of.
@@ -178,12 +178,13 @@ impl Block {
             BlockError::Unreadable { .. } => (0, UNREADABLE),
             _ => return Err(error),
         };
-        let Some(Salvaged { dense, data, index, lost }) = salvage(file) else { return Err(error) };
+        let Some(salvaged) = salvage(file) else { return Err(error) };
+        let Salvaged { dense, data, index, index_at, lost, kept } = salvaged;
         let reason = format!("{reason}; the index is read from its copies");
         let lacks_series = !lost.is_empty();
         let flaws = std::iter::once(Wound { offset, reason }).chain(lost).collect();
-        let opening = Opening { flaws, is_salvaged: true, lacks_series };
-        let parts = Parts::of(&index, (HEADER_LEN + data.len()) as u64, Some(data), dense, opening);
+        let opening = Opening { flaws, is_salvaged: true, kept: lacks_series.then_some(kept) };
+        let parts = Parts::of(&index, index_at, Some(data), dense, opening);
         parts.ok().and_then(|parts| parts.assemble(path).ok()).ok_or(error)
     }
 }

@@ -14,6 +14,7 @@ use super::clocks::ClockTable;
 use super::error::{BlockError, UNREADABLE};
 use super::format::BlockMeta;
 use super::open::Opening;
+use super::salvage::Kept;
 use super::scan::{ClockCache, Cursor};
 use super::series::{Record, SeriesTable};
 use super::tombstones::Tombstones;
@@ -73,7 +74,12 @@ impl Block {
 
     /// Whether it was opened without some of its series, as nothing says any more what they are.
     pub(crate) fn lacks_series(&self) -> bool {
-        self.opening.lacks_series
+        self.opening.kept.is_some()
+    }
+
+    /// Those that it has, where it lacks some.
+    pub(super) fn kept(&self) -> Option<&Kept> {
+        self.opening.kept.as_ref()
     }
 
     pub(crate) fn wounds(&self) -> &Wounds {

@@ -13,7 +13,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::clocks::Clock;
-use super::copies::{IndexCopy, copies};
+use super::copies::{IndexCopy, copies, gap_behind};
 use super::error::BlockError;
 use super::format::{BlockMeta, HEADER_LEN};
 use super::read::Block;
@@ -29,10 +29,30 @@ pub(super) const TIMES_COPIED: &str = "a column of timestamps is damaged; its co
 pub(super) struct Salvaged {
     pub(super) dense: bool,
     pub(super) data: Bytes,
-    /// Everything behind the data, made anew.
+    /// Everything behind the data, made anew, and where that begins in the file.
     pub(super) index: Bytes,
+    pub(super) index_at: u64,
     /// Series of which nothing is known any more.
     pub(super) lost: Vec<Wound>,
+    pub(super) kept: Kept,
+}
+
+/// Which series are left of a block, by the numbers that they had, ascending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept(Vec<Range<u32>>);
+
+impl Kept {
+    /// The number that a series has now; `None` where it is lost.
+    pub(super) fn number(&self, before: u32) -> Option<u32> {
+        let mut next = 0;
+        for range in &self.0 {
+            if range.contains(&before) {
+                return Some(next + (before - range.start));
+            }
+            next += range.end - range.start;
+        }
+        None
+    }
 }
 
 /// Makes the index of a file again; `None` where no copy is whole.
@@ -58,9 +78,18 @@ pub(super) fn salvage(file: &Bytes) -> Option<Salvaged> {
         bytes.extend_from_slice(part);
         Ok(())
     };
-    index.finish(&options, last.range.end, write).ok().flatten()?;
-    let data_end = (HEADER_LEN as u64).checked_add(last.range.end)?.min(file.len() as u64) as usize;
-    Some(Salvaged { dense: last.is_dense, data: file.slice(HEADER_LEN..data_end), index: bytes.into(), lost })
+    let gap = if last.is_last { gap_behind(last.range.end) } else { 0 };
+    let data_len = last.range.end.checked_add(gap as u64)?;
+    index.finish(&options, data_len, write).ok().flatten()?;
+    let index_at = data_len.checked_add(HEADER_LEN as u64)?;
+    Some(Salvaged {
+        dense: last.is_dense,
+        data: file.slice(HEADER_LEN..index_at.min(file.len() as u64) as usize),
+        index: bytes.into(),
+        index_at,
+        lost,
+        kept: Kept(found.iter().map(|copy| copy.first..copy.end()).collect()),
+    })
 }
 
 /// What all copies of a block have in common.
@@ -172,7 +201,13 @@ impl Block {
             return None;
         }
         let bytes = self.data.get(between.start as usize..between.end as usize);
-        let is_whole = bytes.and_then(IndexCopy::read).is_some_and(|copy| copy.range == between);
+        let is_whole = bytes.is_some_and(|bytes| {
+            let Some(copy) = IndexCopy::read(bytes) else { return false };
+            let gap = if copy.is_last { gap_behind(copy.range.end) } else { 0 };
+            let behind = copy.range.end.checked_sub(between.start).and_then(|len| bytes.get(len as usize..));
+            copy.range.start == between.start
+                && behind.is_some_and(|zeros| zeros.len() == gap && zeros.iter().all(|byte| *byte == 0))
+        });
         let reason = "a copy of the index is damaged; the index is whole".to_owned();
         (!is_whole).then(|| Wound { offset: self.file_offset(between.start), reason })
     }

@@ -5,12 +5,13 @@
 //!                                        └──► compaction leaves out what they hide
 //! ```
 //!
-//! A block never changes, so a deletion is noted: `00000017.tombstones` beside `00000017.block`.
+//! A block never changes, so a deletion is noted: `00000017.tombstones` beside `00000017.block`. The file is this twice
+//! over: a changed bit brings back nothing that was deleted.
 //!
 //! ```text
 //! offset  size  field
 //!      0     4  magic     "TWTS"
-//!      4     2  version   1
+//!      4     2  version   2; 1, which is read, stands there once
 //!      6     2  reserved  zero
 //!      8     8  id        of the block
 //!     16     8  size      of the block's file
@@ -72,8 +73,12 @@ pub enum TombstonesError {
     Version(u16),
 }
 
+/// What is said of a file with one copy that is whole.
+pub(crate) const TOMBSTONES_FLAWED: &str =
+    "one of the two copies of the tombstones is damaged; the other is whole";
+
 const MAGIC: [u8; 4] = *b"TWTS";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEADER_LEN: usize = 32;
 const CRC_LEN: usize = 4;
 
@@ -120,12 +125,14 @@ impl Tombstones {
         }
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_le_bytes());
+        out.extend_from_within(..);
         out
     }
 
     /// A file about `block` with any body, its checksum made to hold: for tests that look behind it.
     pub fn file_of(block: &Block, body: &[u8]) -> Vec<u8> {
         let mut file = Tombstones::default().encode(block);
+        // The header of the first copy.
         file.truncate(HEADER_LEN - 4);
         // The first bytes of the body stand where the number of series does.
         file.extend_from_slice(body);
@@ -134,35 +141,36 @@ impl Tombstones {
         file
     }
 
-    /// Reads a file that must be about `block`.
-    pub fn decode(bytes: &[u8], block: &Block) -> Result<Tombstones, TombstonesError> {
+    /// Reads a file that must be about `block`; says whether one of the two copies in it is damaged.
+    pub fn decode(bytes: &[u8], block: &Block) -> Result<(Tombstones, bool), TombstonesError> {
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        let copies = [first, second].map(check);
+        let is_flawed = copies[0] != copies[1];
+        let (body, is_flawed) = match copies {
+            [Ok(body), _] | [_, Ok(body)] => (body, is_flawed),
+            _ => (check(bytes)?, false),
+        };
+        Tombstones::decode_body(body, block).map(|tombstones| (tombstones, is_flawed))
+    }
+
+    fn decode_body(body: &[u8], block: &Block) -> Result<Tombstones, TombstonesError> {
         let damaged = TombstonesError::Damaged;
-        let body_len = bytes
-            .len()
-            .checked_sub(CRC_LEN)
-            .filter(|len| *len >= HEADER_LEN)
-            .ok_or(damaged("the tombstones are cut short"))?;
-        let (body, crc) = bytes.split_at(body_len);
-        if body[..4] != MAGIC {
-            return Err(damaged("not a file of tombstones"));
-        }
-        if crc != crc32fast::hash(body).to_le_bytes() {
-            return Err(damaged("the tombstones' checksum does not hold"));
-        }
         match u16::from_le_bytes([body[4], body[5]]) {
-            VERSION if body[6..8] == [0; 2] => {}
-            VERSION => return Err(damaged("the tombstones have reserved bytes that are not zero")),
+            1 | VERSION if body[6..8] == [0; 2] => {}
+            1 | VERSION => return Err(damaged("the tombstones have reserved bytes that are not zero")),
             newer => return Err(TombstonesError::Version(newer)),
         }
         let meta = block.meta();
-        let mut identity = meta.id.0.to_le_bytes().to_vec();
-        identity.extend_from_slice(&meta.size.to_le_bytes());
-        identity.extend_from_slice(&block.table_crc().to_le_bytes());
-        if body[8..28] != identity {
+        let identity = [meta.id.0.to_le_bytes(), meta.size.to_le_bytes()].concat();
+        let is_of_file = body[8..24] == identity && body[24..28] == block.table_crc().to_le_bytes();
+        // Of a block that lacks series nothing tells any more what its file was like: its id does.
+        let kept = block.kept().filter(|_| !is_of_file && body[8..16] == identity[..8]);
+        if !is_of_file && kept.is_none() {
             return Err(damaged("the tombstones are of another file than the block beside them"));
         }
         let count = u32::from_le_bytes(body[28..32].try_into().expect("four bytes"));
-        let series = read_series(&body[HEADER_LEN..], count, block)
+        let number = |before: u32| kept.map_or(Some(before), |kept| kept.number(before));
+        let series = read_series(&body[HEADER_LEN..], count, block, number)
             .ok_or(damaged("the tombstones contradict their block"))?;
         let mut tombstones = Tombstones { series, gone: RoaringBitmap::new() };
         tombstones.find_gone(block).map_err(|_| damaged("the tombstones contradict their block"))?;
@@ -181,13 +189,37 @@ impl Tombstones {
     }
 }
 
-fn read_series(mut input: &[u8], count: u32, block: &Block) -> Option<BTreeMap<u32, Intervals>> {
+/// A copy without its checksum, if that holds.
+fn check(copy: &[u8]) -> Result<&[u8], TombstonesError> {
+    let damaged = TombstonesError::Damaged;
+    let body_len = copy
+        .len()
+        .checked_sub(CRC_LEN)
+        .filter(|len| *len >= HEADER_LEN)
+        .ok_or(damaged("the tombstones are cut short"))?;
+    let (body, crc) = copy.split_at(body_len);
+    if body[..4] != MAGIC {
+        return Err(damaged("not a file of tombstones"));
+    }
+    if crc != crc32fast::hash(body).to_le_bytes() {
+        return Err(damaged("the tombstones' checksum does not hold"));
+    }
+    Ok(body)
+}
+
+/// Reads the stretches of all series, under the numbers that these have now; those that the block lacks are left out.
+fn read_series(
+    mut input: &[u8],
+    count: u32,
+    block: &Block,
+    number_now: impl Fn(u32) -> Option<u32>,
+) -> Option<BTreeMap<u32, Intervals>> {
     let mut series = BTreeMap::new();
     let mut number = 0u32;
     for at in 0..count {
         let distance = take_u32(&mut input)?;
         number = number.checked_add(distance)?;
-        if (at > 0 && distance == 0) || number >= block.series_count() {
+        if at > 0 && distance == 0 {
             return None;
         }
         let mut intervals = Intervals::default();
@@ -196,7 +228,8 @@ fn read_series(mut input: &[u8], count: u32, block: &Block) -> Option<BTreeMap<u
         for _ in 0..take_varint(&mut input)? {
             let start = end.wrapping_add(unzigzag(take_varint(&mut input)?));
             end = start.checked_add(i64::try_from(take_varint(&mut input)?).ok()?)?;
-            let within = block.meta().min_ms <= start && end <= block.meta().max_ms;
+            // Of a block that lacks series the stretches of these may lie without.
+            let within = block.meta().min_ms <= start && end <= block.meta().max_ms || block.lacks_series();
             let ascends = intervals.last_ms().is_none_or(|last| last < start.saturating_sub(1));
             if !within || !ascends || !intervals.add(TimeRange { start, end }) {
                 return None;
@@ -205,7 +238,12 @@ fn read_series(mut input: &[u8], count: u32, block: &Block) -> Option<BTreeMap<u
         if intervals.is_empty() {
             return None;
         }
-        series.insert(number, intervals);
+        if let Some(number) = number_now(number) {
+            if number >= block.series_count() {
+                return None;
+            }
+            series.insert(number, intervals);
+        }
     }
     input.is_empty().then_some(series)
 }
@@ -329,16 +367,29 @@ mod tests {
         let tombstones = block.deletion(&up, range).expect("whole").expect("there are samples");
         let file = tombstones.encode(&block);
         let number = block.select(&up).expect("whole").min().expect("one") as u8;
-        assert_eq!(file[..16], [b'T', b'W', b'T', b'S', 1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+        let (file, second) = file.split_at(file.len() / 2);
+        assert_eq!(file, second);
+        assert_eq!(file[..16], [b'T', b'W', b'T', b'S', 2, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(file[28..32], [1, 0, 0, 0]);
         assert_eq!(file[32..file.len() - 4], [number, 1, 0xd0, 0x0f, 0xf8, 0xcc, 3]);
-        assert_eq!(Tombstones::decode(&file, &block), Ok(tombstones));
-        for at in 0..file.len() {
-            let mut damaged = file.clone();
+        let twice = [file, file].concat();
+        assert_eq!(Tombstones::decode(&twice, &block), Ok((tombstones.clone(), false)));
+        for at in 0..twice.len() {
+            let mut damaged = twice.clone();
             damaged[at] ^= 0x10;
-            assert!(Tombstones::decode(&damaged, &block).is_err(), "byte {at}");
-            assert!(Tombstones::decode(&file[..at], &block).is_err(), "{at} bytes");
+            assert_eq!(Tombstones::decode(&damaged, &block), Ok((tombstones.clone(), true)), "byte {at}");
+            damaged[(at + file.len()) % twice.len()] ^= 0x10;
+            assert!(Tombstones::decode(&damaged, &block).is_err(), "byte {at} of both");
         }
+        for len in 0..twice.len() {
+            let found = Tombstones::decode(&twice[..len], &block);
+            assert!(found.is_err() || found == Ok((tombstones.clone(), false)), "{len} bytes");
+        }
+        // As earlier releases wrote it.
+        let mut old = file[..file.len() - 4].to_vec();
+        old[4] = 1;
+        old.extend(crc32fast::hash(&old).to_le_bytes());
+        assert_eq!(Tombstones::decode(&old, &block), Ok((tombstones, false)));
     }
 
     #[test]
@@ -370,9 +421,9 @@ mod tests {
         #[test]
         fn no_bytes_make_the_reader_panic(body in proptest::collection::vec(any::<u8>(), 0..60)) {
             let (_, block) = block();
-            if let Ok(tombstones) = Tombstones::decode(&Tombstones::file_of(&block, &body), &block) {
+            if let Ok((tombstones, _)) = Tombstones::decode(&Tombstones::file_of(&block, &body), &block) {
                 let file = tombstones.encode(&block);
-                prop_assert_eq!(Tombstones::decode(&file, &block), Ok(tombstones));
+                prop_assert_eq!(Tombstones::decode(&file, &block), Ok((tombstones, false)));
             }
         }
     }

@@ -21,7 +21,7 @@ use tidewatch_model::{Labels, NativeHistogram};
 
 use self::columns::{ChunkClock, Columns};
 pub(super) use self::index::IndexBuilder;
-use super::copies::CopyWriter;
+use super::copies::{CopyWriter, gap_behind};
 use super::format::{self, BlockId, BlockMeta, block_path};
 use super::series::Chunk;
 use super::{BlockError, CHUNK_SAMPLES_MAX, CHUNK_SPAN_MS, DENSE_SAMPLES_MAX, DENSE_SPAN_MS};
@@ -292,6 +292,11 @@ impl Writer {
         let shared: Vec<_> = shared.map(|(clock, column)| (clocks[clock as usize].offset, column)).collect();
         self.copies.finish(&self.options, self.data_len, is_last, &shared, &mut self.buffer);
         self.data_len += (self.buffer.len() - start) as u64;
+        if is_last && self.buffer.len() > start {
+            let gap = gap_behind(self.data_len);
+            self.buffer.resize(self.buffer.len() + gap, 0);
+            self.data_len += gap as u64;
+        }
     }
 
     fn flush(&mut self) -> Result<(), BlockError> {

@@ -115,17 +115,19 @@ impl Frames {
 
     /// Logs the frames that have something: starts before the samples that they are of. Where the
     /// log refuses one it is given the others all the same: it keeps them, as the head does.
-    fn append(&mut self, log: &dyn FrameLog, outcome: &mut AppendOutcome) -> Result<(), AppendError> {
+    /// Gives how many bytes that are.
+    fn append(&mut self, log: &dyn FrameLog, outcome: &mut AppendOutcome) -> Result<u64, AppendError> {
         let floats = (!self.floats.is_empty()).then(|| self.floats.finish());
         let frames = self.starts.finish().into_iter().chain(floats).chain(self.histograms.finish());
-        let mut result = Ok(());
+        let (mut result, mut bytes) = (Ok(()), 0);
         for frame in frames {
+            bytes += frame.len() as u64;
             match log.append(frame) {
                 Ok(ticket) => outcome.ticket = outcome.ticket.max(ticket),
                 Err(error) => result = Err(error),
             }
         }
-        result
+        result.map(|()| bytes)
     }
 }
 
@@ -161,7 +163,7 @@ impl Head {
             }
         };
         order_by_shard(scratch);
-        let mut rest = &scratch.order[..];
+        let (mut rest, mut logged) = (&scratch.order[..], 0);
         while let Some(first) = rest.first() {
             let at = Shard::of(scratch.found.ids[*first as usize]);
             let end = rest.partition_point(|series| Shard::of(scratch.found.ids[*series as usize]) == at);
@@ -175,8 +177,9 @@ impl Head {
             }
             // The shard stays locked, so nobody has read what the log may still refuse, and
             // it can only refuse by latching: the store takes nothing more after that.
-            scratch.frames.append(log, outcome)?;
+            logged += scratch.frames.append(log, outcome)?;
         }
+        self.repeats.advance(logged, &directory.registry, log);
         // Until here no series may be removed.
         drop(directory);
         Ok(())
@@ -227,12 +230,12 @@ impl Head {
         let created = first.0..registry.next_id().0;
         self.series_created.fetch_add(created.len() as u64, Ordering::Relaxed);
         if !created.is_empty() {
-            let series = created.map(|id| registry.labels(SeriesId(id)));
+            let series = created.clone().map(|id| registry.labels(SeriesId(id)));
             write_definitions(first, &registry.pairs, series, &mut scratch.definitions);
-            // Twice: all samples of these series, until an image has them, rest on this frame.
             for _ in 0..2 {
                 outcome.ticket = outcome.ticket.max(log.append(&scratch.definitions)?);
             }
+            self.repeats.add(created, scratch.definitions.clone());
         }
         Ok(RwLockWriteGuard::downgrade(directory))
     }

@@ -25,6 +25,7 @@ pub(crate) mod lookup;
 mod names;
 pub(crate) mod read;
 pub(crate) mod registry;
+mod repeats;
 pub(crate) mod sealed;
 pub(crate) mod shard;
 pub(crate) mod starts;
@@ -42,6 +43,7 @@ use crate::status::{Cardinality, HeadStatus, Memory, TopEntry};
 use crate::stretches::Stretches;
 use append::{Pace, RequestScratch};
 use registry::{PairId, Registry, SeriesId};
+use repeats::Repeats;
 use shard::Shard;
 
 /// Series of one page: neighbours in id, of one shard.
@@ -71,6 +73,7 @@ pub(crate) struct Head {
     newest: AtomicI64,
     /// Memory of requests, lent and given back.
     scratch: Mutex<Vec<RequestScratch>>,
+    repeats: Repeats,
 }
 
 impl Head {
@@ -83,7 +86,13 @@ impl Head {
             pace: Mutex::default(),
             newest: AtomicI64::new(i64::MIN),
             scratch: Mutex::new(Vec::new()),
+            repeats: Repeats::default(),
         }
+    }
+
+    /// Takes a frame of definitions that is in the log once, to log it again.
+    pub(crate) fn repeat(&self, ids: std::ops::Range<u32>, frame: Vec<u8>) {
+        self.repeats.add(ids, frame);
     }
 
     /// Times of the oldest and newest sample, if there is one.

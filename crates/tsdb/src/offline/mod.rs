@@ -23,8 +23,8 @@ pub use repair::{Repaired, repair};
 pub use verify::{Verified, verify};
 
 use crate::block::{
-    Block, BlockError, BlockId, Damage, Tombstones, TombstonesError, UNREADABLE, block_path,
-    parse_block_name, tombstones_path,
+    Block, BlockError, BlockId, Damage, TOMBSTONES_FLAWED, Tombstones, TombstonesError, UNREADABLE,
+    block_path, parse_block_name, tombstones_path,
 };
 use crate::directory::check_format;
 use crate::options::OpenError;
@@ -138,7 +138,12 @@ fn open_block(
         Err(source) => return Err(OpenError::Io { path, source }),
     };
     match Tombstones::decode(&bytes, &block) {
-        Ok(tombstones) => Ok(Some(block.with_tombstones(tombstones))),
+        Ok((tombstones, is_flawed)) => {
+            if is_flawed {
+                findings.push(Finding::new(&path, 0, TOMBSTONES_FLAWED));
+            }
+            Ok(Some(block.with_tombstones(tombstones)))
+        }
         Err(TombstonesError::Version(found)) => {
             Err(OpenError::Version { path, found: found.into(), newest: 1 })
         }

@@ -12,13 +12,14 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use tidewatch_env::Env;
+use tidewatch_env::{Env, replace_durably};
 use tidewatch_storage::TimeRange;
 
 use super::{Finding, Verified, block_ids, open_block, verify};
 use crate::block::{
     Block, BlockError, BlockId, Cursor, Damage, StoredRun, Writer, WriterOptions, block_path, tombstones_path,
 };
+use crate::blocks::has_all;
 use crate::db::Db;
 use crate::delete::write_frame;
 use crate::directory::Directory;
@@ -81,20 +82,20 @@ fn repair_block(
     };
     let mut findings = Vec::new();
     let block = open_block(env, &dir, id, &mut findings)?;
-    let parent_is_there = |block: &Block| {
-        let parents = block.meta().parents.iter();
-        parents.map(|id| env.disk.exists(&block_path(&dir, *id))).any(|exists| exists.unwrap_or(true))
-    };
     // What a block was merged from has all that it lacks.
-    let block = block.filter(|block| !block.lacks_series() || !parent_is_there(block));
+    let block = block.filter(|block| !block.lacks_series() || !has_all(env, &dir, &block.meta().parents));
     let verified = block.as_ref().map(|block| Ok((block.flaws()?, block.verify(0..block.series_count())?)));
     let (Some(block), Some(Ok::<_, BlockError>((flaws, damage)))) = (block, verified) else {
         repaired.set_aside += 1;
         aside(&path)?;
         return aside(&tombstones);
     };
-    if !findings.is_empty() {
+    if !findings.is_empty() && block.tombstones().is_empty() {
         aside(&tombstones)?;
+    } else if !findings.is_empty() {
+        directory.keep_copy_surely(&tombstones)?;
+        replace_durably(&*env.disk, &tombstones, &block.tombstones().encode(&block))
+            .map_err(|source| JobError::Io { path: tombstones.clone(), source })?;
     }
     if damage.is_empty() && flaws.is_empty() {
         return Ok(());
@@ -130,7 +131,8 @@ fn rewrite(env: &Env, dir: &Path, block: &Block, damage: &[Damage]) -> Result<bo
         end_ms: meta.end_ms,
         level: meta.level,
         dense: block.is_dense(),
-        parents: meta.parents.clone(),
+        // What lacks something replaces nothing.
+        parents: if block.lacks_series() { Vec::new() } else { meta.parents.clone() },
     };
     let mut writer = Writer::create(env, dir, options)?;
     let mut cursor = Cursor::default();

@@ -149,6 +149,74 @@ fn a_damaged_copy_costs_something_only_without_the_index() {
     }
 }
 
+/// A page of the disk, wherever it begins: it never takes the index with what that is read by without it.
+#[test]
+fn a_lost_page_costs_what_is_in_it() {
+    let noise = |i: usize, step: i64| {
+        ((i as u64 * 60 + step as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) as f64 / 1000.0
+    };
+    let samples = |i: usize| (0..60).map(|step| (START + step * 15_000, noise(i, step))).collect();
+    let model: Model = (0..203).map(|i| (labels("page", i), samples(i))).collect();
+    let file = file_of(&model, 120);
+    let sound = reopen(file.clone()).expect("sound");
+    assert!(sound.data.len() > 32 << 10, "{} bytes of data", sound.data.len());
+    assert_eq!(said(&sound), (vec![], vec![]));
+    let mut places = Vec::new();
+    let mut cursor = Cursor::default();
+    for series in 0..sound.series_count() {
+        let labels = sound.labels(&mut cursor, series).expect("sound");
+        let start = format::HEADER_LEN + cursor.record.chunks[0].offset as usize;
+        places.push((labels, start..start + cursor.record.chunks[0].len as usize));
+    }
+    for at in (0..file.len()).step_by(256) {
+        let mut damaged = file.clone();
+        let page = at..(at + 4096).min(file.len());
+        damaged[page.clone()].iter_mut().for_each(|byte| *byte = !*byte);
+        let block = reopen(damaged).expect("the index is there twice");
+        assert!(!block.lacks_series(), "page at {at}");
+        let hit = places.iter().filter(|(_, place)| place.start < page.end && page.start < place.end);
+        let expected: Vec<Labels> = hit.map(|(labels, _)| labels.clone()).collect();
+        assert_eq!(missing(&block, &model, &format!("page at {at}")), expected);
+    }
+}
+
+/// What is deleted of the series that are left stays deleted, under their new numbers.
+#[test]
+fn tombstones_hold_for_what_is_left_of_a_block() {
+    let model = many();
+    let file = file_of(&model, 120);
+    let sound = reopen(file.clone()).expect("sound");
+    let all = TimeRange { start: START, end: START + HOUR };
+    let named = |instance: usize| [Matcher::equal("instance", &format!("host-{instance}:9100"))];
+    let mut tombstones = Tombstones::default();
+    for instance in [0, 400, 599] {
+        let of = sound.with_tombstones(tombstones);
+        tombstones = of.deletion(&named(instance), all).expect("sound").expect("there");
+    }
+    let bytes = tombstones.encode(&sound);
+    let mut damaged = file.clone();
+    let second = copies::copies(&file, format::HEADER_LEN).nth(1).expect("three copies").range;
+    damaged[format::HEADER_LEN + second.start as usize + 70] ^= 1;
+    *damaged.last_mut().expect("bytes") ^= 1;
+    let block = reopen(damaged).expect("two copies are sound");
+    let (tombstones, is_flawed) = Tombstones::decode(&bytes, &block).expect("of this block");
+    let block = block.with_tombstones(tombstones.clone());
+    let left = |instance: usize| block.select(&named(instance)).expect("sound").len();
+    let gone: Vec<usize> = (0..MANY).filter(|instance| left(*instance) == 0).collect();
+    let lost: Vec<usize> = {
+        let series: Vec<&Labels> = model.keys().collect();
+        let is_lost = |instance: &usize| series[256..512].contains(&&labels("many", *instance));
+        (0..MANY).filter(is_lost).collect()
+    };
+    let expected: Vec<usize> =
+        (0..MANY).filter(|instance| [0, 400, 599].contains(instance) || lost.contains(instance)).collect();
+    assert_eq!((gone, is_flawed), (expected, false));
+    // Written anew they are of the block as it is now.
+    assert_eq!(Tombstones::decode(&tombstones.encode(&block), &block), Ok((tombstones, false)));
+    let other = reopen(file_of(&sample_model(2, 40), 120)).expect("sound");
+    assert!(Tombstones::decode(&bytes, &other).is_err(), "of another file of that id");
+}
+
 /// Several places at once, none of which is the copy.
 #[test]
 fn much_damage_to_the_index_is_as_one_bit() {

@@ -74,14 +74,36 @@ impl Registry {
         self.pairs.intern(&self.hasher, name, value).0
     }
 
-    /// Puts a series back that has its id already; `false` where that is not possible: the id
-    /// is behind us (the series is known, or gone again), or too far ahead to be one.
+    /// Puts a series back that has its id already; `false` where that is not possible: the series is
+    /// known, or gone again, or the id too far ahead to be one.
     pub(crate) fn restore(&mut self, id: SeriesId, pairs: &[PairId]) -> bool {
-        if id.0 < self.next || !is_near(id, self.next) || pairs.is_empty() {
+        if !is_near(id, self.next) || pairs.is_empty() {
             return false;
+        }
+        if id.0 < self.next {
+            return self.fill(id, pairs);
         }
         self.skip_to(id);
         self.place(id, pairs);
+        true
+    }
+
+    /// Puts a series in a place that was left without one: what defined it was damaged, and comes once more.
+    fn fill(&mut self, id: SeriesId, pairs: &[PairId]) -> bool {
+        let slot = (id.0 % PAGE_SERIES) as usize;
+        let is_last = id.0 / PAGE_SERIES == self.next / PAGE_SERIES;
+        let page = self.page_mut(id.0);
+        while !is_last && page.ends.len() < PAGE_SERIES as usize {
+            page.close_slot();
+        }
+        let start = slot.checked_sub(1).map_or(0, |before| page.ends[before]);
+        if page.is_alive(slot) || start != page.ends[slot] {
+            return false;
+        }
+        page.pairs.splice(start as usize..start as usize, pairs.iter().copied());
+        page.ends[slot..].iter_mut().for_each(|end| *end += pairs.len() as u32);
+        page.alive[slot / 64] |= 1 << (slot % 64);
+        self.live += 1;
         true
     }
 
@@ -151,5 +173,41 @@ impl Registry {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewatch_model::Labels;
+
+    use super::*;
+
+    /// The order in which definitions are whole again makes no difference.
+    #[test]
+    fn series_come_back_in_any_order() {
+        let ids: Vec<u32> =
+            (0..3 * PAGE_SERIES + 9).filter(|id| id % 7 != 3 && id / PAGE_SERIES != 1).collect();
+        let late = |id: &u32| id.is_multiple_of(5) || id / PAGE_SERIES == 2 && id % PAGE_SERIES < 600;
+        let orders: [Vec<u32>; 2] = [
+            ids.clone(),
+            ids.iter().filter(|id| !late(id)).chain(ids.iter().filter(|id| late(id))).copied().collect(),
+        ];
+        let found = orders.map(|order| {
+            let mut registry = Registry::new(7);
+            let names: Vec<PairId> = (0..11).map(|n| registry.intern("n", &n.to_string())).collect();
+            let job = registry.intern("job", "x");
+            for id in &order {
+                let pairs = [job, names[*id as usize % 11]];
+                let pairs = if id % 3 == 0 { &pairs[1..] } else { &pairs };
+                assert!(registry.restore(SeriesId(*id), pairs), "{id}");
+                assert!(!registry.restore(SeriesId(*id), pairs), "{id} twice");
+            }
+            let known = registry.known_ids();
+            let ids: Vec<u32> = (0..registry.next).filter(|id| known.is_alive(SeriesId(*id))).collect();
+            let labels: Vec<Labels> = ids.iter().map(|id| registry.to_labels(SeriesId(*id))).collect();
+            (ids, labels, registry.live)
+        });
+        assert_eq!(found[0].0, ids);
+        assert_eq!(found[0], found[1]);
     }
 }
