@@ -17,6 +17,7 @@ use tidewatch_storage::{AppendError, AppendOutcome, Refusal, Ticket};
 
 use super::lookup::{Found, UNKNOWN};
 use super::registry::{Defined, SeriesId};
+use super::repeats;
 use super::shard::{Shard, Verdict};
 use super::{Directory, Head, SHARDS};
 use crate::floats::FloatsFrame;
@@ -232,7 +233,7 @@ impl Head {
         if !created.is_empty() {
             let series = created.clone().map(|id| registry.labels(SeriesId(id)));
             write_definitions(first, &registry.pairs, series, &mut scratch.definitions);
-            for _ in 0..2 {
+            for _ in 0..repeats::at_once(&scratch.definitions) {
                 outcome.ticket = outcome.ticket.max(log.append(&scratch.definitions)?);
             }
             self.repeats.add(created, scratch.definitions.clone());

@@ -1,13 +1,14 @@
 //! Definitions that are to be logged once more.
 //!
 //! ```text
-//! log ─► definitions │ the same │ samples of theirs, and of others │ the same once more │ …
-//!                               └─ a page of the disk, at least ────┘
+//! log ─► definitions │ the same, if short │ samples of theirs, and of others │ the same once more │ …
+//!                                         └─ a page of the disk, at least ────┘
 //! ```
 //!
 //! All samples of a series behind the last image rest on the frame that defines it: one that is damaged would cost
-//! them all. So it is logged twice at once, which a changed bit does not reach, and once so far behind that no page
-//! has all. What a process did not come to repeat the next one does.
+//! them all. So it is logged once more so far behind that no page has both. A short one, as those of a small log are,
+//! is logged twice at once besides: until the last one comes a changed bit would cost what is a page of samples then.
+//! What a process did not come to repeat the next one does.
 //!
 //! Invariant: a frame waits at most until a page of others is logged, and so they are few.
 //!
@@ -24,6 +25,11 @@ use super::registry::{Registry, SeriesId};
 
 /// Bytes of the log between the two.
 const APART: u64 = 4096;
+
+/// How often a frame of definitions is logged before the samples.
+pub(super) fn at_once(frame: &[u8]) -> usize {
+    if (frame.len() as u64) < APART { 2 } else { 1 }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
