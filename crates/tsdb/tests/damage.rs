@@ -238,25 +238,31 @@ fn a_changed_byte_of_an_image_costs_nothing() {
 /// What of the log is damaged costs one request at most, though series are defined there that later ones rest on.
 #[test]
 fn a_changed_bit_of_the_log_costs_at_most_the_request_that_it_is_in() {
-    let reference = Reference::new();
-    let is_log = |path: &&(PathBuf, Vec<u8>)| path.0.extension().is_some_and(|end| end == "wal");
-    let (all, mut costly) = (all_of_them(), 0);
-    for (path, bytes) in reference.files.iter().filter(is_log) {
+    let (reference, mut costly) = (Reference::new(), 0);
+    with_each_changed_bit(&reference, "wal", |db, context| {
+        let read = contents(db);
+        let missing: Vec<_> = reference.whole.keys().filter(|key| !read.contains_key(key)).collect();
+        assert!(missing.iter().all(|(_, at)| *at == missing[0].1), "{context}: {missing:?}");
+        assert!(missing.is_empty() || !db.status().damage.is_empty(), "{context}");
+        costly += usize::from(!missing.is_empty());
+    });
+    assert!(costly > 0);
+}
+
+/// Opens the directory with each bit changed, or one of each byte, of the files with this ending.
+fn with_each_changed_bit(reference: &Reference, ending: &str, mut check: impl FnMut(&Db, &str)) {
+    let all = all_of_them();
+    let is_one = |path: &&(PathBuf, Vec<u8>)| path.0.extension().is_some_and(|end| end == ending);
+    for (path, bytes) in reference.files.iter().filter(is_one) {
         for bit in (0..bytes.len() * 8).filter(|bit| all || bit % 8 == bit / 8 % 8) {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             let simulation = reference.disk();
             put(&simulation, path, &damaged);
             let db = open(&simulation, u64::MAX).expect("opens");
-            let context = format!("{} with bit {bit} changed", path.display());
-            let read = contents(&db);
-            let missing: Vec<_> = reference.whole.keys().filter(|key| !read.contains_key(key)).collect();
-            assert!(missing.iter().all(|(_, at)| *at == missing[0].1), "{context}: {missing:?}");
-            assert!(missing.is_empty() || !db.status().damage.is_empty(), "{context}");
-            costly += usize::from(!missing.is_empty());
+            check(&db, &format!("{} with bit {bit} changed", path.display()));
         }
     }
-    assert!(costly > 0);
 }
 
 /// A page of the disk, wherever it begins in the log: no later sample is lost for want of a definition.
@@ -314,35 +320,20 @@ fn a_lost_page_of_the_log_costs_the_requests_that_are_in_it() {
 /// A chunk is there once, and everything else of a block twice.
 #[test]
 fn a_changed_bit_of_a_block_costs_at_most_the_chunk_that_it_is_in() {
-    let reference = Reference::new();
-    let is_block = |path: &&(PathBuf, Vec<u8>)| path.0.extension().is_some_and(|end| end == "block");
-    let (all, mut blocks, mut costly) = (all_of_them(), 0, 0);
-    for (path, bytes) in reference.files.iter().filter(is_block) {
-        blocks += 1;
-        for bit in (0..bytes.len() * 8).filter(|bit| all || bit % 8 == bit / 8 % 8) {
-            let mut damaged = bytes.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            let simulation = reference.disk();
-            put(&simulation, path, &damaged);
-            let db = open(&simulation, u64::MAX).expect("opens");
-            let context = format!("{} with bit {bit} changed", path.display());
-            let whole = db.select(&[], ALL).is_ok_and(|selection| readable(&*selection));
-            while let Some(job) = db.next_job(reference.now) {
-                db.run(job).unwrap_or_else(|error| panic!("{context}: {error}"));
-            }
-            let read = contents(&db);
-            let missing: Vec<_> = reference.whole.keys().filter(|key| !read.contains_key(key)).collect();
-            assert!(missing.iter().all(|(series, _)| *series == missing[0].0), "{context}: {missing:?}");
-            assert_eq!(whole, missing.is_empty(), "{context}: {missing:?}");
-            assert_eq!(
-                read.len() + missing.len(),
-                reference.whole.len(),
-                "{context}: what is deleted stays so"
-            );
-            costly += usize::from(!whole);
+    let (reference, mut costly) = (Reference::new(), 0);
+    with_each_changed_bit(&reference, "block", |db, context| {
+        let whole = db.select(&[], ALL).is_ok_and(|selection| readable(&*selection));
+        while let Some(job) = db.next_job(reference.now) {
+            db.run(job).unwrap_or_else(|error| panic!("{context}: {error}"));
         }
-    }
-    assert!(blocks > 0 && costly > 0, "{blocks} blocks, {costly} bits");
+        let read = contents(db);
+        let missing: Vec<_> = reference.whole.keys().filter(|key| !read.contains_key(key)).collect();
+        assert!(missing.iter().all(|(series, _)| *series == missing[0].0), "{context}: {missing:?}");
+        assert_eq!(whole, missing.is_empty(), "{context}: {missing:?}");
+        assert_eq!(read.len() + missing.len(), reference.whole.len(), "{context}: what is deleted stays so");
+        costly += usize::from(!whole);
+    });
+    assert!(costly > 0);
 }
 
 #[test]

@@ -1,19 +1,21 @@
 //! Verify and repair: damage is named by file, range and series, and what is whole of a damaged
 //! file stays.
 
+mod files;
 mod ledger;
 mod support;
 
 use std::path::{Path, PathBuf};
 
 use tidewatch_env::sim::Simulation;
-use tidewatch_env::{Clock, Env, Open};
+use tidewatch_env::{Clock, Env};
 use tidewatch_model::{Labels, Matcher, Sample};
 use tidewatch_storage::TimeRange;
 use tidewatch_tsdb::block::reseal;
 use tidewatch_tsdb::offline::{self, Lost};
 use tidewatch_tsdb::{Db, DbOptions, Job};
 
+use files::{files, restore};
 use ledger::Ledger;
 use support::{Contents, contents};
 
@@ -55,22 +57,6 @@ fn directory() -> (Simulation, Ledger, Contents) {
     drop(db);
     simulation.disk.kill();
     (simulation, ledger, whole)
-}
-
-fn files(simulation: &Simulation) -> Vec<(PathBuf, Vec<u8>)> {
-    let file = |path: PathBuf| (path.clone(), simulation.disk.peek(&path).expect("there"));
-    simulation.disk.files().into_iter().map(file).collect()
-}
-
-fn restore(simulation: &Simulation, before: &[(PathBuf, Vec<u8>)]) {
-    simulation.disk.kill();
-    for file in simulation.disk.files() {
-        simulation.env.disk.remove(&file).expect("there");
-    }
-    for (path, bytes) in before {
-        let file = simulation.env.disk.open(path, Open::Create).expect("a good disk");
-        file.append(bytes).expect("a good disk");
-    }
 }
 
 #[test]
