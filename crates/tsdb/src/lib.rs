@@ -46,6 +46,7 @@ mod metadata;
 pub mod offline;
 mod options;
 mod recover;
+mod repeat;
 mod resolve;
 mod rows;
 mod select;

@@ -7,8 +7,8 @@
 //!      2     …  body
 //! ```
 //!
-//! Definitions of series, before any sample of theirs; each frame stands for itself, and two times more, see
-//! `head::repeats`:
+//! Definitions of series, before any sample of theirs; each frame stands for itself, and two times more, compressed:
+//! see `repeat` and `head::repeats`:
 //!
 //! ```text
 //!      2     4  first     id of the first series; the others follow it
@@ -33,6 +33,7 @@ use crate::floats::{Floats, read_floats};
 use crate::frames::{Histograms, Starts, read_histograms, read_starts};
 use crate::head::SHARDS;
 use crate::head::registry::{PairId, Pairs, SeriesId};
+use crate::repeat::{Repeat, read_repeat};
 use crate::stale::Departure;
 use crate::{exemplars, metadata};
 
@@ -46,6 +47,7 @@ pub(crate) enum FrameKind {
     Deferred = 5,
     Delete = 6,
     Left = 7,
+    Repeat = 8,
     Histograms = 16,
     FloatHistograms = 17,
     Starts = 18,
@@ -58,9 +60,9 @@ impl FrameKind {
     fn of(byte: u8) -> Option<FrameKind> {
         use FrameKind::{
             CutBegin, CutEnd, Deferred, DeferredWhole, Definitions, Delete, Exemplars, FloatHistograms,
-            Floats, Histograms, Left, Metadata, Starts,
+            Floats, Histograms, Left, Metadata, Repeat, Starts,
         };
-        let first = [Floats, Definitions, CutBegin, CutEnd, Deferred, Delete, Left];
+        let first = [Floats, Definitions, CutBegin, CutEnd, Deferred, Delete, Left, Repeat];
         let later = [Histograms, FloatHistograms, Starts, Metadata, Exemplars, DeferredWhole];
         first.into_iter().chain(later).find(|kind| *kind as u8 == byte)
     }
@@ -121,6 +123,7 @@ pub(crate) fn write_cut_end(floor: i64, out: &mut Vec<u8>) {
 pub(crate) enum Frame<'a> {
     Floats(Floats<'a>),
     Definitions(Definitions<'a>),
+    Repeat(Repeat<'a>),
     CutBegin { shard: usize, bar: i64 },
     CutEnd { floor: i64 },
     Deferred(DeferredBatch<'a>),
@@ -147,6 +150,7 @@ impl Frame<'_> {
     pub(crate) fn check(&self) -> Result<(), FrameError> {
         match self {
             Frame::Definitions(definitions) => definitions.for_each(|_, _| {}),
+            Frame::Repeat(repeat) => repeat.check(),
             Frame::Deferred(batch) => batch.for_each(|_| {}),
             Frame::Histograms(histograms) => histograms.for_each(|_, _, _| {}),
             Frame::Starts(starts) => starts.for_each(|_, _| {}),
@@ -180,6 +184,7 @@ pub(crate) fn read_frame(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
     Ok(match kind {
         FrameKind::Floats => Frame::Floats(read_floats(reader)?),
         FrameKind::Definitions => Frame::Definitions(read_definitions(reader)?),
+        FrameKind::Repeat => Frame::Repeat(read_repeat(reader)?),
         FrameKind::CutBegin => {
             let shard = usize::from(reader.byte()?);
             if shard >= SHARDS {

@@ -29,6 +29,7 @@ use crate::head::shard::{Shard, Verdict};
 use crate::head::{Head, SHARDS};
 use crate::image::{Images, Settled};
 use crate::log::{Definitions, Frame, FrameError, read_frame};
+use crate::repeat::{FrameHash, Place, Repeat};
 use crate::status::Replay;
 
 /// Bytes of frames that are read while the shards replay as many: enough that a shard has work for
@@ -91,7 +92,6 @@ pub(crate) fn replay(
         from,
         recovered: Recovered::default(),
         kept: BTreeSet::new(),
-        defined: Bytes::new(),
         once: HashMap::default(),
     };
     let mut segments = opened.segments.iter().copied().filter(|segment| *segment >= start.segment);
@@ -140,8 +140,8 @@ pub(crate) fn replay(
     for id in series.complete(&*env.parallel) {
         head.shards[Shard::of(id)].lock().leave(id);
     }
-    for (frame, ids) in log.once {
-        head.repeat(ids, frame.to_vec());
+    for (definitions, ids) in log.once.values() {
+        head.repeat(ids.clone(), definitions);
     }
     let known = series.registry.known_ids();
     for (at, shard) in head.shards.iter().enumerate() {
@@ -161,10 +161,8 @@ struct LogReading<'a> {
     recovered: Recovered,
     /// Segments that are kept under `damaged/`.
     kept: BTreeSet<u64>,
-    /// The frame of definitions that was read last: the same follows.
-    defined: Bytes,
-    /// Those that are not there again further behind, with the ids of their series.
-    once: HashMap<Bytes, Range<u32>, foldhash::fast::RandomState>,
+    /// Frames of definitions that nothing far behind them repeats, with the ids of their series.
+    once: HashMap<FrameHash, (Bytes, Range<u32>), foldhash::fast::RandomState>,
 }
 
 impl LogReading<'_> {
@@ -220,10 +218,12 @@ impl LogReading<'_> {
                 return queued;
             }
             Ok(Frame::Definitions(definitions)) => {
-                if bytes != self.defined && self.once.remove(&bytes).is_none() {
-                    let ids = define(&self.db.head, &definitions);
-                    self.once.insert(bytes.clone(), ids);
-                    self.defined = bytes;
+                let ids = define(&self.db.head, &definitions);
+                self.once.insert(FrameHash::of(&bytes), (bytes, ids));
+            }
+            Ok(Frame::Repeat(repeat)) => {
+                if let Err(error) = self.repeat(&repeat) {
+                    self.report(position, error);
                 }
             }
             // A malformed rest is left out: nobody's samples are in it.
@@ -234,6 +234,23 @@ impl LogReading<'_> {
             Err(error) => self.report(position, error),
         }
         0
+    }
+
+    /// Defines what a frame repeats, where the first one was not there.
+    fn repeat(&mut self, repeat: &Repeat<'_>) -> Result<(), FrameError> {
+        let is_there = match repeat.place {
+            Place::Near => self.once.contains_key(&repeat.hash),
+            Place::Far => self.once.remove(&repeat.hash).is_some(),
+        };
+        if is_there {
+            return Ok(());
+        }
+        let frame = repeat.unpack()?;
+        if let Frame::Definitions(definitions) = read_frame(&frame)? {
+            let ids = define(&self.db.head, &definitions);
+            self.once.insert(repeat.hash, (frame.into(), ids));
+        }
+        Ok(())
     }
 
     fn report(&mut self, position: Position, error: FrameError) {
@@ -328,9 +345,11 @@ fn replay_frame(
                 shard.leave(id);
             }
         }),
-        Frame::Definitions(_) | Frame::Deferred(_) | Frame::Metadata(_) | Frame::Exemplars(_) => {
-            unreachable!("not queued for a shard")
-        }
+        Frame::Definitions(_)
+        | Frame::Repeat(_)
+        | Frame::Deferred(_)
+        | Frame::Metadata(_)
+        | Frame::Exemplars(_) => unreachable!("not queued for a shard"),
     }
 }
 

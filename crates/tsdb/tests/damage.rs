@@ -9,6 +9,7 @@ mod ledger;
 mod numbers;
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use tidewatch_env::sim::Simulation;
@@ -265,54 +266,88 @@ fn with_each_changed_bit(reference: &Reference, ending: &str, mut check: impl Fn
     }
 }
 
-/// A page of the disk, wherever it begins in the log: no later sample is lost for want of a definition.
+/// One sample each of so many series, acknowledged.
+fn step(db: &Db, simulation: &Simulation, ledger: &mut Ledger, count: usize) {
+    simulation.clock.advance_ms(15_000);
+    let timestamp = simulation.clock.wall_ms();
+    let names: Vec<Labels> = (0..count).map(|i| series("many", i, 0)).collect();
+    let sample = |i: usize| Sample { timestamp, value: (i * 31 % 7) as f64 * 0.37 };
+    let samples: Vec<_> = names.iter().enumerate().map(|(i, labels)| (labels, sample(i))).collect();
+    assert!(ledger.append(db, &samples, &[]) && ledger.commit(db));
+}
+
+/// The log's files.
+fn segments(simulation: &Simulation) -> Vec<(PathBuf, Vec<u8>)> {
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|end| end == "wal");
+    let paths = simulation.disk.files().into_iter().filter(is_log);
+    paths.map(|path| (path.clone(), simulation.disk.peek(&path).expect("there"))).collect()
+}
+
+/// What a start finds where this file has these bytes.
+fn contents_with(simulation: &Simulation, path: &Path, bytes: &[u8]) -> Contents {
+    let copy = Env::simulated(7);
+    copy.clock.jump_to_ms(simulation.clock.wall_ms());
+    for path in simulation.disk.files() {
+        put(&copy, &path, &simulation.disk.peek(&path).expect("there"));
+    }
+    put(&copy, path, bytes);
+    contents(&open(&copy, u64::MAX).expect("opens"))
+}
+
+/// Times of which something is missing.
+fn times_lost(whole: &Contents, read: &Contents) -> BTreeSet<i64> {
+    whole.keys().filter(|key| !read.contains_key(key)).map(|(_, at)| *at).collect()
+}
+
+/// The definitions are longer than a page, and nothing a page behind repeats them yet.
 #[test]
-fn a_lost_page_of_the_log_costs_the_requests_that_are_in_it() {
-    let simulation = Env::simulated(3);
+fn a_changed_bit_of_long_definitions_costs_at_most_one_request() {
+    let (simulation, mut ledger) = (Env::simulated(3), Ledger::default());
     let db = open(&simulation, u64::MAX).expect("a good disk");
-    let mut ledger = Ledger::default();
-    let mut step = |db: &Db, count: usize| {
-        simulation.clock.advance_ms(15_000);
-        let timestamp = simulation.clock.wall_ms();
-        let names: Vec<Labels> = (0..count).map(|i| series("paged", i, 0)).collect();
-        let sample = |i: usize| Sample { timestamp, value: (i * 31 % 7) as f64 * 0.37 };
-        let samples: Vec<_> = names.iter().enumerate().map(|(i, labels)| (labels, sample(i))).collect();
-        assert!(ledger.append(db, &samples, &[]) && ledger.commit(db));
-    };
-    // Many series at once, and then one more now and then; and a process that did not come to repeat all.
-    (0..30).for_each(|_| step(&db, 100));
-    (100..140).for_each(|count| step(&db, count));
-    drop(db);
-    simulation.disk.kill();
-    let db = open(&simulation, u64::MAX).expect("a good disk");
-    (0..40).for_each(|_| step(&db, 140));
+    [400, 9, 9].into_iter().for_each(|count| step(&db, &simulation, &mut ledger, count));
     let whole = contents(&db);
     drop(db);
     simulation.disk.kill();
-    let is_log = |path: &PathBuf| path.extension().is_some_and(|end| end == "wal");
-    let paths: Vec<PathBuf> = simulation.disk.files().into_iter().filter(is_log).collect();
+    let (mut costly, mut tried) = (0, 0);
+    for (path, bytes) in segments(&simulation) {
+        let stride = if all_of_them() { 1 } else { 23 };
+        for at in (0..bytes.len()).step_by(stride) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            let lost = times_lost(&whole, &contents_with(&simulation, &path, &damaged));
+            assert!(lost.len() <= 1, "byte {at} of {}: {lost:?}", path.display());
+            (costly, tried) = (costly + lost.len(), tried + 1);
+        }
+    }
+    assert!(costly > 0 && costly < tried, "{costly} of {tried}");
+}
+
+/// A page of the disk, wherever it begins in the log: no later sample is lost for want of a definition.
+#[test]
+fn a_lost_page_of_the_log_costs_the_requests_that_are_in_it() {
+    let (simulation, mut ledger) = (Env::simulated(3), Ledger::default());
+    let db = open(&simulation, u64::MAX).expect("a good disk");
+    // Many series at once, and then one more now and then; and a process that did not come to repeat all.
+    (0..30).for_each(|_| step(&db, &simulation, &mut ledger, 100));
+    (100..140).for_each(|count| step(&db, &simulation, &mut ledger, count));
+    drop(db);
+    simulation.disk.kill();
+    let db = open(&simulation, u64::MAX).expect("a good disk");
+    (0..40).for_each(|_| step(&db, &simulation, &mut ledger, 140));
+    let whole = contents(&db);
+    drop(db);
+    simulation.disk.kill();
     let (mut tried, mut most) = (0, 0);
-    for path in &paths {
-        let bytes = simulation.disk.peek(path).expect("there");
+    let segments = segments(&simulation);
+    for (path, bytes) in &segments {
         for at in (0..bytes.len()).step_by(512) {
             let mut damaged = bytes.clone();
             damaged[at..(at + 4096).min(bytes.len())].iter_mut().for_each(|byte| *byte = !*byte);
-            simulation.disk.poke(path, &damaged).expect("there");
-            let copy = Env::simulated(7);
-            copy.clock.jump_to_ms(simulation.clock.wall_ms());
-            for path in simulation.disk.files() {
-                put(&copy, &path, &simulation.disk.peek(&path).expect("there"));
-            }
-            let read = contents(&open(&copy, u64::MAX).expect("opens"));
-            let times: std::collections::BTreeSet<i64> =
-                whole.keys().filter(|key| !read.contains_key(key)).map(|(_, at)| *at).collect();
-            most = most.max(times.len());
+            most = most.max(times_lost(&whole, &contents_with(&simulation, path, &damaged)).len());
             tried += 1;
         }
-        simulation.disk.poke(path, &bytes).expect("there");
     }
-    let per_step =
-        paths.iter().map(|path| simulation.disk.peek(path).expect("there").len()).sum::<usize>() / 110;
+    let per_step = segments.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() / 110;
     assert!(most > 0 && most <= 4096 / per_step + 3, "a page costs {most} of 110 steps of {per_step} bytes");
     eprintln!("== {tried} pages of the log lost, each costs at most {most} of 110 requests");
 }

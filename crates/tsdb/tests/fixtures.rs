@@ -185,5 +185,5 @@ fn directories_of_earlier_versions_open_and_hold_what_they_held() {
         names.push(name);
     }
     assert!(["format-1", "format-1-dense"].iter().all(|name| names.iter().any(|n| n == name)), "{names:?}");
-    assert_eq!(all_kinds.into_iter().collect::<Vec<_>>(), [1, 2, 3, 4, 6, 7], "kinds of frames");
+    assert_eq!(all_kinds.into_iter().collect::<Vec<_>>(), [1, 2, 3, 4, 6, 7, 8], "kinds of frames");
 }

@@ -17,7 +17,6 @@ use tidewatch_storage::{AppendError, AppendOutcome, Refusal, Ticket};
 
 use super::lookup::{Found, UNKNOWN};
 use super::registry::{Defined, SeriesId};
-use super::repeats;
 use super::shard::{Shard, Verdict};
 use super::{Directory, Head, SHARDS};
 use crate::floats::FloatsFrame;
@@ -230,15 +229,17 @@ impl Head {
         let registry = &directory.registry;
         let created = first.0..registry.next_id().0;
         self.series_created.fetch_add(created.len() as u64, Ordering::Relaxed);
-        if !created.is_empty() {
-            let series = created.clone().map(|id| registry.labels(SeriesId(id)));
-            write_definitions(first, &registry.pairs, series, &mut scratch.definitions);
-            for _ in 0..repeats::at_once(&scratch.definitions) {
-                outcome.ticket = outcome.ticket.max(log.append(&scratch.definitions)?);
-            }
-            self.repeats.add(created, scratch.definitions.clone());
+        if created.is_empty() {
+            return Ok(RwLockWriteGuard::downgrade(directory));
         }
-        Ok(RwLockWriteGuard::downgrade(directory))
+        let series = created.clone().map(|id| registry.labels(SeriesId(id)));
+        write_definitions(first, &registry.pairs, series, &mut scratch.definitions);
+        log.append(&scratch.definitions)?;
+        // Whoever reads need not wait for the rest.
+        let directory = RwLockWriteGuard::downgrade(directory);
+        let ticket = self.repeats.log_again(created, &scratch.definitions, log)?;
+        outcome.ticket = outcome.ticket.max(ticket);
+        Ok(directory)
     }
 
     /// Whether there is room for new series. Above half of what there is they are refused where they come

@@ -90,9 +90,9 @@ impl Head {
         }
     }
 
-    /// Takes a frame of definitions that is in the log once, to log it again.
-    pub(crate) fn repeat(&self, ids: std::ops::Range<u32>, frame: Vec<u8>) {
-        self.repeats.add(ids, frame);
+    /// Takes a frame of definitions of these series that nothing far behind it repeats, to log it again.
+    pub(crate) fn repeat(&self, ids: std::ops::Range<u32>, definitions: &[u8]) {
+        self.repeats.add(ids, definitions);
     }
 
     /// Times of the oldest and newest sample, if there is one.

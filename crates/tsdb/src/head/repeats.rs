@@ -1,35 +1,31 @@
 //! Definitions that are to be logged once more.
 //!
 //! ```text
-//! log ─► definitions │ the same, if short │ samples of theirs, and of others │ the same once more │ …
-//!                                         └─ a page of the disk, at least ────┘
+//! log ─► definitions │ the same, compressed │ samples of theirs, and of others │ the same once more, compressed │ …
+//!                                           └─ a page of the disk, at least ───┘
 //! ```
 //!
 //! All samples of a series behind the last image rest on the frame that defines it: one that is damaged would cost
-//! them all. So it is logged once more so far behind that no page has both. A short one, as those of a small log are,
-//! is logged twice at once besides: until the last one comes a changed bit would cost what is a page of samples then.
-//! What a process did not come to repeat the next one does.
+//! them all. So it is logged again at once, for a bit that changes, and once more so far behind that no page has all
+//! of them. What a process did not come to repeat the next one does.
 //!
 //! Invariant: a frame waits at most until a page of others is logged, and so they are few.
 //!
-//! Not here: what a start makes of the second one (`recover`).
+//! Not here: how a repeat is written (`crate::repeat`), what a start makes of it (`recover`).
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use tidewatch_storage::{AppendError, Ticket};
 
 use super::append::FrameLog;
 use super::registry::{Registry, SeriesId};
+use crate::repeat::{set_far, write_repeat};
 
-/// Bytes of the log between the two.
+/// Bytes of the log between the first and the last.
 const APART: u64 = 4096;
-
-/// How often a frame of definitions is logged before the samples.
-pub(super) fn at_once(frame: &[u8]) -> usize {
-    if (frame.len() as u64) < APART { 2 } else { 1 }
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
@@ -44,14 +40,33 @@ struct Waiting {
     /// What was logged then.
     since: u64,
     ids: Range<u32>,
-    frame: Vec<u8>,
+    repeat: Vec<u8>,
 }
 
 impl Repeats {
-    /// Notes that the frame is in the log, but not far enough behind, which defines these series.
-    pub(super) fn add(&self, ids: Range<u32>, frame: Vec<u8>) {
+    /// Logs a frame of definitions of these series, which the log just got, again, and notes that it is to be
+    /// logged once more.
+    pub(super) fn log_again(
+        &self,
+        ids: Range<u32>,
+        definitions: &[u8],
+        log: &dyn FrameLog,
+    ) -> Result<Ticket, AppendError> {
+        let repeat = write_repeat(definitions);
+        let ticket = log.append(&repeat)?;
+        self.wait(ids, repeat);
+        Ok(ticket)
+    }
+
+    /// Notes that a frame of definitions of these series is to be logged once more.
+    pub(super) fn add(&self, ids: Range<u32>, definitions: &[u8]) {
+        self.wait(ids, write_repeat(definitions));
+    }
+
+    fn wait(&self, ids: Range<u32>, mut repeat: Vec<u8>) {
+        set_far(&mut repeat);
         let since = self.logged.load(Ordering::Relaxed);
-        self.waiting.lock().push_back(Waiting { since, ids, frame });
+        self.waiting.lock().push_back(Waiting { since, ids, repeat });
         self.any.store(true, Ordering::Relaxed);
     }
 
@@ -63,11 +78,11 @@ impl Repeats {
         }
         let mut waiting = self.waiting.lock();
         while waiting.front().is_some_and(|first| first.since + APART <= logged)
-            && let Some(Waiting { mut ids, frame, .. }) = waiting.pop_front()
+            && let Some(Waiting { mut ids, repeat, .. }) = waiting.pop_front()
         {
             if ids.any(|id| registry.is_alive(SeriesId(id))) {
                 // Nobody waits for it. A log that takes it no more takes no samples either.
-                let _ = log.append(&frame);
+                let _ = log.append(&repeat);
             }
         }
         self.any.store(!waiting.is_empty(), Ordering::Relaxed);
@@ -81,6 +96,7 @@ mod tests {
     use crate::head::Head;
     use crate::head::append::{Kept, Terms};
     use crate::log::{Frame, read_frame};
+    use crate::repeat::Place;
 
     #[test]
     fn definitions_are_logged_again_a_page_later() {
@@ -104,13 +120,23 @@ mod tests {
         (3..1000).for_each(|timestamp| append("a", timestamp * 77));
         let (mut bytes, mut seen) = (0, Vec::new());
         for frame in log.0.lock().iter() {
-            if let Ok(Frame::Definitions(definitions)) = read_frame(frame) {
-                definitions.for_each(|id, _| seen.push((id.0, bytes / 4096))).expect("whole");
-            } else {
-                bytes += frame.len();
-            }
+            let (place, definitions) = match read_frame(frame).expect("whole") {
+                Frame::Definitions(_) => ("first", frame.clone()),
+                Frame::Repeat(repeat) if repeat.place == Place::Near => {
+                    ("near", repeat.unpack().expect("whole"))
+                }
+                Frame::Repeat(repeat) => ("far", repeat.unpack().expect("whole")),
+                _ => {
+                    bytes += frame.len();
+                    continue;
+                }
+            };
+            let Ok(Frame::Definitions(definitions)) = read_frame(&definitions) else { panic!("{place}") };
+            definitions.for_each(|id, _| seen.push((id.0, place, bytes / 4096))).expect("whole");
         }
         assert!(bytes > 8192, "{bytes}");
-        assert_eq!(seen, [(0, 0), (0, 0), (1, 0), (1, 0), (0, 1), (1, 1)]);
+        let expected =
+            [(0, "first", 0), (0, "near", 0), (1, "first", 0), (1, "near", 0), (0, "far", 1), (1, "far", 1)];
+        assert_eq!(seen, expected);
     }
 }
