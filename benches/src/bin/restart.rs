@@ -1,8 +1,10 @@
 //! Starts after a kill: `restart load FOLDER new|known` loads a server, kills it and keeps its
-//! data; `restart time FOLDER [TIMES]` starts servers on copies of that.
+//! data; `restart time FOLDER [TIMES]` starts servers on copies of that, `restart press FOLDER HOSTS` while so many
+//! hosts go on sending without a pause.
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -17,19 +19,29 @@ fn main() -> Result<()> {
     match words[..] {
         ["load", folder, "new"] => load(Path::new(folder), 1_000, 8),
         ["load", folder, "known"] => load(Path::new(folder), 50, 6 * 3600 / STEP_S),
-        ["time", folder] => time(Path::new(folder), 5),
-        ["time", folder, times] => time(Path::new(folder), times.parse()?),
-        _ => bail!("restart load FOLDER new|known, or restart time FOLDER [TIMES]"),
+        ["time", folder] => time(Path::new(folder), 5, None),
+        ["time", folder, times] => time(Path::new(folder), times.parse()?, None),
+        ["press", folder, hosts] => time(Path::new(folder), 5, Some(&load_of(hosts.parse()?)?)),
+        _ => {
+            bail!("restart load FOLDER new|known, restart time FOLDER [TIMES], or restart press FOLDER HOSTS")
+        }
     }
+}
+
+fn load_of(hosts: usize) -> Result<Load> {
+    let recording = Recording::read(&root().join("benches/data/recording.gz"))?;
+    Load::new(&recording, hosts, 1_000)
+}
+
+fn now_ms() -> Result<i64> {
+    Ok(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as i64)
 }
 
 /// Sends `steps` scrapes of `hosts` hosts, and kills the server behind the last acknowledgement.
 fn load(folder: &Path, hosts: usize, steps: usize) -> Result<()> {
-    let recording = Recording::read(&root().join("benches/data/recording.gz"))?;
-    let load = Load::new(&recording, hosts, 1_000)?;
+    let load = load_of(hosts)?;
     let server = Server::start(Kind::Tidewatch, folder)?;
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    let start_ms = now.as_millis() as i64 - (steps * STEP_S * 1000) as i64 - 60_000;
+    let start_ms = now_ms()? - (steps * STEP_S * 1000) as i64 - 60_000;
     let (cpu, clock) = (server.cpu_seconds()?, Instant::now());
     let counts: Vec<Result<usize>> = std::thread::scope(|scope| {
         let senders: Vec<_> = (0..4)
@@ -62,7 +74,7 @@ fn load(folder: &Path, hosts: usize, steps: usize) -> Result<()> {
     Ok(())
 }
 
-fn time(folder: &Path, times: usize) -> Result<()> {
+fn time(folder: &Path, times: usize, pressing: Option<&Load>) -> Result<()> {
     for _ in 0..times {
         let copy = folder.with_extension("copy");
         let _ = std::fs::remove_dir_all(&copy);
@@ -72,20 +84,58 @@ fn time(folder: &Path, times: usize) -> Result<()> {
         let status = Command::new("sync").arg("--file-system").arg(&copy).status()?;
         ensure!(status.success(), "sync failed");
         let start = Instant::now();
-        let server = Server::start(Kind::Tidewatch, &copy)?;
+        let running = Server::start(Kind::Tidewatch, &copy)?;
         let ready = start.elapsed();
-        loop {
-            let answer = http::query(server.port, "count(node_load1) or vector(0)").ok();
-            if answer.is_some_and(|result| result.as_array().is_some_and(|r| !r.is_empty())) {
-                break;
+        let (server, is_complete) = (&running, &AtomicBool::new(false));
+        let (complete, pressed) = std::thread::scope(|scope| {
+            let senders: Vec<_> = (0..4)
+                .filter_map(|worker| pressing.map(|load| (load, worker)))
+                .map(|(load, worker)| scope.spawn(move || press(server, load, worker, is_complete)))
+                .collect();
+            while !has_answer(server) {
+                std::thread::sleep(Duration::from_millis(5));
             }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let complete = start.elapsed();
+            let complete = start.elapsed();
+            is_complete.store(true, Ordering::Relaxed);
+            let mut pressed = senders.into_iter().map(|sender| sender.join().expect("no sender panics"));
+            let pressed = pressed.try_fold((0, 0), |all: (usize, usize), one: Result<(usize, usize)>| {
+                one.map(|one| (all.0 + one.0, all.1 + one.1))
+            });
+            (complete, pressed)
+        });
         let (ready, complete) = (ready.as_secs_f64(), complete.as_secs_f64());
-        println!("ready {ready:.3} s, complete {complete:.3} s, {:.2} CPU-seconds", server.cpu_seconds()?);
-        drop(server);
+        print!("ready {ready:.3} s, complete {complete:.3} s, {:.2} CPU-seconds", server.cpu_seconds()?);
+        match pressed? {
+            (0, 0) => println!(),
+            (taken, refused) => println!(", {taken} requests taken until then, {refused} refused"),
+        }
+        drop(running);
         std::fs::remove_dir_all(&copy).context("the copy")?;
     }
     Ok(())
+}
+
+fn has_answer(server: &Server) -> bool {
+    let answer = http::query(server.port, "count(node_load1) or vector(0)").ok();
+    answer.is_some_and(|result| result.as_array().is_some_and(|result| !result.is_empty()))
+}
+
+/// Sends the same scrapes until the store is complete; gives how many were taken and how many refused.
+fn press(server: &Server, load: &Load, worker: usize, is_complete: &AtomicBool) -> Result<(usize, usize)> {
+    let requests = load.requests(0, now_ms()? - 20_000, worker, 4);
+    let (mut sender, mut taken, mut refused) = (server.connect()?, 0, 0);
+    for (body, _) in requests.iter().cycle() {
+        if is_complete.load(Ordering::Relaxed) {
+            break;
+        }
+        match sender.write(body) {
+            Ok(()) => taken += 1,
+            Err(error) if error.to_string().contains("503") => {
+                refused += 1;
+                std::thread::sleep(Duration::from_millis(30));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((taken, refused))
 }

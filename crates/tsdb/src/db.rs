@@ -14,7 +14,7 @@ use tidewatch_wal::{OpenReport, WalOptions};
 use crate::blocks::Blocks;
 use crate::compact;
 use crate::debt::Debt;
-use crate::deferred::Deferred;
+use crate::deferred::{Deferred, batch_of};
 use crate::directory::Directory;
 use crate::durable::DurableLog;
 use crate::exemplars::Exemplars;
@@ -281,9 +281,11 @@ impl Db {
         let _no_job = self.running.lock();
         loop {
             let mut deferred = self.deferred.lock();
-            let frames = deferred.as_mut().map(Deferred::take).unwrap_or_default();
-            if frames.is_empty() {
-                // Under the lock, so that no batch is deferred once nobody looks for it.
+            let (frames, are_last) = deferred.as_mut().map_or((Vec::new(), true), Deferred::take);
+            if are_last {
+                // Under the lock: no batch is deferred once nobody looks for it, and those who write without a pause
+                // do not keep this from its end.
+                frames.iter().for_each(|frame| self.append_deferred(files, frame));
                 self.complete.store(true, Ordering::Release);
                 *deferred = None;
                 break;
@@ -300,14 +302,12 @@ impl Db {
     /// Appends what was acknowledged while recovery was running. What is refused now could not
     /// be known then; it is counted like any other.
     fn append_deferred(&self, files: &Files, frame: &[u8]) {
-        recover::for_each_deferred(frame, |batch| {
-            // They were acknowledged, so there are no terms any more.
-            let terms = self.terms(i64::MAX);
-            let terms = Terms { from_ms: i64::MIN, until_ms: i64::MAX, series_max: usize::MAX, ..terms };
-            if let Ok(outcome) = self.head.append(batch, &terms, &files.log) {
-                self.counters.count(&outcome);
-            }
-        });
+        // They were acknowledged, so there are no terms any more.
+        let terms = self.terms(i64::MAX);
+        let terms = Terms { from_ms: i64::MIN, until_ms: i64::MAX, series_max: usize::MAX, ..terms };
+        if let Ok(outcome) = self.head.append(&batch_of(frame), &terms, &files.log) {
+            self.counters.count(&outcome);
+        }
     }
 
     /// Makes everything that was appended durable and returns up to where that is so.

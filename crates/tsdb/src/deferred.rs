@@ -15,18 +15,21 @@
 //!                       i64, start i64` and the histogram, see `rows`
 //! ```
 
-use tidewatch_model::{Batch, BatchHistogram, Labels, Sample};
+use tidewatch_model::{Batch, BatchHistogram, Labels, RawLabels, Sample};
 use tidewatch_storage::{AppendError, AppendOutcome};
 use tidewatch_wal::FRAME_BYTES_MAX;
 
 use crate::fields::{Reader, push_text, push_varint};
 use crate::head::append::{FrameLog, Terms, checked_histogram, refuse};
 use crate::head::registry::check_labels;
-use crate::log::{FrameError, FrameKind};
+use crate::log::{Frame, FrameError, FrameKind, read_frame};
 use crate::rows::{push_alone, read_alone};
 
 /// Bytes that may wait for the end of recovery: some seconds of a large server's load.
 const DEFERRED_BYTES_MAX: usize = 64 << 20;
+
+/// The last of them are appended while new batches wait: some milliseconds.
+const LAST_BYTES: usize = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(crate) struct Deferred {
@@ -62,15 +65,15 @@ impl Deferred {
         Ok(outcome)
     }
 
-    /// Hands out what has come since the last time.
-    pub(crate) fn take(&mut self) -> Vec<Vec<u8>> {
-        self.bytes = 0;
-        std::mem::take(&mut self.frames)
+    /// Hands out what has come since the last time, and whether that is little enough to keep others waiting for it.
+    pub(crate) fn take(&mut self) -> (Vec<Vec<u8>>, bool) {
+        let bytes = std::mem::take(&mut self.bytes);
+        (std::mem::take(&mut self.frames), bytes <= LAST_BYTES)
     }
 }
 
 /// The series and samples that can be taken, as far as that is known.
-fn checked(batch: &Batch<'_>, terms: &Terms<'_>, outcome: &mut AppendOutcome) -> Vec<DeferredSeries<Labels>> {
+fn checked(batch: &Batch<'_>, terms: &Terms<'_>, outcome: &mut AppendOutcome) -> Vec<DeferredSeries> {
     let mut taken = Vec::with_capacity(batch.series.len());
     for series in &batch.series {
         let count = (series.samples.len() + series.histograms.len()) as u64;
@@ -119,24 +122,24 @@ fn checked(batch: &Batch<'_>, terms: &Terms<'_>, outcome: &mut AppendOutcome) ->
     taken
 }
 
-/// One series of a deferred batch.
-#[derive(Debug, Default)]
-pub(crate) struct DeferredSeries<L> {
-    pub(crate) labels: L,
-    pub(crate) samples: Vec<Sample>,
+/// One series of a batch, as far as it is taken.
+#[derive(Debug)]
+struct DeferredSeries {
+    labels: Labels,
+    samples: Vec<Sample>,
     /// When the counters of the samples started; empty where that is not known of any.
-    pub(crate) starts: Vec<i64>,
-    pub(crate) histograms: Vec<BatchHistogram>,
+    starts: Vec<i64>,
+    histograms: Vec<BatchHistogram>,
 }
 
-impl<L> DeferredSeries<L> {
+impl DeferredSeries {
     fn is_plain(&self) -> bool {
         self.starts.is_empty() && self.histograms.is_empty()
     }
 }
 
 /// Writes a deferred batch.
-fn write_deferred(series: &[DeferredSeries<Labels>], out: &mut Vec<u8>) {
+fn write_deferred(series: &[DeferredSeries], out: &mut Vec<u8>) {
     let is_plain = series.iter().all(DeferredSeries::is_plain);
     let kind = if is_plain { FrameKind::Deferred } else { FrameKind::DeferredWhole };
     out.clear();
@@ -164,7 +167,7 @@ fn write_deferred(series: &[DeferredSeries<Labels>], out: &mut Vec<u8>) {
     }
 }
 
-/// A deferred batch: its series can be read one by one.
+/// A deferred batch as it was logged.
 #[derive(Debug)]
 pub(crate) struct DeferredBatch<'a> {
     pub(crate) is_plain: bool,
@@ -172,33 +175,52 @@ pub(crate) struct DeferredBatch<'a> {
 }
 
 impl<'a> DeferredBatch<'a> {
-    /// Visits the series. Those before a malformed one are good.
-    pub(crate) fn for_each(
-        &self,
-        mut visit: impl FnMut(&DeferredSeries<&'a [u8]>),
-    ) -> Result<(), FrameError> {
+    /// The batch. Of one that is malformed it has the series before that.
+    pub(crate) fn read(&self) -> (Batch<'a>, Result<(), FrameError>) {
+        let mut batch = Batch::new();
+        let result = self.read_into(&mut batch);
+        (batch, result)
+    }
+
+    fn read_into(&self, batch: &mut Batch<'a>) -> Result<(), FrameError> {
         let mut reader = self.fields.clone();
+        let (mut samples, mut starts, mut histograms) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..reader.varint()? {
-            let mut series = DeferredSeries { labels: reader.text()?, ..DeferredSeries::default() };
+            let labels = reader.text()?;
+            samples.clear();
+            starts.clear();
             for _ in 0..reader.varint()? {
                 let timestamp = i64::from_le_bytes(reader.array()?);
                 if !self.is_plain {
-                    series.starts.push(i64::from_le_bytes(reader.array()?));
+                    starts.push(i64::from_le_bytes(reader.array()?));
                 }
                 let value = f64::from_bits(u64::from_le_bytes(reader.array()?));
-                series.samples.push(Sample { timestamp, value });
+                samples.push(Sample { timestamp, value });
             }
-            if !self.is_plain {
-                for _ in 0..reader.varint()? {
-                    let timestamp = i64::from_le_bytes(reader.array()?);
-                    let start = i64::from_le_bytes(reader.array()?);
-                    let value = read_alone(&mut reader)?;
-                    series.histograms.push(BatchHistogram { timestamp, start, value });
-                }
+            let histogram_count = if self.is_plain { 0 } else { reader.varint()? };
+            for _ in 0..histogram_count {
+                let timestamp = i64::from_le_bytes(reader.array()?);
+                let start = i64::from_le_bytes(reader.array()?);
+                let value = read_alone(&mut reader)?;
+                histograms.push(BatchHistogram { timestamp, start, value });
             }
-            visit(&series);
+            batch.push(RawLabels::Canonical(labels), &samples);
+            batch.set_starts(&starts);
+            let first = batch.histograms.len() as u32;
+            batch.histograms.append(&mut histograms);
+            if let Some(series) = batch.series.last_mut() {
+                series.histograms = first..batch.histograms.len() as u32;
+            }
         }
         Ok(())
+    }
+}
+
+/// The batch of a frame. A malformed rest is left out.
+pub(crate) fn batch_of(frame: &[u8]) -> Batch<'_> {
+    match read_frame(frame) {
+        Ok(Frame::Deferred(deferred)) => deferred.read().0,
+        _ => Batch::new(),
     }
 }
 

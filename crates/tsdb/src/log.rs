@@ -151,7 +151,7 @@ impl Frame<'_> {
         match self {
             Frame::Definitions(definitions) => definitions.for_each(|_, _| {}),
             Frame::Repeat(repeat) => repeat.check(),
-            Frame::Deferred(batch) => batch.for_each(|_| {}),
+            Frame::Deferred(batch) => batch.read().1,
             Frame::Histograms(histograms) => histograms.for_each(|_, _, _| {}),
             Frame::Starts(starts) => starts.for_each(|_, _| {}),
             Frame::Metadata(metadata) => metadata.for_each(|_| {}),

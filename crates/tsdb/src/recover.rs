@@ -18,7 +18,6 @@ use std::ops::Range;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use tidewatch_env::Job;
-use tidewatch_model::{Batch, RawLabels};
 use tidewatch_wal::{Frame as WalFrame, Item, OpenReport, Position, Reader, WalError};
 
 use crate::db::Db;
@@ -275,15 +274,15 @@ pub(crate) fn define(head: &Head, definitions: &Definitions<'_>) -> Range<u32> {
     let registry = &mut head.directory.write().registry;
     let pairs: Vec<PairId> =
         definitions.pairs.iter().map(|(name, value)| registry.intern(name, value)).collect();
-    let (mut labels, mut ids) = (Vec::new(), 0..0);
+    let (mut labels, mut end) = (Vec::new(), definitions.first.0);
     // A malformed list ends the walk; the series before it are good.
     let _ = definitions.for_each(|id, numbers| {
         labels.clear();
         labels.extend(numbers.iter().map(|number| pairs[*number]));
         registry.restore(id, &labels);
-        ids = if ids.is_empty() { id.0..id.0.saturating_add(1) } else { ids.start..id.0.saturating_add(1) };
+        end = id.0.saturating_add(1);
     });
-    ids
+    definitions.first.0..end
 }
 
 fn replay_frame(
@@ -351,17 +350,4 @@ fn replay_frame(
         | Frame::Metadata(_)
         | Frame::Exemplars(_) => unreachable!("not queued for a shard"),
     }
-}
-
-/// Visits the series of a deferred batch. A malformed rest is left out.
-pub(crate) fn for_each_deferred(frame: &[u8], mut visit: impl FnMut(&Batch<'_>)) {
-    let Ok(Frame::Deferred(deferred)) = read_frame(frame) else { return };
-    let _ = deferred.for_each(|series| {
-        let mut batch = Batch::new();
-        batch.push(RawLabels::Canonical(series.labels), &series.samples);
-        batch.set_starts(&series.starts);
-        batch.histograms.extend_from_slice(&series.histograms);
-        batch.series[0].histograms = 0..series.histograms.len() as u32;
-        visit(&batch);
-    });
 }

@@ -4,12 +4,18 @@
 mod ledger;
 mod support;
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use tidewatch_env::Env;
 use tidewatch_env::sim::{Failure, Simulation};
 use tidewatch_model::histogram::{Histogram, Span};
-use tidewatch_model::{BatchHistogram, FloatHistogram, Labels, NativeHistogram, STALE_NAN, Sample};
-use tidewatch_storage::TimeRange;
+use tidewatch_model::{
+    Batch, BatchHistogram, FloatHistogram, Labels, NativeHistogram, RawLabels, STALE_NAN, Sample,
+};
+use tidewatch_storage::{Append, TimeRange};
 use tidewatch_tsdb::{Db, DbOptions};
+use tidewatch_wal::{Item, Position, Reader};
 
 use ledger::Ledger;
 use support::{ALL, contents};
@@ -303,7 +309,7 @@ fn a_directory_of_a_newer_version_is_named_as_such() {
 fn open_with(files: &[&str]) -> String {
     let simulation = Env::simulated(1);
     for file in files {
-        let path = std::path::Path::new("/data").join(file);
+        let path = Path::new("/data").join(file);
         simulation.env.disk.create_dir_all(path.parent().expect("a file")).expect("a good disk");
         let file = simulation.env.disk.open(&path, tidewatch_env::Open::Create).expect("new");
         file.append(b"of others\n").expect("a good disk");
@@ -381,6 +387,28 @@ fn batches_that_come_before_recovery_are_kept_and_readable_after_it() {
         ledger.check(&contents(&db), "after deferred batches");
         assert_eq!(db.status().counters.samples_set_aside, 0);
     }
+}
+
+// Appended series by series they would take longer than others need to send more, and recovery would not end.
+#[test]
+fn a_batch_that_comes_before_recovery_is_appended_as_one() {
+    let simulation = Env::simulated(3);
+    let db = Db::open(simulation.env.clone(), DbOptions::new("/data")).expect("opens");
+    let series: Vec<Labels> = (0..300).map(|i| Labels::from_pairs([("i", &*i.to_string())])).collect();
+    let mut batch = Batch::new();
+    let sample = Sample { timestamp: simulation.clock_ms(), value: 0.5 };
+    series.iter().for_each(|labels| batch.push(RawLabels::Canonical(labels.as_bytes()), &[sample]));
+    assert_eq!(db.append(&batch).expect("a good disk").accepted, 300);
+    db.recover().expect("recovers");
+    db.commit().expect("a good disk");
+    let mut reader = Reader::open(&simulation.env, Path::new("/data/wal"), Position::START).expect("opens");
+    let mut kinds = BTreeMap::new();
+    while let Some(Item::Frame(frame)) = reader.read().expect("readable") {
+        *kinds.entry(frame.bytes[0]).or_insert(0) += 1;
+    }
+    // The batch, its definitions, their repeat, and a frame of samples for each shard that it touches.
+    assert_eq!(kinds, BTreeMap::from([(1, 1), (2, 1), (5, 1), (8, 1)]));
+    assert_eq!(contents(&db).len(), 300);
 }
 
 #[test]
