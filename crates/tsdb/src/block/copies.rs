@@ -44,7 +44,7 @@ use tidewatch_model::Labels;
 
 use super::clocks::{Clock, ClockTable};
 use super::format::BlockMeta;
-use super::series::{Chunk, GROUP, put_chunks, take_chunks};
+use super::series::{Chunk, GROUP, PAIRS_MAX, put_chunks, take_chunks};
 use super::write::WriterOptions;
 use crate::index::IndexError;
 use crate::wire::{put_varint, take_array, take_slice, take_u32};
@@ -59,9 +59,6 @@ const FRAME_LEN: usize = 20;
 
 /// A body that would be larger is left out: nothing has as many or as long labels.
 const RAW_MAX: usize = 64 << 20;
-
-/// More labels than any limit lets in.
-const LABELS_MAX: u32 = 1 << 12;
 
 /// A page of the disk.
 const GAP: usize = 4096;
@@ -219,7 +216,8 @@ pub fn copy_of(raw: &[u8]) -> Vec<u8> {
 pub(super) struct IndexCopy {
     /// Where it lies in the data section.
     pub(super) range: Range<u64>,
-    pub(super) first: u32,
+    /// The numbers of its series.
+    pub(super) series: Range<u32>,
     pub(super) is_dense: bool,
     pub(super) is_last: bool,
     pub(super) meta: BlockMeta,
@@ -232,11 +230,11 @@ pub(super) struct IndexCopy {
 
 const MALFORMED: IndexError = IndexError("a copy of the index is malformed");
 
-/// The copies in some bytes that are whole, in their order; the data section begins at `data_start`.
-pub(super) fn copies(bytes: &[u8], data_start: usize) -> impl Iterator<Item = IndexCopy> {
+/// The copies that are whole in some bytes, which begin at `start` of the data section, in their order.
+pub(super) fn copies(bytes: &[u8], start: u64) -> impl Iterator<Item = IndexCopy> {
     memmem::find_iter(bytes, &MAGIC).filter_map(move |at| {
         let copy = IndexCopy::read(&bytes[at..])?;
-        (at.checked_sub(data_start)? as u64 == copy.range.start).then_some(copy)
+        (copy.range.start == start + at as u64).then_some(copy)
     })
 }
 
@@ -264,23 +262,18 @@ impl IndexCopy {
             let offset = u64::from_le_bytes(take_array(input)?);
             Some((offset, raw.slice_ref(take_part(input, 1)?)))
         });
+        let meta = BlockMeta::decode(meta, 0).ok()?;
         Some(IndexCopy {
             range: at..at.checked_add(len)?,
-            first,
+            series: first..u32::try_from(u64::from(first) + meta.series).ok()?,
             is_dense: dense == 1,
             is_last: last == 1,
-            meta: BlockMeta::decode(meta, 0).ok()?,
+            meta,
             clocks: ClockTable::open(raw.slice_ref(clocks)).ok()?,
             columns: columns.collect::<Option<_>>()?,
             data,
             records: raw.slice_ref(input),
         })
-    }
-
-    /// The number of the series behind its last.
-    pub(super) fn end(&self) -> u32 {
-        // A sum above that is of no block.
-        u32::try_from(u64::from(self.first) + self.meta.series).unwrap_or(u32::MAX)
     }
 
     /// Gives `visit` each series with its chunks, whose clocks have the numbers that they have here, and where its
@@ -291,7 +284,7 @@ impl IndexCopy {
     ) -> Result<(), IndexError> {
         let input = &mut &self.records[..];
         let (mut labels, mut chunks, mut data) = (Vec::new(), Vec::new(), self.data);
-        for _ in 0..self.meta.series {
+        for _ in self.series.clone() {
             take_labels(input, &mut labels)?;
             let start = data;
             take_chunks(input, &self.clocks, &mut data, &mut chunks)?;
@@ -313,8 +306,8 @@ fn take_part<'a>(input: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
 
 fn take_labels<'a>(input: &mut &'a [u8], labels: &mut Vec<(&'a str, &'a str)>) -> Result<(), IndexError> {
     let shared = take_u32(input).ok_or(MALFORMED)? as usize;
-    let added = take_u32(input).filter(|added| *added <= LABELS_MAX).ok_or(MALFORMED)?;
-    if shared > labels.len() {
+    let added = take_u32(input).ok_or(MALFORMED)? as usize;
+    if shared > labels.len() || added > PAIRS_MAX || shared + added > PAIRS_MAX {
         return Err(MALFORMED);
     }
     labels.truncate(shared);

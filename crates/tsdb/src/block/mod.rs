@@ -11,7 +11,8 @@
 //! ```text
 //! header    16 bytes, see `format`
 //! data      columns of values, in the order of series; a clock's column stands before the first
-//!           values that use it; behind each 256 series a copy of what the index says of them, see `copies`
+//!           values that use it; behind each 256 series a copy of what the index says of them, and behind
+//!           the last copy perhaps a page of zeros, see `copies`
 //! meta      what the block holds, see `format`
 //! labels    names and their values, see `index::dictionary`
 //! postings  series by pair, see `index::lists`
@@ -27,7 +28,7 @@
 //! Blocks of many hours are *dense*: their chunks are longer, and those that repeat themselves lie under
 //! zstd (`tidewatch_chunk::DenseEncoder`).
 //!
-//! Invariants: every byte of the file is under some checksum, sections follow each other without
+//! Invariants: every byte of the file is under some checksum or zero, sections follow each other without
 //! gaps; series ascend by labels, the chunks of a series in time; a block with its name in place is
 //! complete and synced; equal input gives equal bytes.
 //!

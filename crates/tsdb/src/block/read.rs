@@ -44,7 +44,7 @@ pub struct Block {
     pub(super) wounds: Arc<Wounds>,
     pub(super) opening: Arc<Opening>,
     /// Columns of clocks by their offsets, as the copies of the index have them: read when one is damaged.
-    pub(super) copied_columns: Arc<OnceLock<HashMap<u64, Bytes>>>,
+    pub(super) copied_columns: Arc<OnceLock<HashMap<u64, Box<[u8]>>>>,
 }
 
 impl Block {

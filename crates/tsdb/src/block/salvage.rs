@@ -7,10 +7,12 @@
 //! Where all copies are whole the index is made again byte for byte, so what is deleted of the block stays deleted.
 //! Where some are damaged, too, their series are lost, and named by their numbers.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use tidewatch_model::Labels;
 
 use super::clocks::Clock;
 use super::copies::{IndexCopy, copies, gap_behind};
@@ -38,10 +40,23 @@ pub(super) struct Salvaged {
 }
 
 /// Which series are left of a block, by the numbers that they had, ascending.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Kept(Vec<Range<u32>>);
 
 impl Kept {
+    /// Adds series that follow those that are here, closely or not.
+    fn add(&mut self, series: Range<u32>) {
+        match self.0.last_mut() {
+            Some(last) if last.end == series.start => last.end = series.end,
+            _ => self.0.push(series),
+        }
+    }
+
+    /// The number behind the last that a series had.
+    fn end(&self) -> u32 {
+        self.0.last().map_or(0, |last| last.end)
+    }
+
     /// The number that a series has now; `None` where it is lost.
     pub(super) fn number(&self, before: u32) -> Option<u32> {
         let mut next = 0;
@@ -57,39 +72,91 @@ impl Kept {
 
 /// Makes the index of a file again; `None` where no copy is whole.
 pub(super) fn salvage(file: &Bytes) -> Option<Salvaged> {
-    let mut found: Vec<IndexCopy> = Vec::new();
-    for copy in copies(file, HEADER_LEN) {
-        let fits = found.last().is_none_or(|last| {
-            let is_same = of_block(&last.meta) == of_block(&copy.meta) && last.is_dense == copy.is_dense;
-            is_same && !last.is_last && last.end() <= copy.first
-        });
-        if fits && (copy.first as usize).is_multiple_of(GROUP) {
-            found.push(copy);
+    let mut rebuilt = Rebuilt::default();
+    // One at a time: decompressed, all of them are larger than the index.
+    for copy in copies(file.get(HEADER_LEN..)?, 0) {
+        if rebuilt.fits(&copy) && rebuilt.add(copy).is_err() {
+            break;
         }
     }
-    let (index, mut lost) = rebuild(&found);
-    let last = found.last()?;
-    if !last.is_last {
-        lost.push(lost_from(last.range.end, last.end(), None));
+    rebuilt.finish(file)
+}
+
+/// The index of the series of some copies.
+#[derive(Default)]
+struct Rebuilt {
+    index: IndexBuilder,
+    /// The numbers of clocks by where their columns lie. They are given in the order of first use, as by the writer.
+    clocks: HashMap<u64, u32, RandomState>,
+    kept: Kept,
+    lost: Vec<Wound>,
+    /// The copy and the series that were added last.
+    last: Option<IndexCopy>,
+    labels: Option<Labels>,
+}
+
+impl Rebuilt {
+    /// Whether a copy is one of the same block and of series behind those that are here.
+    fn fits(&self, copy: &IndexCopy) -> bool {
+        let follows = self.last.as_ref().is_none_or(|last| {
+            let is_same = of_block(&last.meta) == of_block(&copy.meta) && last.is_dense == copy.is_dense;
+            is_same && !last.is_last && last.series.end <= copy.series.start
+        });
+        // Only of the first series of a group the index says where its data begins.
+        follows && (self.index.series_count() as usize).is_multiple_of(GROUP)
     }
-    let options = options(&last.meta, last.is_dense);
-    let mut bytes = Vec::new();
-    let write = |part: &[u8]| {
-        bytes.extend_from_slice(part);
-        Ok(())
-    };
-    let gap = if last.is_last { gap_behind(last.range.end) } else { 0 };
-    let data_len = last.range.end.checked_add(gap as u64)?;
-    index.finish(&options, data_len, write).ok().flatten()?;
-    let index_at = data_len.checked_add(HEADER_LEN as u64)?;
-    Some(Salvaged {
-        dense: last.is_dense,
-        data: file.slice(HEADER_LEN..index_at.min(file.len() as u64) as usize),
-        index: bytes.into(),
-        index_at,
-        lost,
-        kept: Kept(found.iter().map(|copy| copy.first..copy.end()).collect()),
-    })
+
+    /// Adds the series of a copy, as far as they can be read.
+    fn add(&mut self, copy: IndexCopy) -> Result<(), IndexError> {
+        let (next, first) = (self.kept.end(), copy.series.start);
+        if first > next {
+            self.lost.push(lost_from(copy.range.start, next, Some(first - 1)));
+        }
+        for clock in copy.clocks.iter() {
+            self.clocks.entry(clock.offset).or_insert_with(|| self.index.add_clock(clock));
+        }
+        let mut read = first;
+        let visited = copy.for_each(|labels, data_offset, chunks| {
+            if self.labels.as_ref().is_some_and(|before| before >= labels) || chunks.is_empty() {
+                return Err(IndexError("the series of a copy do not ascend"));
+            }
+            self.index.add_series(labels, data_offset);
+            for chunk in chunks {
+                let clock = copy.clocks.get(chunk.clock).expect("checked when it was read");
+                self.index.add_chunk(Chunk { clock: self.clocks[&clock.offset], ..*chunk });
+            }
+            self.labels = Some(labels.clone());
+            read += 1;
+            Ok(())
+        });
+        self.kept.add(first..read);
+        self.last = Some(copy);
+        visited
+    }
+
+    fn finish(mut self, file: &Bytes) -> Option<Salvaged> {
+        let last = self.last?;
+        if !last.is_last || self.kept.end() < last.series.end {
+            self.lost.push(lost_from(last.range.end, self.kept.end(), None));
+        }
+        let gap = if last.is_last { gap_behind(last.range.end) } else { 0 };
+        let data_len = last.range.end.checked_add(gap as u64)?;
+        let index_at = data_len.checked_add(HEADER_LEN as u64)?;
+        let mut index = Vec::new();
+        let write = |part: &[u8]| {
+            index.extend_from_slice(part);
+            Ok(())
+        };
+        self.index.finish(&options(&last.meta, last.is_dense), data_len, write).ok().flatten()?;
+        Some(Salvaged {
+            dense: last.is_dense,
+            data: file.slice(HEADER_LEN..index_at.min(file.len() as u64) as usize),
+            index: index.into(),
+            index_at,
+            lost: self.lost,
+            kept: self.kept,
+        })
+    }
 }
 
 /// What all copies of a block have in common.
@@ -108,45 +175,6 @@ fn options(meta: &BlockMeta, dense: bool) -> WriterOptions {
     }
 }
 
-/// The index of the series of some copies, and those that lie between them.
-fn rebuild(found: &[IndexCopy]) -> (IndexBuilder, Vec<Wound>) {
-    let (mut index, mut lost) = (IndexBuilder::default(), Vec::new());
-    // Clocks are numbered in the order of their first use, which is that of their columns.
-    let mut clocks = BTreeMap::new();
-    for copy in found {
-        clocks.extend(copy.clocks.iter().map(|clock| (clock.offset, clock)));
-    }
-    let numbers: BTreeMap<u64, u32> =
-        clocks.into_iter().map(|(offset, clock)| (offset, index.add_clock(clock))).collect();
-    let (mut next, mut previous) = (0, None);
-    for copy in found {
-        if copy.first > next {
-            lost.push(lost_from(copy.range.start, next, Some(copy.first - 1)));
-        }
-        let mut read = copy.first;
-        let visited = copy.for_each(|labels, data_offset, chunks| {
-            if previous.as_ref().is_some_and(|previous| previous >= labels) || chunks.is_empty() {
-                return Err(IndexError("the series of a copy do not ascend"));
-            }
-            index.add_series(labels, data_offset);
-            for chunk in chunks {
-                let clock = copy.clocks.get(chunk.clock).expect("checked when it was read");
-                index.add_chunk(Chunk { clock: numbers[&clock.offset], ..*chunk });
-            }
-            previous = Some(labels.clone());
-            read += 1;
-            Ok(())
-        });
-        if visited.is_err() {
-            // Groups begin at multiples: behind a gap the places of series would be wrong.
-            lost.push(lost_from(copy.range.start, read, None));
-            return (index, lost);
-        }
-        next = copy.end();
-    }
-    (index, lost)
-}
-
 fn lost_from(data_offset: u64, first: u32, last: Option<u32>) -> Wound {
     let to = last.map_or_else(|| "on".to_owned(), |last| format!("to {last}"));
     let reason =
@@ -160,29 +188,44 @@ impl Block {
     pub(crate) fn flaws(&self) -> Result<Vec<Wound>, BlockError> {
         let mut found = self.flaws_of_clocks();
         found.extend_from_slice(&self.opening.flaws);
-        if self.opening.is_salvaged {
-            return Ok(found);
+        if !self.opening.is_salvaged {
+            found.extend(self.between_series()?.into_iter().filter_map(|between| self.flaw_of_copy(between)));
         }
-        let (mut record, mut end) = (Record::default(), 0);
+        Ok(found)
+    }
+
+    /// What of the data is of no series: where copies of the index lie, in blocks that have them.
+    fn between_series(&self) -> Result<Vec<Range<u64>>, BlockError> {
+        let (mut record, mut end, mut found) = (Record::default(), 0, Vec::new());
         for series in 0..self.series_count() {
             if (series as usize).is_multiple_of(GROUP) {
-                let start = self.of_index(self.series.data_start(series))?;
-                found.extend(self.flaw_of_copy(end..start));
+                found.push(end..self.of_index(self.series.data_start(series))?);
             }
             self.read_series(series, &mut record)?;
             end = record.data_end().unwrap_or(end);
         }
-        found.extend(self.flaw_of_copy(end..self.data.len() as u64));
+        found.push(end..self.data.len() as u64);
+        found.retain(|between| !between.is_empty());
         Ok(found)
     }
 
     /// The column of timestamps of a clock as a copy of the index has it.
     pub(super) fn copied_column(&self, clock: &Clock) -> Option<&[u8]> {
-        let columns =
-            self.copied_columns.get_or_init(|| copies(&self.data, 0).flat_map(|copy| copy.columns).collect());
-        let column = columns.get(&clock.offset)?;
+        let column = self.copied_columns.get_or_init(|| self.read_copied_columns()).get(&clock.offset)?;
         let is_it = column.len() == clock.len as usize && crc32fast::hash(column) == clock.crc;
         is_it.then_some(&**column)
+    }
+
+    /// Reads the copies and nothing else of the data, as a query waits for it; the columns alone are kept.
+    fn read_copied_columns(&self) -> HashMap<u64, Box<[u8]>> {
+        let between = self.between_series().unwrap_or_default();
+        let copies = between.iter().filter_map(|between| IndexCopy::read(self.data_in(between)));
+        copies.flat_map(|copy| copy.columns).map(|(offset, column)| (offset, (&*column).into())).collect()
+    }
+
+    /// Some bytes of the data; none where they lie outside the file.
+    fn data_in(&self, range: &Range<u64>) -> &[u8] {
+        self.data.get(range.start as usize..range.end as usize).unwrap_or_default()
     }
 
     fn flaws_of_clocks(&self) -> Vec<Wound> {
@@ -197,12 +240,8 @@ impl Block {
 
     /// Whether something else than a whole copy stands between the data of series.
     fn flaw_of_copy(&self, between: Range<u64>) -> Option<Wound> {
-        if between.is_empty() {
-            return None;
-        }
-        let bytes = self.data.get(between.start as usize..between.end as usize);
-        let is_whole = bytes.is_some_and(|bytes| {
-            let Some(copy) = IndexCopy::read(bytes) else { return false };
+        let bytes = self.data_in(&between);
+        let is_whole = IndexCopy::read(bytes).is_some_and(|copy| {
             let gap = if copy.is_last { gap_behind(copy.range.end) } else { 0 };
             let behind = copy.range.end.checked_sub(between.start).and_then(|len| bytes.get(len as usize..));
             copy.range.start == between.start

@@ -29,7 +29,7 @@ use crate::wire::{put_varint, take_array, take_slice, take_u32};
 pub(super) const GROUP: usize = 16;
 
 /// More labels than any limit lets in.
-const PAIRS_MAX: usize = 1 << 12;
+pub(super) const PAIRS_MAX: usize = 1 << 12;
 
 const CUT: IndexError = IndexError("the series are cut short");
 

@@ -57,11 +57,7 @@ fn a_changed_bit_costs_at_most_the_chunk_that_it_is_in() {
         let mut damaged = file.clone();
         damaged[at / 8] ^= 1 << (at % 8);
         let context = format!("bit {at}");
-        let block = match reopen(damaged) {
-            // The header says so under its checksum, which no single bit does.
-            Ok(block) => block,
-            Err(error) => panic!("{context}: refused: {error}"),
-        };
+        let block = reopen(damaged).unwrap_or_else(|error| panic!("{context}: refused: {error}"));
         let lost = missing(&block, &model, &context).len();
         assert!(lost <= 1, "{context} costs {lost} series");
         cost += lost;
@@ -106,12 +102,12 @@ fn a_shortened_file_keeps_the_series_before_its_end() {
         }
     }
     let file = file_of(&model, 120);
-    let copies: Vec<_> = copies::copies(&file, format::HEADER_LEN).collect();
-    assert_eq!(copies.iter().map(|copy| copy.end()).collect::<Vec<_>>(), [256, 512, 600]);
+    let copies: Vec<_> = copies::copies(&file[format::HEADER_LEN..], 0).collect();
+    assert_eq!(copies.iter().map(|copy| copy.series.end).collect::<Vec<_>>(), [256, 512, 600]);
     for (copy, cut) in copies.iter().zip([0, 1, 0]) {
         let len = format::HEADER_LEN + copy.range.end as usize + cut;
         let block = reopen(file[..len].to_vec()).expect("a copy is whole");
-        assert_eq!(missing(&block, &model, "cut").len(), MANY - copy.end() as usize);
+        assert_eq!(missing(&block, &model, "cut").len(), MANY - copy.series.end as usize);
         assert_eq!(block.lacks_series(), !copy.is_last);
     }
 }
@@ -121,7 +117,7 @@ fn a_shortened_file_keeps_the_series_before_its_end() {
 fn a_damaged_copy_costs_something_only_without_the_index() {
     let model = many();
     let file = file_of(&model, 120);
-    let ranges: Vec<_> = copies::copies(&file, format::HEADER_LEN).map(|copy| copy.range).collect();
+    let ranges: Vec<_> = copies::copies(&file[format::HEADER_LEN..], 0).map(|copy| copy.range).collect();
     let series: Vec<&Labels> = model.keys().collect();
     let behind = [
         (0..256, "the series from the block's 0th to 255 are lost"),
@@ -195,7 +191,7 @@ fn tombstones_hold_for_what_is_left_of_a_block() {
     }
     let bytes = tombstones.encode(&sound);
     let mut damaged = file.clone();
-    let second = copies::copies(&file, format::HEADER_LEN).nth(1).expect("three copies").range;
+    let second = copies::copies(&file[format::HEADER_LEN..], 0).nth(1).expect("three copies").range;
     damaged[format::HEADER_LEN + second.start as usize + 70] ^= 1;
     *damaged.last_mut().expect("bytes") ^= 1;
     let block = reopen(damaged).expect("two copies are sound");
@@ -215,6 +211,41 @@ fn tombstones_hold_for_what_is_left_of_a_block() {
     assert_eq!(Tombstones::decode(&tombstones.encode(&block), &block), Ok((tombstones, false)));
     let other = reopen(file_of(&sample_model(2, 40), 120)).expect("sound");
     assert!(Tombstones::decode(&bytes, &other).is_err(), "of another file of that id");
+}
+
+/// A copy that is malformed behind its checksum keeps the series before that place, and their tombstones.
+#[test]
+fn tombstones_hold_for_what_is_left_of_a_copy() {
+    let file = file_of(&many(), 120);
+    let sound = reopen(file.clone()).expect("sound");
+    let all = TimeRange { start: START, end: START + HOUR };
+    let mut cursor = Cursor::default();
+    let mut labels_of = |series| sound.labels(&mut cursor, series).expect("sound");
+    let mut tombstones = Tombstones::default();
+    for series in [3, 300, 511, 599] {
+        let name = [Matcher::equal("instance", labels_of(series).get("instance").expect("all have it"))];
+        let of = sound.with_tombstones(tombstones);
+        tombstones = of.deletion(&name, all).expect("sound").expect("there");
+    }
+    let second =
+        (0..file.len()).filter(|at| file[*at..].starts_with(b"TWBKCOPY")).nth(1).expect("three copies");
+    let mut raw = raw_of(&file[second..]);
+    raw.truncate(raw.len() - 5);
+    let block =
+        reopen([&file[..second], &copy_of(&raw)[format::HEADER_LEN..]].concat()).expect("a copy is whole");
+    assert_eq!((block.series_count(), block.lacks_series()), (511, true));
+    assert!(said(&block).1[1].contains("the series from the block's 511th on are lost"));
+    let (left, _) = Tombstones::decode(&tombstones.encode(&sound), &block).expect("of this block");
+    assert_eq!(
+        block.with_tombstones(left).select(&[]).expect("sound"),
+        (0..511).filter(|n| ![3, 300].contains(n)).collect()
+    );
+}
+
+/// The body of the copy that bytes begin with, decompressed.
+fn raw_of(copy: &[u8]) -> Vec<u8> {
+    let word = |at: usize| u32::from_le_bytes(copy[at..at + 4].try_into().expect("four")) as usize;
+    zstd::bulk::decompress(&copy[20..20 + word(8)], word(12)).expect("sound")
 }
 
 /// Several places at once, none of which is the copy.
@@ -265,13 +296,15 @@ fn a_damaged_chunk_is_named_and_costs_no_other() {
 /// Behind a copy's checksum anything may stand.
 #[test]
 fn hostile_copies_are_survived() {
-    let file = file_of(&sample_model(2, 40), 120);
+    let file = file_of(&sample_model(4, 40), 120);
     let at = file.windows(8).position(|bytes| bytes == b"TWBKCOPY").expect("a copy");
-    let len = u32::from_le_bytes(file[at + 12..at + 16].try_into().expect("four")) as usize;
-    let body = u32::from_le_bytes(file[at + 8..at + 12].try_into().expect("four")) as usize;
-    let mut raw = zstd::bulk::decompress(&file[at + 20..at + 20 + body], len).expect("sound");
+    let mut raw = raw_of(&file[at..]);
     // A section of data begins with it.
     raw[..8].fill(0);
+    // The number of the first series: there are not as many behind it.
+    let mut late = raw.clone();
+    late[16..20].copy_from_slice(&(u32::MAX - 15).to_le_bytes());
+    assert!(reopen(copy_of(&late)).is_err());
     for i in 0..raw.len() {
         let mut changed = raw.clone();
         changed[i] = changed[i].wrapping_add(1 + (i % 3) as u8 * 127);
@@ -279,5 +312,32 @@ fn hostile_copies_are_survived() {
         exercise(copy_of(&raw[..i]));
     }
     let block = reopen(copy_of(&raw)).expect("a copy of series without their data");
-    assert_eq!((block.series_count(), block.verify(0..10).expect("an index").len()), (10, 10));
+    assert_eq!((block.series_count(), block.verify(0..20).expect("an index").len()), (20, 20));
+}
+
+/// Each series may have so many labels more than the one before: all that are kept must be readable.
+#[test]
+fn a_copy_with_more_labels_than_a_series_can_have_is_read_up_to_these() {
+    let model = Model::from_iter((0..3).map(|i| (labels("a", i), BTreeMap::from([(START, 1.0)]))));
+    let file = file_of(&model, 1);
+    let at = file.windows(8).position(|bytes| bytes == b"TWBKCOPY").expect("a copy");
+    let mut raw = raw_of(&file[at..]);
+    raw[..8].fill(0);
+    // Series stand behind all others: "a" with its length.
+    let records = raw.windows(10).position(|bytes| bytes == b"\x08__name__\x01").expect("a name") - 2;
+    raw.truncate(records);
+    for letter in ["a", "b", "c"] {
+        for count in if letter == "a" { [0, 3000] } else { [3000, 3000] } {
+            crate::wire::put_varint(&mut raw, count);
+        }
+        (0..3000).for_each(|i| raw.extend_from_slice(format!("\x05{letter}{i:04}\x01x").as_bytes()));
+        // One chunk of the first clock, one byte long.
+        raw.extend_from_slice(&[1, 0, 1, 0, 0, 0, 0]);
+    }
+    let block = reopen(copy_of(&raw)).expect("the first series is sound");
+    let mut cursor = Cursor::default();
+    for series in 0..block.series_count() {
+        block.labels(&mut cursor, series).expect("readable");
+    }
+    assert_eq!((block.series_count(), block.lacks_series()), (1, true));
 }
