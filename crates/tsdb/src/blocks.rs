@@ -6,12 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use tidewatch_env::{Env, is_unreadable, replace_durably};
+use tidewatch_env::{Env, is_unreadable, parent_of, replace_durably};
 
 use crate::block::{
     Block, BlockError, BlockId, BlockMeta, TOMBSTONES_FLAWED, Tombstones, TombstonesError, UNREADABLE,
@@ -67,27 +67,16 @@ impl Blocks {
                     damaged.insert(id);
                 }
                 Ok(block) => {
-                    let block = read_tombstones(env, directory, block)?;
+                    let block = open_tombstones(env, directory, block)?;
                     newest =
                         block.meta().parents.iter().fold(newest, |newest, parent| newest.max(given(*parent)));
                     blocks.push(Arc::new(block));
                 }
-                Err(BlockError::Version { path, found, newest }) => {
-                    return Err(OpenError::Version { path, found: found.into(), newest: newest.into() });
-                }
-                Err(BlockError::Corrupt { path, offset, reason }) => {
-                    directory.report(&path, offset, reason.to_owned());
+                Err(error) => {
+                    let (path, offset, reason) = damage_of(error)?;
+                    directory.report(&path, offset, reason);
                     damaged.insert(id);
                 }
-                Err(BlockError::Damaged(damage)) => {
-                    directory.report(&path, damage.offset, damage.to_string());
-                    damaged.insert(id);
-                }
-                Err(BlockError::Unreadable { path }) => {
-                    directory.report(&path, 0, UNREADABLE.to_owned());
-                    damaged.insert(id);
-                }
-                Err(BlockError::Io { path, source }) => return Err(OpenError::Io { path, source }),
             }
         }
         let metas: Vec<BlockMeta> = blocks.iter().map(|block| block.meta().clone()).collect();
@@ -224,33 +213,62 @@ pub(crate) fn has_all(env: &Env, dir: &Path, blocks: &[BlockId]) -> bool {
     !blocks.is_empty() && blocks.iter().all(is_whole)
 }
 
-/// The block as it is read through its tombstones. Damaged ones are set aside, and then what they hid is
-/// read again, and said so.
-fn read_tombstones(env: &Env, directory: &Directory, block: Block) -> Result<Block, OpenError> {
-    let path = tombstones_path(block.path().parent().unwrap_or(Path::new("")), block.meta().id);
-    let io = |source: io::Error| OpenError::Io { path: path.clone(), source };
-    if !env.disk.exists(&path).map_err(io)? {
-        return Ok(block);
+/// What is damaged of a block that can not be opened: file, offset and reason. Or why nobody can tell.
+pub(crate) fn damage_of(error: BlockError) -> Result<(PathBuf, u64, String), OpenError> {
+    match error {
+        BlockError::Corrupt { path, offset, reason } => Ok((path, offset, reason.to_owned())),
+        BlockError::Damaged(damage) => Ok((damage.path.clone(), damage.offset, damage.what())),
+        BlockError::Unreadable { path } => Ok((path, 0, UNREADABLE.to_owned())),
+        BlockError::Version { path, found, newest } => {
+            Err(OpenError::Version { path, found: found.into(), newest: newest.into() })
+        }
+        BlockError::Io { path, source } => Err(OpenError::Io { path, source }),
     }
+}
+
+/// What is wrong with the tombstones of a block.
+pub(crate) struct TombstonesFlaw {
+    pub(crate) path: PathBuf,
+    pub(crate) reason: String,
+    /// Whether what they hid is there again.
+    is_lost: bool,
+}
+
+/// The block as it is read through the tombstones beside it, and what is wrong with these.
+pub(crate) fn read_tombstones(env: &Env, block: Block) -> Result<(Block, Option<TombstonesFlaw>), OpenError> {
+    let path = tombstones_path(parent_of(block.path()), block.meta().id);
     let cause = match map(env, &path, usize::MAX) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((block, None)),
         Err(error) if is_unreadable(&error) => UNREADABLE.to_owned(),
-        mapped => match Tombstones::decode(&mapped.map_err(io)?, &block) {
+        Err(source) => return Err(OpenError::Io { path, source }),
+        Ok(bytes) => match Tombstones::decode(&bytes, &block) {
             Ok((tombstones, is_flawed)) => {
-                if is_flawed {
-                    directory.report(&path, 0, TOMBSTONES_FLAWED.to_owned());
-                    // What can not be written now is named again.
-                    let _ = replace_durably(&*env.disk, &path, &tombstones.encode(&block));
-                }
-                return Ok(block.with_tombstones(tombstones));
+                let reason = TOMBSTONES_FLAWED.to_owned();
+                let flaw = is_flawed.then_some(TombstonesFlaw { path, reason, is_lost: false });
+                return Ok((block.with_tombstones(tombstones), flaw));
             }
-            Err(TombstonesError::Version(found)) => {
-                return Err(OpenError::Version { path, found: found.into(), newest: 1 });
+            Err(TombstonesError::Version { found, newest }) => {
+                return Err(OpenError::Version { path, found: found.into(), newest: newest.into() });
             }
             Err(error) => error.to_string(),
         },
     };
     let block_file = block.path().display();
-    let cause = format!("{cause}: what was deleted from {block_file} is there again; delete it again");
-    directory.set_aside(&path, 0, cause);
+    let reason = format!("{cause}: what was deleted from {block_file} is there again; delete it again");
+    Ok((block, Some(TombstonesFlaw { path, reason, is_lost: true })))
+}
+
+/// The same at a start: says what is wrong, and heals it or sets it aside.
+fn open_tombstones(env: &Env, directory: &Directory, block: Block) -> Result<Block, OpenError> {
+    let (block, flaw) = read_tombstones(env, block)?;
+    match flaw {
+        Some(TombstonesFlaw { path, reason, is_lost: true }) => directory.set_aside(&path, 0, reason),
+        Some(TombstonesFlaw { path, reason, is_lost: false }) => {
+            directory.report(&path, 0, reason);
+            // What can not be written now is named again.
+            let _ = replace_durably(&*env.disk, &path, &block.tombstones().encode(&block));
+        }
+        None => {}
+    }
     Ok(block)
 }

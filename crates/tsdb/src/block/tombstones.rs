@@ -69,8 +69,8 @@ pub struct Tombstones {
 pub enum TombstonesError {
     #[error("{0}")]
     Damaged(&'static str),
-    #[error("version {0} of the tombstones' format is newer than this release reads")]
-    Version(u16),
+    #[error("the tombstones have version {found}; this release reads up to {newest}")]
+    Version { found: u16, newest: u16 },
 }
 
 /// What is said of a file with one copy that is whole.
@@ -141,24 +141,22 @@ impl Tombstones {
         file
     }
 
-    /// Reads a file that must be about `block`; says whether one of the two copies in it is damaged.
+    /// Reads a file that must be about `block`; says whether one of the two copies in it is damaged or gone.
     pub fn decode(bytes: &[u8], block: &Block) -> Result<(Tombstones, bool), TombstonesError> {
         let (first, second) = bytes.split_at(bytes.len() / 2);
-        let copies = [first, second].map(check);
-        let is_flawed = copies[0] != copies[1];
-        let (body, is_flawed) = match copies {
-            [Ok(body), _] | [_, Ok(body)] => (body, is_flawed),
-            _ => (check(bytes)?, false),
+        let (body, is_flawed) = match [first, second].map(check) {
+            [Ok(body), other] | [other, Ok(body)] => (body, other != Ok(body)),
+            _ => check(bytes).map(|body| (body, version(body) == VERSION))?,
         };
         Tombstones::decode_body(body, block).map(|tombstones| (tombstones, is_flawed))
     }
 
     fn decode_body(body: &[u8], block: &Block) -> Result<Tombstones, TombstonesError> {
         let damaged = TombstonesError::Damaged;
-        match u16::from_le_bytes([body[4], body[5]]) {
+        match version(body) {
             1 | VERSION if body[6..8] == [0; 2] => {}
             1 | VERSION => return Err(damaged("the tombstones have reserved bytes that are not zero")),
-            newer => return Err(TombstonesError::Version(newer)),
+            found => return Err(TombstonesError::Version { found, newest: VERSION }),
         }
         let meta = block.meta();
         let identity = [meta.id.0.to_le_bytes(), meta.size.to_le_bytes()].concat();
@@ -187,6 +185,10 @@ impl Tombstones {
         }
         Ok(())
     }
+}
+
+fn version(body: &[u8]) -> u16 {
+    u16::from_le_bytes([body[4], body[5]])
 }
 
 /// A copy without its checksum, if that holds.
@@ -383,13 +385,20 @@ mod tests {
         }
         for len in 0..twice.len() {
             let found = Tombstones::decode(&twice[..len], &block);
-            assert!(found.is_err() || found == Ok((tombstones.clone(), false)), "{len} bytes");
+            match len == file.len() {
+                true => assert_eq!(found, Ok((tombstones.clone(), true)), "the second is gone"),
+                false => assert!(found.is_err(), "{len} bytes"),
+            }
         }
-        // As earlier releases wrote it.
-        let mut old = file[..file.len() - 4].to_vec();
-        old[4] = 1;
-        old.extend(crc32fast::hash(&old).to_le_bytes());
-        assert_eq!(Tombstones::decode(&old, &block), Ok((tombstones, false)));
+        let of_version = |version| {
+            let mut bytes = file[..file.len() - 4].to_vec();
+            bytes[4] = version;
+            bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+            Tombstones::decode(&bytes, &block)
+        };
+        // As earlier releases wrote it, and as later ones may.
+        assert_eq!(of_version(1), Ok((tombstones, false)));
+        assert_eq!(of_version(3), Err(TombstonesError::Version { found: 3, newest: 2 }));
     }
 
     #[test]

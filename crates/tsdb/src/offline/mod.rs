@@ -16,16 +16,14 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tidewatch_env::{Env, is_unreadable};
+use tidewatch_env::Env;
 
 pub use analyze::{Analysis, analyze};
 pub use repair::{Repaired, repair};
 pub use verify::{Verified, verify};
 
-use crate::block::{
-    Block, BlockError, BlockId, Damage, TOMBSTONES_FLAWED, Tombstones, TombstonesError, UNREADABLE,
-    block_path, parse_block_name, tombstones_path,
-};
+use crate::block::{Block, BlockError, BlockId, Damage, block_path, parse_block_name};
+use crate::blocks::{damage_of, read_tombstones};
 use crate::directory::check_format;
 use crate::options::OpenError;
 
@@ -109,48 +107,14 @@ fn open_block(
 ) -> Result<Option<Block>, OpenError> {
     let block = match Block::open(env, &block_path(dir, id)) {
         Ok(block) => block,
-        Err(BlockError::Corrupt { path, offset, reason }) => {
+        Err(BlockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => {
+            let (path, offset, reason) = damage_of(error)?;
             findings.push(Finding::new(&path, offset, reason));
             return Ok(None);
         }
-        Err(BlockError::Damaged(damage)) => {
-            findings.push(Finding::of_chunk(*damage));
-            return Ok(None);
-        }
-        Err(BlockError::Version { path, found, newest }) => {
-            return Err(OpenError::Version { path, found: found.into(), newest: newest.into() });
-        }
-        Err(BlockError::Unreadable { .. }) => {
-            findings.push(Finding::new(&block_path(dir, id), 0, UNREADABLE));
-            return Ok(None);
-        }
-        Err(BlockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(BlockError::Io { path, source }) => return Err(OpenError::Io { path, source }),
     };
-    let path = tombstones_path(dir, id);
-    let bytes = match env.disk.map(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(block)),
-        Err(error) if is_unreadable(&error) => {
-            findings.push(Finding::new(&path, 0, UNREADABLE));
-            return Ok(Some(block));
-        }
-        Err(source) => return Err(OpenError::Io { path, source }),
-    };
-    match Tombstones::decode(&bytes, &block) {
-        Ok((tombstones, is_flawed)) => {
-            if is_flawed {
-                findings.push(Finding::new(&path, 0, TOMBSTONES_FLAWED));
-            }
-            Ok(Some(block.with_tombstones(tombstones)))
-        }
-        Err(TombstonesError::Version(found)) => {
-            Err(OpenError::Version { path, found: found.into(), newest: 1 })
-        }
-        Err(error) => {
-            let reason = format!("{error}: what was deleted from {} is there again", block.path().display());
-            findings.push(Finding::new(&path, 0, reason));
-            Ok(Some(block))
-        }
-    }
+    let (block, flaw) = read_tombstones(env, block)?;
+    findings.extend(flaw.map(|flaw| Finding::new(&flaw.path, 0, flaw.reason)));
+    Ok(Some(block))
 }
