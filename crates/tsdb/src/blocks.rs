@@ -33,6 +33,8 @@ pub(crate) struct Blocks {
     /// Ids whose files may be there though the list does not name them: begun and not finished, or
     /// replaced and not removed yet.
     unlisted: Mutex<BTreeSet<BlockId>>,
+    /// Damaged blocks that are not moved out of the way yet.
+    damaged: Mutex<BTreeSet<BlockId>>,
     /// Whether names that are gone may come back with the power: an earlier process removed them, and
     /// may have ended before that was durable.
     may_return: AtomicBool,
@@ -99,24 +101,11 @@ impl Blocks {
         self.may_return.store(true, Ordering::Relaxed);
         *self.list.write() = Arc::new(blocks);
         self.next_id.store(newest + 1, Ordering::Relaxed);
-        self.set_aside(env, directory, &damaged);
+        *self.damaged.lock() = damaged;
         self.note(env, directory);
-        // What can not be removed now is removed before the next job; nobody reads it.
+        // What can not be moved or removed now is before the next job; nobody reads it.
         let _ = self.sweep(env, directory);
         Ok(())
-    }
-
-    /// Moves damaged blocks out of the way, each with its tombstones. What can not be moved stays where it is;
-    /// the next start finds it again.
-    fn set_aside(&self, env: &Env, directory: &Directory, damaged: &BTreeSet<BlockId>) {
-        let dir = directory.blocks();
-        if damaged.is_empty() || self.file.lock().write_or_remove(env, &dir, self.expected()).is_err() {
-            return;
-        }
-        for &id in damaged {
-            let moved = directory.move_aside(&block_path(&dir, id));
-            let _ = moved.and_then(|()| directory.move_aside(&tombstones_path(&dir, id)));
-        }
     }
 
     /// Makes sure that there are no files but those that the list names, now and after a crash. No job
@@ -129,17 +118,43 @@ impl Blocks {
             unlisted.clear();
             self.may_return.store(false, Ordering::Relaxed);
         }
+        // Behind that, which gives room.
+        self.set_aside(env, directory)
+    }
+
+    /// Moves damaged blocks out of the way, each with its tombstones: the next start may be able to read them, and
+    /// would find what was deleted since.
+    fn set_aside(&self, env: &Env, directory: &Directory) -> Result<(), BlockError> {
+        let dir = directory.blocks();
+        let mut damaged = self.damaged.lock();
+        if damaged.is_empty() {
+            return Ok(());
+        }
+        self.write_list(env, directory)?;
+        for id in &*damaged {
+            for path in [block_path(&dir, *id), tombstones_path(&dir, *id)] {
+                directory.move_aside(&path).map_err(|source| BlockError::Io { path, source })?;
+            }
+        }
+        // What was moved before, and then failed, is durable, too.
+        env.disk.sync_dir(&dir).map_err(|source| BlockError::Io { path: dir, source })?;
+        damaged.clear();
         Ok(())
     }
 
     /// Removes blocks that the list does not name, for good.
     pub(crate) fn remove(&self, env: &Env, directory: &Directory, ids: &[BlockId]) -> Result<(), BlockError> {
-        let dir = directory.blocks();
         if !ids.is_empty() {
-            let noted = self.file.lock().write_or_remove(env, &dir, self.expected());
-            noted.map_err(|source| BlockError::Io { path: dir.clone(), source })?;
+            self.write_list(env, directory)?;
         }
-        compact::remove(env, &dir, ids)
+        compact::remove(env, &directory.blocks(), ids)
+    }
+
+    /// Sees to it that the file of the list names none that the list does not: before files go.
+    fn write_list(&self, env: &Env, directory: &Directory) -> Result<(), BlockError> {
+        let dir = directory.blocks();
+        let written = self.file.lock().write_or_remove(env, &dir, self.expected());
+        written.map_err(|source| BlockError::Io { path: dir, source })
     }
 
     /// Writes down which blocks there are, as far as the disk lets.

@@ -7,7 +7,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use tidewatch_env::sim::{Failure, Simulation};
-use tidewatch_env::{Clock, Env, Open};
+use tidewatch_env::{Clock, Env};
 use tidewatch_model::{Batch, Labels, Matcher, RawLabels, Sample};
 use tidewatch_storage::{Append, Scratch, Select};
 use tidewatch_tsdb::{Db, DbOptions, OpenError, offline};
@@ -380,44 +380,97 @@ fn a_block_that_is_cut_short_keeps_the_series_before_its_end() {
     check(&open(&simulation));
 }
 
-/// A crash left the blocks that were merged: they have what the merged one lacks.
-#[test]
-fn a_merged_block_that_lacks_series_does_not_replace_what_it_was_merged_from() {
-    let (simulation, whole) = many_series();
-    let is_block = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "block");
-    let sources: Vec<_> = files(&simulation).into_iter().filter(|(path, _)| is_block(path)).collect();
+/// A directory as a crash leaves it, with a merged block that lacks series beside so many of the three that it was
+/// merged from; where that block is, and what those hold.
+fn merged_beside(sources: usize) -> (Simulation, PathBuf, Contents) {
+    let (simulation, _) = many_series();
     let db = open(&simulation);
-    let until_ms = db.status().blocks.last().expect("one at least").max_time;
     ingest_of(&db, &simulation, 3 * 60, 300);
-    let kinds = run_jobs(&db, &simulation);
-    assert!(kinds.contains(&"compact"), "{kinds:?}");
-    let merged = Path::new("/data/blocks").join(&db.status().blocks[0].name);
+    let now_ms = simulation.clock.wall_ms();
+    while let Some(job) = db.next_job(now_ms).filter(|job| job.kind() != "compact") {
+        db.run(job).expect("a good disk");
+    }
+    let blocks = db.status().blocks;
+    assert_eq!(blocks.len(), 3);
+    let mut held = contents(&db);
+    held.retain(|key, _| key.1 <= blocks[sources - 1].max_time);
+    let path = |name: &String| Path::new("/data/blocks").join(name);
+    let before = blocks[..sources].iter().map(|block| path(&block.name));
+    let before: Vec<_> =
+        before.map(|path| (path.clone(), simulation.disk.peek(&path).expect("there"))).collect();
+    assert_eq!(run_jobs(&db, &simulation)[0], "compact");
+    let merged = path(&db.status().blocks[0].name);
     drop(db);
     let mut bytes = simulation.disk.peek(&merged).expect("there");
     let at = second_copy(&bytes) + 30;
     bytes[at] ^= 1;
     bytes.truncate(bytes.len() - 1);
     simulation.disk.poke(&merged, &bytes).expect("there");
-    for (path, bytes) in &sources {
-        let file = simulation.env.disk.open(path, Open::Create).expect("new");
-        file.append(bytes).expect("a good disk");
-        file.sync().expect("a good disk");
-    }
-    let repairs = [false, true].map(|repairs| (repairs, files(&simulation)));
-    for (repairs, files) in repairs {
-        restore(&simulation, &files);
-        if repairs {
-            let repaired = offline::repair(&simulation.env, Path::new("/data")).expect("a good disk");
-            assert_eq!(repaired.left.findings, []);
+    let all: Vec<_> = files(&simulation).into_iter().chain(before).collect();
+    restore(&simulation, &all);
+    (simulation, merged, held)
+}
+
+#[test]
+fn a_merged_block_that_lacks_series_does_not_replace_what_it_was_merged_from() {
+    for sources in [2, 3] {
+        let (simulation, _, held) = merged_beside(sources);
+        let repairs = [false, true].map(|repairs| (repairs, files(&simulation)));
+        for (repairs, files) in repairs {
+            restore(&simulation, &files);
+            if repairs {
+                let repaired = offline::repair(&simulation.env, Path::new("/data")).expect("a good disk");
+                assert_eq!(repaired.left.findings, []);
+            }
+            let db = open(&simulation);
+            let context = format!("{sources} sources, repaired: {repairs}");
+            let check = |what| {
+                let read = contents(&db);
+                assert_eq!(held.keys().find(|key| !read.contains_key(key)), None, "{context}, {what}");
+            };
+            check("opened");
+            run_jobs(&db, &simulation);
+            check("healed");
+            assert!(
+                simulation.disk.files().iter().any(|path| path.starts_with("/data/damaged")),
+                "{context}"
+            );
         }
-        let db = open(&simulation);
-        let read = contents(&db);
-        let lacks = whole.keys().find(|key| key.1 <= until_ms && !read.contains_key(key));
-        assert_eq!(lacks, None, "repaired: {repairs}");
-        run_jobs(&db, &simulation);
-        let read = contents(&db);
-        let lacks = whole.keys().find(|key| key.1 <= until_ms && !read.contains_key(key));
-        assert_eq!(lacks, None, "repaired: {repairs}, and healed");
-        assert!(simulation.disk.files().iter().any(|path| path.starts_with("/data/damaged")));
+    }
+}
+
+/// Where it could not be moved out of the way at the start it is before anything is deleted: later it may be readable.
+#[test]
+fn a_block_that_is_set_aside_brings_back_nothing_that_was_deleted_since() {
+    let (lacks_series, merged, _) = merged_beside(3);
+    let (unreadable, _) = many_series();
+    let cases = [(lacks_series, merged, false), (unreadable, "/data/blocks/00000001.block".into(), true)];
+    for (simulation, path, is_unreadable) in cases {
+        let (before, mut stayed) = (files(&simulation), 0);
+        for n in 1.. {
+            restore(&simulation, &before);
+            if is_unreadable {
+                simulation.disk.make_unreadable(&path, 0..u64::MAX).expect("there");
+            }
+            simulation.disk.fail_at(simulation.disk.changes() + n, Failure::Io);
+            let opened = try_open(&simulation);
+            let fired = simulation.disk.fired();
+            if let Ok(db) = opened
+                && simulation.disk.files().contains(&path)
+            {
+                stayed += 1;
+                let first = [Matcher::equal("i", "00")];
+                db.delete(&first, ALL).expect("a good disk");
+                run_jobs(&db, &simulation);
+                drop(db);
+                // The disk is well again.
+                restore(&simulation, &files(&simulation));
+                assert_eq!(contents_of(&open(&simulation), &first, ALL).len(), 0, "change {n} fails");
+            }
+            if !fired {
+                break;
+            }
+        }
+        assert!(stayed > 0, "moving a block is a change of the disk");
     }
 }
