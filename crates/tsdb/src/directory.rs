@@ -175,7 +175,7 @@ impl Directory {
         self.keep(path, |from, to| self.env.disk.rename(from, to))
     }
 
-    /// The same where it must not fail: what comes next overwrites the first name.
+    /// Gives a damaged file a second name under `damaged/`, so that it outlives its first, which is overwritten next.
     pub(crate) fn keep_copy_surely(&self, path: &Path) -> Result<(), OpenError> {
         self.keep(path, |from, to| self.env.disk.link(from, to)).map_err(io_error(path))
     }
@@ -187,7 +187,7 @@ impl Directory {
         if kept.is_some() && kept == len(path) { Ok(()) } else { self.keep_copy_surely(path) }
     }
 
-    /// Gives a damaged file a second name under `damaged/`, so that it outlives its first.
+    /// The same as far as the disk lets.
     pub(crate) fn keep_copy(&self, path: &Path) {
         let _ = self.keep_copy_once(path);
     }

@@ -1,8 +1,8 @@
 //! The list of blocks: which files ought to be there.
 //!
 //! Blocks are found by their names, so one whose file somebody removed would leave no trace, and so would its
-//! tombstones. `blocks/LIST` says which there were and what times they have. It is looked at once, at a start, to name what is missing; what
-//! there is, the files say.
+//! tombstones. `blocks/LIST` says which there were and what times they have. It is looked at once, at a start, to
+//! name what is missing; what there is, the files say.
 //!
 //! ```text
 //! offset  size  field
@@ -16,8 +16,8 @@
 //!
 //! Invariant: every block of the list is durable under its name, with its tombstones. So a block comes into the list
 //! after its file is there, and goes out of it, durably, before its file does, be it removed or set aside; a crash in
-//! between leaves a file that is not in the list, of which nothing follows. Where the list can not be written (a full disk) it
-//! is removed. What lies under `damaged/` says nothing: a block that was mended has a copy there.
+//! between leaves a file that is not in the list, of which nothing follows. Where the list can not be written (a full
+//! disk) it is removed. What lies under `damaged/` says nothing: a block that was mended has a copy there.
 //!
 //! It lies beside the blocks, as it says something of this directory only: a snapshot has none, and who puts other
 //! blocks in place of these puts away the list.

@@ -3,7 +3,7 @@
 //! Who reads a block, or a run of the head, is told and goes without an answer. That there is damage must
 //! not be known to that reader alone: it is noted here, once for each place.
 //!
-//! Not here: what becomes of it (`mend`).
+//! Not here: what becomes of it (`mend`, and `jobs` for what heals).
 
 use std::collections::BTreeSet;
 
