@@ -23,7 +23,8 @@ use std::sync::atomic::Ordering;
 use tidewatch_storage::{RunValues, Scratch, Selection, TimeRange};
 
 use crate::block::{Block, BlockError, BlockMeta, Writer, WriterOptions, block_path};
-use crate::db::{Db, Files};
+use crate::db::Db;
+use crate::files::Files;
 use crate::gather::Gather;
 use crate::head::append::FrameLog;
 use crate::head::read::HeadSnapshot;

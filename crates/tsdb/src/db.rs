@@ -4,24 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use tidewatch_env::{Env, Open, Space};
+use tidewatch_env::Env;
 use tidewatch_model::{Batch, Exemplar, Labels, Matcher};
 use tidewatch_storage::{
-    Append, AppendError, AppendOutcome, Refusal, Room, Select, SelectError, Selection, Ticket, TimeRange,
+    Append, AppendError, AppendOutcome, Room, Select, SelectError, Selection, Ticket, TimeRange,
 };
-use tidewatch_wal::{OpenReport, WalOptions};
 
 use crate::blocks::Blocks;
 use crate::compact;
+use crate::counters::AtomicCounters;
 use crate::debt::Debt;
 use crate::deferred::{Deferred, batch_of};
-use crate::directory::Directory;
-use crate::durable::DurableLog;
 use crate::exemplars::Exemplars;
+use crate::files::{Files, Left, reserve_bytes};
 use crate::growth::GrowthWatch;
 use crate::head::Head;
 use crate::head::append::{FrameLog, Terms};
-use crate::image::Images;
 use crate::jobs::JobState;
 use crate::metadata::{FamilyMetadata, MetadataStore};
 use crate::options::{DbOptions, OpenError, Retention};
@@ -29,7 +27,7 @@ use crate::recover;
 use crate::resolve::Resolutions;
 use crate::select::{DbSelection, blocks_within, damaged};
 use crate::stale::StaleWatch;
-use crate::status::{Cardinality, Counters, DbStatus, DiskStatus, Replay};
+use crate::status::{Cardinality, DbStatus, DiskStatus, Replay};
 use crate::texts::Texts;
 use crate::wounds::Wounds;
 
@@ -78,98 +76,6 @@ pub struct Db {
     pub(crate) counters: AtomicCounters,
 }
 
-/// What a database on disk has.
-pub(crate) struct Files {
-    pub(crate) directory: Directory,
-    pub(crate) log: DurableLog,
-    /// Whether the disk is so full that samples are refused.
-    low_space: AtomicBool,
-    /// Whether the log has batches that came during a recovery, behind the last images.
-    pub(crate) has_deferred: AtomicBool,
-    /// What the last process left, until recovery has it.
-    left: Mutex<Option<Left>>,
-    /// When the disk was last asked for its room, in monotonic milliseconds.
-    watched_ms: AtomicU64,
-}
-
-/// Images, and what the log's directory held.
-struct Left {
-    images: Images,
-    opened: OpenReport,
-}
-
-/// Room on the disk that samples leave alone, so that the log can be trimmed and alerts be
-/// stored: a twentieth, but no more than this.
-const RESERVE_BYTES_MAX: u64 = 256 << 20;
-
-/// How often the room is looked at while samples come.
-const WATCH_MS: u64 = 1000;
-
-pub(crate) fn reserve_bytes(space: Space) -> u64 {
-    (space.total_bytes / 20).min(RESERVE_BYTES_MAX)
-}
-
-impl Files {
-    /// Looks whether there is room for samples.
-    pub(crate) fn watch_space(&self) {
-        let Some(space) = self.space() else { return };
-        self.low_space.store(space.free_bytes < reserve_bytes(space), Ordering::Relaxed);
-    }
-
-    /// The same for who asks often: looks once a second, or again and again while there is none.
-    fn watch_space_often(&self, now_ms: u64) {
-        let due_ms = self.watched_ms.load(Ordering::Relaxed) + WATCH_MS;
-        if now_ms >= due_ms || self.is_low() {
-            self.watched_ms.store(now_ms, Ordering::Relaxed);
-            self.watch_space();
-        }
-    }
-
-    pub(crate) fn space(&self) -> Option<Space> {
-        self.directory.env.disk.space(&self.directory.root).ok()
-    }
-
-    /// Whether the disk is down to the reserve.
-    pub(crate) fn is_low(&self) -> bool {
-        self.low_space.load(Ordering::Relaxed)
-    }
-
-    /// Why samples are refused, if they are.
-    fn refusal(&self) -> Option<String> {
-        let low = || "the disk is nearly full: its last 5 % or 256 MiB are a reserve".to_owned();
-        self.log.refusal().or_else(|| self.is_low().then(low))
-    }
-
-    /// Bytes of the log's files, as far as they can be asked.
-    pub(crate) fn log_bytes(&self) -> u64 {
-        let directory = &self.directory;
-        let size = |number| directory.env.disk.open(&directory.segment(number), Open::Read)?.len();
-        self.log.wal.segments().into_iter().filter_map(|number| size(number).ok()).sum()
-    }
-}
-
-/// What is counted while the database runs.
-#[derive(Debug, Default)]
-pub(crate) struct AtomicCounters {
-    appended: AtomicU64,
-    duplicates: AtomicU64,
-    too_old: AtomicU64,
-    conflict: AtomicU64,
-    future: AtomicU64,
-    labels: AtomicU64,
-    histograms: AtomicU64,
-    replayed: AtomicU64,
-    set_aside: AtomicU64,
-    pub(crate) series_removed: AtomicU64,
-    pub(crate) stale_series_cut: AtomicU64,
-    pub(crate) cuts: AtomicU64,
-    pub(crate) compactions: AtomicU64,
-    pub(crate) chunks_set_aside: AtomicU64,
-    pub(crate) blocks_retired: AtomicU64,
-    pub(crate) blocks_cleaned: AtomicU64,
-    pub(crate) deletions: AtomicU64,
-}
-
 /// The log of a database in memory.
 pub(crate) struct NoLog;
 
@@ -188,29 +94,8 @@ impl Db {
     /// Takes a directory and makes the database ready for appends. Nothing is read yet: queries
     /// wait for [`Db::recover`].
     pub fn open(env: Env, options: DbOptions) -> Result<Db, OpenError> {
-        let directory = Directory::open(&env, &options.dir)?;
-        let images = Images::open(&env, &directory)?;
-        let wal = WalOptions { segment_min: images.newest_segment() + 1, ..WalOptions::default() };
-        let (log, opened) = DurableLog::open(&env, &directory.wal(), wal)
-            .map_err(|error| OpenError::Log(error.to_string()))?;
-        if let Some(torn) = &opened.torn {
-            // A write that was under way when the power went, or damage: nobody can tell.
-            directory.report(&torn.path, torn.offset, format!("the log's end: {}", torn.reason));
-        }
-        images.check_log(&directory, &opened.segments);
-        let left = Mutex::new(Some(Left { images, opened }));
-        Ok(Db::new(
-            env,
-            options,
-            Some(Files {
-                directory,
-                log,
-                low_space: AtomicBool::new(false),
-                has_deferred: AtomicBool::new(false),
-                left,
-                watched_ms: AtomicU64::new(0),
-            }),
-        ))
+        let files = Files::open(&env, &options.dir)?;
+        Ok(Db::new(env, options, Some(files)))
     }
 
     fn new(env: Env, options: DbOptions, files: Option<Files>) -> Db {
@@ -245,8 +130,7 @@ impl Db {
     /// logged at once and applied at the end.
     pub fn recover(&self) -> Result<(), OpenError> {
         let Some(files) = self.files.as_ref().filter(|_| !self.is_complete()) else { return Ok(()) };
-        let left = files.left.lock().take();
-        let Left { images, opened } = left.expect("a database whose recovery failed is not used");
+        let Left { images, opened } = files.take_left();
         self.image_bytes.store(images.bytes(), Ordering::Relaxed);
         let (mut settled, mut replayed) = (Ok(()), None);
         let settle = || {
@@ -493,48 +377,6 @@ impl Append for Db {
 
 /// Samples of one batch: its frames stay below the log's limit for one.
 const BATCH_SAMPLES_MAX: usize = 1 << 20;
-
-impl AtomicCounters {
-    fn count(&self, outcome: &AppendOutcome) {
-        let accepted = outcome.accepted + outcome.accepted_histograms;
-        self.appended.fetch_add(accepted - outcome.duplicates, Ordering::Relaxed);
-        self.duplicates.fetch_add(outcome.duplicates, Ordering::Relaxed);
-        for (refusal, count) in &outcome.refused {
-            let counter = match refusal {
-                Refusal::InvalidLabels | Refusal::LabelLimit => &self.labels,
-                Refusal::TooOld => &self.too_old,
-                Refusal::TooFarInFuture => &self.future,
-                Refusal::Conflict => &self.conflict,
-                Refusal::InvalidHistogram => &self.histograms,
-            };
-            counter.fetch_add(*count, Ordering::Relaxed);
-        }
-    }
-
-    fn load(&self) -> Counters {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counters {
-            samples_appended: load(&self.appended),
-            duplicates: load(&self.duplicates),
-            refused_too_old: load(&self.too_old),
-            refused_conflict: load(&self.conflict),
-            refused_future: load(&self.future),
-            refused_labels: load(&self.labels),
-            refused_histograms: load(&self.histograms),
-            samples_replayed: load(&self.replayed),
-            samples_set_aside: load(&self.set_aside),
-            series_removed: load(&self.series_removed),
-            stale_series_cut: load(&self.stale_series_cut),
-            cuts: load(&self.cuts),
-            compactions: load(&self.compactions),
-            chunks_set_aside: load(&self.chunks_set_aside),
-            blocks_retired: load(&self.blocks_retired),
-            blocks_cleaned: load(&self.blocks_cleaned),
-            deletions: load(&self.deletions),
-            ..Counters::default()
-        }
-    }
-}
 
 impl Select for Db {
     fn select(&self, matchers: &[Matcher], range: TimeRange) -> Result<Box<dyn Selection>, SelectError> {

@@ -32,8 +32,9 @@ use tidewatch_storage::{AppendError, SelectError, TimeRange};
 
 use crate::block::{BlockError, tombstones_path};
 use crate::compact;
-use crate::db::{Db, Files};
+use crate::db::Db;
 use crate::fields::Reader;
+use crate::files::Files;
 use crate::head::SHARDS;
 use crate::head::append::FrameLog;
 use crate::head::registry::SeriesId;

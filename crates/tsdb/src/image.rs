@@ -18,8 +18,9 @@ use tidewatch_storage::SelectError;
 use tidewatch_wal::{Position, SEGMENT_HEADER_SIZE};
 
 use crate::block::UNREADABLE;
-use crate::db::{Db, Files};
+use crate::db::Db;
 use crate::directory::{Directory, map, reads};
+use crate::files::Files;
 use crate::head::image::{
     HEADER_LEN, ImageError, ImageHeader, ImageKind, Section, VERSION, sections, visit_series,
 };

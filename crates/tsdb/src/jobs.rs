@@ -12,7 +12,8 @@ use tidewatch_storage::{AppendError, SelectError};
 
 use crate::block::{Block, BlockError, BlockId, BlockMeta, block_path};
 use crate::compact::{self, CompactOptions, Merge, Plan, Progress};
-use crate::db::{Db, Files};
+use crate::db::Db;
+use crate::files::Files;
 use crate::options::{BLOCK_MS, OpenError};
 
 /// A piece of background work.
@@ -30,7 +31,7 @@ pub enum Job {
     Retain(Vec<BlockId>),
     /// Merge blocks to a larger one.
     Compact(Plan),
-    /// Rewrite blocks of which much is deleted, without that; or what is damaged of which is there twice.
+    /// Rewrite blocks: without what is deleted, where that is much, or so that damage heals.
     Clean(Plan),
 }
 

@@ -21,7 +21,8 @@ use std::sync::atomic::Ordering;
 use tidewatch_env::replace_durably;
 
 use crate::block::{Block, BlockError, BlockId, Damage, tombstones_path};
-use crate::db::{Db, Files};
+use crate::db::Db;
+use crate::files::Files;
 use crate::jobs::{JobError, SLICE_SERIES};
 
 impl Db {

@@ -21,8 +21,9 @@ use tidewatch_env::create_dir_durably;
 use tidewatch_storage::{SelectError, TimeRange};
 
 use crate::block::{block_path, tombstones_path};
-use crate::db::{Db, Files};
+use crate::db::Db;
 use crate::directory::write_format;
+use crate::files::Files;
 use crate::jobs::JobError;
 use crate::resolve::Resolution;
 use crate::stretches::Stretches;

@@ -30,9 +30,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use tidewatch_storage::TimeRange;
 
 use crate::block::{Block, block_path};
-use crate::db::{Db, Files};
+use crate::db::Db;
 use crate::delete::FRAME_SERIES_MAX;
 use crate::fields::Reader;
+use crate::files::Files;
 use crate::head::SHARDS;
 use crate::head::append::FrameLog;
 use crate::head::ended::Ended;
