@@ -12,6 +12,7 @@
 //! damaged/             what could not be read, under its old name, for a person to look at
 //! ```
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -37,9 +38,18 @@ const DAMAGE_MAX: usize = 100;
 pub(crate) struct Directory {
     pub(crate) env: Env,
     pub(crate) root: PathBuf,
-    /// The first pieces of damage, and how many there were in all.
-    damage: Mutex<(Vec<Damage>, u64)>,
+    damage: Mutex<Found>,
     _lock: Box<dyn Lock>,
+}
+
+/// What was found damaged.
+#[derive(Default)]
+struct Found {
+    /// The first pieces, and how many there were in all.
+    first: Vec<Damage>,
+    count: u64,
+    /// The files of all of them.
+    files: BTreeSet<PathBuf>,
 }
 
 fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
@@ -138,26 +148,27 @@ impl Directory {
 
     /// Remembers damage for the status.
     pub(crate) fn report(&self, path: &Path, offset: u64, reason: String) {
-        let (damage, found) = &mut *self.damage.lock();
-        *found += 1;
-        if damage.len() < DAMAGE_MAX {
-            damage.push(Damage { path: path.display().to_string(), offset, reason });
+        let found = &mut *self.damage.lock();
+        found.count += 1;
+        found.files.insert(path.to_owned());
+        if found.first.len() < DAMAGE_MAX {
+            found.first.push(Damage { path: path.display().to_string(), offset, reason });
         }
     }
 
     /// Whether something was found of a file.
     pub(crate) fn has_damage(&self, path: &Path) -> bool {
-        let path = path.display().to_string();
-        self.damage.lock().0.iter().any(|damage| damage.path == path)
+        self.damage.lock().files.contains(path)
     }
 
     /// Whether something was found of a file in a directory.
     pub(crate) fn has_damage_below(&self, dir: &Path) -> bool {
-        self.damage.lock().0.iter().any(|damage| Path::new(&damage.path).starts_with(dir))
+        self.damage.lock().files.iter().any(|path| path.starts_with(dir))
     }
 
     pub(crate) fn damage(&self) -> (Vec<Damage>, u64) {
-        self.damage.lock().clone()
+        let found = self.damage.lock();
+        (found.first.clone(), found.count)
     }
 
     /// Moves a damaged file out of the way, keeping it. Where even that fails it stays where it
@@ -310,4 +321,22 @@ pub(crate) fn reads(bytes: &[u8]) -> bool {
     // The last page may begin behind the last step.
     std::hint::black_box(sum.wrapping_add(bytes.last().copied().unwrap_or(0)));
     unreadable(bytes).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that goes bad damages many blocks before an image is read, which then is written anew all the same.
+    #[test]
+    fn damage_is_known_of_every_file_and_told_of_the_first() {
+        let directory = Directory::open(&Env::in_memory(), Path::new("/data")).expect("memory");
+        let image = directory.head().join("series.image");
+        (0..DAMAGE_MAX as u64).for_each(|at| directory.report(&directory.blocks(), at, String::new()));
+        assert!(!directory.has_damage(&image) && !directory.has_damage_below(&directory.head()));
+        directory.report(&image, 0, String::new());
+        assert!(directory.has_damage(&image) && directory.has_damage_below(&directory.head()));
+        let (told, count) = directory.damage();
+        assert_eq!((told.len(), count), (DAMAGE_MAX, DAMAGE_MAX as u64 + 1));
+    }
 }
