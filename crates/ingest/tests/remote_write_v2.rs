@@ -379,7 +379,7 @@ fn labels_that_expand_are_held_to_the_size_of_a_request_and_to_the_room_there_is
     let error = decode(&body, &limits, &mut spelling, &mut batch).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "labels of the request, written out, are over the limit of 1048576 bytes: send fewer series"
+        "labels and metadata of the request, written out, are over the limit of 1048576 bytes: send fewer series"
     );
     assert!(error.is_too_large() && batch_is_empty(&batch));
     assert!(spelling.capacity() < 9 << 17, "{} bytes were taken", spelling.capacity());
@@ -407,6 +407,31 @@ fn a_table_of_empty_symbols_is_held_to_the_size_of_a_request_too() {
     let (mut spelling, mut batch) = (Spelling::default(), Batch::new());
     let result = decode(&body, &limits, &mut spelling, &mut batch);
     assert_eq!(result, Err(WriteError::Expands { limit: 1 << 20 }));
+}
+
+// The store copies what is news, and logs it: a help of 16 MiB, said anew by each of 200,000 series, would be
+// terabytes.
+#[test]
+fn metadata_that_expands_is_held_to_the_size_of_a_request() {
+    let limits = Limits { write_body_bytes: 1 << 20, ..Limits::default() };
+    let help = "x".repeat(16_000);
+    let said = |series: usize, unit: fn(usize) -> u32| {
+        let of = |at| TimeSeries {
+            metadata: Some(ProtoMetadata { kind: 1, help_ref: 3, unit_ref: unit(at) }),
+            ..one_sample(vec![1, 2])
+        };
+        let symbols = symbol_table(&["", "__name__", "up", &help, "s", "m"]);
+        Request { symbols, timeseries: (0..series).map(of).collect() }.encode_to_vec()
+    };
+    for (body, expected) in [
+        (said(60, |at| 4 + at as u32 % 2), Ok(60)),
+        (said(100, |at| 4 + at as u32 % 2), Err(WriteError::Expands { limit: 1 << 20 })),
+        (said(100, |_| 4), Ok(1)),
+    ] {
+        let (mut spelling, mut batch) = (Spelling::default(), Batch::new());
+        let result = decode(&body, &limits, &mut spelling, &mut batch);
+        assert_eq!(result.map(|summary| summary.metadata), expected);
+    }
 }
 
 fn batch_is_empty(batch: &Batch<'_>) -> bool {

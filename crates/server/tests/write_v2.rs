@@ -465,7 +465,7 @@ fn labels_written_out_take_room_among_the_requests_in_flight() {
     assert_eq!(post(&Scene::new(), &many), "204 500/0/0 ");
 
     let limits = Limits { write_body_bytes: 1 << 20, ..Limits::default() };
-    let expected = "413 0/0/0 labels of the request, written out, are over the limit of 1048576 bytes: send fewer series\n";
+    let expected = "413 0/0/0 labels and metadata of the request, written out, are over the limit of 1048576 bytes: send fewer series\n";
     assert_eq!(post(&Scene::with(options(), limits), &many), expected);
 }
 

@@ -31,9 +31,9 @@ const ROOM_STEP_MAX: usize = 1 << 20;
 /// unknown ones are skipped. The batch borrows `body` and `spelling`, which has the series' labels in
 /// the spelling of 1.0.
 ///
-/// References are short and what they name is long, so labels can take many times what the body
-/// has. They are held to what a request may have as a body, and `room` is asked before memory is
-/// taken for them: where it says no, that is [`WriteError::NoRoom`].
+/// References are short and what they name is long, so labels and metadata can take many times what
+/// the body has. They are held to what a request may have as a body, and `room` is asked before memory
+/// is taken for labels: where it says no, that is [`WriteError::NoRoom`].
 ///
 /// After an error the batch is empty.
 pub fn decode_write_request_v2<'a>(
@@ -110,7 +110,8 @@ impl<'a> Decoder<'a, '_> {
         self.each_field(|decoder, field, _| match field {
             (5, Wire::Bytes(message)) => decoder.series(message),
             _ => Ok(()),
-        })
+        })?;
+        self.check_taken()
     }
 
     /// Hands every field of the request to `visit`, with what comes behind it.
@@ -143,12 +144,15 @@ impl<'a> Decoder<'a, '_> {
         if needed < self.granted { Ok(()) } else { self.ask_more_room(needed) }
     }
 
+    fn check_taken(&self) -> Result<(), WriteError> {
+        let limit = self.limits.write_body_bytes;
+        if self.spelling.taken() > limit { Err(WriteError::Expands { limit }) } else { Ok(()) }
+    }
+
     #[cold]
     fn ask_more_room(&mut self, needed: usize) -> Result<(), Failure> {
+        self.check_taken().map_err(Failure::Refused)?;
         let limit = self.limits.write_body_bytes;
-        if self.spelling.taken() > limit {
-            return Err(Failure::Refused(WriteError::Expands { limit }));
-        }
         let step = self.granted.clamp(ROOM_STEP_MIN, ROOM_STEP_MAX).min(limit.saturating_sub(self.granted));
         let step = step.max(needed + 1 - self.granted);
         if !(self.room)(step) {
@@ -310,7 +314,7 @@ impl<'a> Decoder<'a, '_> {
     /// Takes what a series says about its metric, unless that was said in the request before. The first
     /// symbol stands for nothing, whatever it is.
     fn metadata(&mut self, metric: u32, said: &Said) -> Result<(), Fault> {
-        let Spelling { symbols, said: of_batch, .. } = &mut *self.spelling;
+        let Spelling { symbols, said: of_batch, said_bytes, .. } = &mut *self.spelling;
         let before = symbols.get_mut(metric);
         if *said == Said::default() || of_batch.get(before.metadata as usize) == Some(said) {
             return Ok(());
@@ -324,6 +328,7 @@ impl<'a> Decoder<'a, '_> {
         if kind == MetricType::Unknown && help.is_empty() && unit.is_empty() {
             return Ok(());
         }
+        *said_bytes += name.len() + help.len() + unit.len();
         let utf8 = |bytes| std::str::from_utf8(bytes).ok();
         // Samples are not lost for a text that is none: a name that is not UTF-8 the store refuses.
         if let (Some(name), Some(help), Some(unit)) = (utf8(name), utf8(help), utf8(unit)) {

@@ -69,8 +69,10 @@ pub enum WriteError {
     /// The request holds too many samples or metadata entries. 413.
     #[error("request holds more than {limit} {what}")]
     TooMany { what: &'static str, limit: usize },
-    /// The symbols and the labels that are made of them take more than a request may have. 413.
-    #[error("labels of the request, written out, are over the limit of {limit} bytes: send fewer series")]
+    /// The symbols, and the labels and metadata that are made of them, take more than a request may have. 413.
+    #[error(
+        "labels and metadata of the request, written out, are over the limit of {limit} bytes: send fewer series"
+    )]
     Expands { limit: usize },
     /// There is no memory to write labels out. 503.
     #[error("write requests in flight fill their memory budget")]

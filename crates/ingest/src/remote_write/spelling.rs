@@ -32,6 +32,8 @@ pub struct Spelling {
     known: Vec<KnownPair>,
     /// What the batch's metadata was made of.
     pub(super) said: Vec<Said>,
+    /// Bytes of the texts that this names: others copy them.
+    pub(super) said_bytes: usize,
     pub(super) series: Vec<SeriesPlace>,
     pub(super) exemplars: Vec<ExemplarPlace>,
     /// References of the series and of the exemplar that are being read.
@@ -70,6 +72,7 @@ impl Spelling {
         self.labels.clear();
         self.known.clear();
         self.said.clear();
+        self.said_bytes = 0;
         self.series.clear();
         self.exemplars.clear();
     }
@@ -84,9 +87,9 @@ impl Spelling {
             + self.known.capacity() * size_of::<KnownPair>()
     }
 
-    /// Bytes that a request made us take beyond its own, samples and the like aside.
+    /// Bytes that a request makes us take beyond its own, or the store, samples and the like aside.
     pub(super) fn taken(&self) -> usize {
-        self.symbols.0.len() * size_of::<Symbol>() + self.labels.len()
+        self.symbols.0.len() * size_of::<Symbol>() + self.labels.len() + self.said_bytes
     }
 
     /// Puts series and exemplars into the batch that has their samples.
