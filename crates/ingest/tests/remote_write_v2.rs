@@ -444,14 +444,17 @@ fn series_over_a_label_limit_are_left_out_alone() {
     let symbols = symbol_table(&["", "__name__", "up", "text", &long, "a", "b"]);
     let many = [1, 2].into_iter().chain([5, 6].repeat(3_000)).collect();
     let mut third = one_sample(vec![1, 2]);
-    third.exemplars = vec![Exemplar { labels_refs: vec![3, 4], value: 1.0, timestamp: 1 }];
-    let timeseries = vec![one_sample(vec![1, 2, 3, 4]), one_sample(many), third];
+    let exemplar = |labels_refs| Exemplar { labels_refs, value: 1.0, timestamp: 1 };
+    third.exemplars = vec![exemplar(vec![3, 4]), exemplar(vec![4, 0, 3, 2])];
+    // An empty label is absent, but its name is compared: in the order of names, and in another one.
+    let absent = [vec![1, 2, 4, 0], vec![4, 0, 1, 2], vec![1, 2, 4, 0, 3, 0]].map(one_sample);
+    let timeseries = [vec![one_sample(vec![1, 2, 3, 4]), one_sample(many), third], absent.to_vec()].concat();
     let body = Request { symbols, timeseries }.encode_to_vec();
     let (mut spelling, mut batch) = (Spelling::default(), Batch::new());
     let summary = decode(&body, &Limits::default(), &mut spelling, &mut batch).unwrap();
     assert_eq!((summary.series, summary.samples, summary.exemplars), (1, 1, 0));
     let first = Some("series 0: the label set is longer than is allowed".to_owned());
-    assert_eq!(summary.left_out, LeftOut { over_limit: 2, first, ..LeftOut::default() });
+    assert_eq!(summary.left_out, LeftOut { over_limit: 5, first, ..LeftOut::default() });
 }
 
 // What is not counted the sender would never hear of.

@@ -7,7 +7,8 @@
 //!
 //! Invariants: labels of a series are strictly ascending by name and none is empty, whatever the order
 //! of the references, so that a series has one spelling, which is also the one that the store keeps. A
-//! set takes at most as much as the store takes of one.
+//! set takes at most as much as the store takes of one, names of empty labels included; no text is compared
+//! that is longer.
 //!
 //! Not here: whether texts are UTF-8: the store checks that, once for each new series.
 
@@ -290,7 +291,7 @@ impl Spelling {
         most: usize,
     ) -> Result<Option<u32>, Fault> {
         let Spelling { symbols, labels, .. } = self;
-        sort_pairs(body, symbols, pairs)?;
+        sort_pairs(body, symbols, pairs, most)?;
         for [[before, _], [name, _]] in pairs.array_windows() {
             if symbols.text(body, *before)? == symbols.text(body, *name)? {
                 return Err(Fault::NameTwice { name: *before });
@@ -326,7 +327,7 @@ impl Spelling {
         if self.known.is_empty() {
             self.known.resize(KNOWN_PAIRS, NO_PAIR);
         }
-        let start = self.labels.len();
+        let mut end = self.labels.len() + most;
         let (mut metric, mut before) = (None, NOTHING);
         let mut run = 0..0;
         for pair in pairs {
@@ -334,7 +335,7 @@ impl Spelling {
             let known = self.known[at];
             if [known.name, known.value] != *pair || known.len == 0 {
                 self.labels.extend_from_within(std::mem::take(&mut run));
-                if self.spell_new(body, *pair, before, start + most)? {
+                if self.spell_new(body, *pair, before, &mut end)? {
                     metric = Some(pair[1]);
                 }
                 before = pair[0];
@@ -349,7 +350,7 @@ impl Spelling {
                 metric = Some(pair[1]);
             }
             let place = known.start as usize..(known.start + known.len) as usize;
-            if self.labels.len() - start + run.len() + place.len() > most {
+            if self.labels.len() + run.len() + place.len() > end {
                 return Err(Fault::TooLong.into());
             }
             if run.end == place.start {
@@ -364,7 +365,7 @@ impl Spelling {
 
     /// Appends a pair that follows the name `before`, and remembers where; says whether it is the
     /// metric's name. The labels may grow to `end` bytes.
-    fn spell_new(&mut self, body: &[u8], pair: [u32; 2], before: u32, end: usize) -> Result<bool, Stop> {
+    fn spell_new(&mut self, body: &[u8], pair: [u32; 2], before: u32, end: &mut usize) -> Result<bool, Stop> {
         let [name, value] = pair;
         let start = self.labels.len();
         self.symbols.check_ascending(body, before, name)?;
@@ -378,7 +379,7 @@ impl Spelling {
     pub(super) fn spell_exemplar(&mut self, body: &[u8], most: usize) -> Result<(), Fault> {
         let Spelling { symbols, labels, exemplar_refs, .. } = self;
         let pairs = pairs_of(exemplar_refs, most)?;
-        sort_pairs(body, symbols, pairs)?;
+        sort_pairs(body, symbols, pairs, most)?;
         spell_pairs(body, symbols, pairs, most, labels).map(|_| ())
     }
 }
@@ -392,9 +393,14 @@ fn pairs_of(refs: &mut [u32], most: usize) -> Result<&mut [[u32; 2]], Fault> {
 }
 
 /// Puts pairs in the order of their names, and of their values where a name is there twice.
-fn sort_pairs(body: &[u8], symbols: &Symbols, pairs: &mut [[u32; 2]]) -> Result<(), Fault> {
+fn sort_pairs(body: &[u8], symbols: &Symbols, pairs: &mut [[u32; 2]], most: usize) -> Result<(), Fault> {
+    let mut bytes = 0;
     for reference in pairs.as_flattened() {
-        symbols.text(body, *reference)?;
+        bytes += symbols.text(body, *reference)?.len();
+    }
+    // Two bytes of references may stand for texts as long as the request: they are not compared.
+    if bytes > most {
+        return Err(Fault::TooLong);
     }
     let text = |reference: u32| symbols.text(body, reference).expect("looked up above");
     pairs.sort_unstable_by(|[a, x], [b, y]| text(*a).cmp(text(*b)).then_with(|| text(*x).cmp(text(*y))));
@@ -410,9 +416,9 @@ fn spell_pairs(
     labels: &mut Vec<u8>,
 ) -> Result<Option<u32>, Fault> {
     let start = labels.len();
-    let mut metric = None;
+    let (mut metric, mut end) = (None, start + most);
     for pair in pairs {
-        match spell_symbols(body, symbols, *pair, start + most, labels) {
+        match spell_symbols(body, symbols, *pair, &mut end, labels) {
             Ok(true) => metric = Some(pair[1]),
             Ok(false) => {}
             Err(fault) => {
@@ -424,21 +430,23 @@ fn spell_pairs(
     Ok(metric)
 }
 
-/// Appends one label, unless it is empty, which means absent; says whether it is the metric's name.
+/// Appends one label, unless it is empty, which means absent: then its name is taken off what the others may
+/// have. Says whether it is the metric's name.
 fn spell_symbols(
     body: &[u8],
     symbols: &Symbols,
     [name, value]: [u32; 2],
-    end: usize,
+    end: &mut usize,
     labels: &mut Vec<u8>,
 ) -> Result<bool, Fault> {
     let (name, value) = (symbols.text(body, name)?, symbols.text(body, value)?);
+    if labels.len() + name.len() + value.len() > *end {
+        return Err(Fault::TooLong);
+    }
     // One without a name is the store's to refuse.
     if value.is_empty() && !name.is_empty() {
+        *end -= name.len();
         return Ok(false);
-    }
-    if labels.len() + name.len() + value.len() > end {
-        return Err(Fault::TooLong);
     }
     spell_pair(name, value, labels);
     Ok(name == METRIC_NAME.as_bytes())
