@@ -43,14 +43,16 @@ fn samples_are_kept_and_acknowledged() {
     let headers = [("content-type", "application/x-protobuf"), ("content-encoding", "snappy")];
     assert_eq!(post(&scene, &headers, body(&[1, 2, 3])), "204 ");
     assert_eq!(post(&scene, &[], body(&[4])), "204 ", "old senders name neither type nor encoding");
-    assert_eq!(scene.store.sample_count() - before, 4);
+    let empty = [("content-type", ""), ("content-encoding", "")];
+    assert_eq!(post(&scene, &empty, body(&[5])), "204 ", "as if they were not there");
+    assert_eq!(scene.store.sample_count() - before, 5);
     // Larger than what is worked on inline.
     let mut many: Vec<i64> = (0..100_000).map(|t| 10 + t * 7919 % 1_000_003).collect();
     many.sort_unstable();
     assert_eq!(post(&scene, &headers, body(&many)), "204 ");
-    assert_eq!(scene.store.sample_count() - before, 100_004);
+    assert_eq!(scene.store.sample_count() - before, 100_005);
     let metrics = scene.service.metrics();
-    assert!(metrics.contains("tidewatch_remote_write_samples_total 100004\n"), "{metrics}");
+    assert!(metrics.contains("tidewatch_remote_write_samples_total 100005\n"), "{metrics}");
 }
 
 #[test]
@@ -70,6 +72,10 @@ fn foreign_types_and_encodings_are_refused() {
     assert_eq!(
         post(&scene, &[("content-type", "text/plain")], body(&[1])),
         "415 Content-Type \"text/plain\" is not application/x-protobuf\n"
+    );
+    assert_eq!(
+        post(&scene, &[("content-type", "protobuf für dich")], body(&[1])),
+        "415 Content-Type \"protobuf für dich\" is not application/x-protobuf\n"
     );
     assert_eq!(
         post(&scene, &[("content-encoding", "gzip")], body(&[1])),

@@ -9,7 +9,7 @@
 //! one of the other kind. So whatever is not plain is refused.
 
 use hyper::StatusCode;
-use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 
 use super::answer::Refused;
 use crate::request::media_type;
@@ -23,15 +23,18 @@ pub(super) enum Message {
     V2,
 }
 
-/// Which of the accepted messages a request has. Absent headers mean remote write 1.0 and snappy: old
-/// senders name neither.
+/// Which of the accepted messages a request has. Absent and empty headers mean remote write 1.0 and snappy:
+/// old senders name neither.
 pub(super) fn message_of(headers: &HeaderMap, accepted: &[String]) -> Result<Message, Refused> {
-    let content_type = headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or(""));
-    let text = content_type.unwrap_or("application/x-protobuf");
-    if !media_type(text).eq_ignore_ascii_case("application/x-protobuf") {
+    let header = |name: HeaderName| {
+        let text = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        text.filter(|text| !text.is_empty())
+    };
+    let text = header(CONTENT_TYPE).unwrap_or("application/x-protobuf".into());
+    if !media_type(&text).eq_ignore_ascii_case("application/x-protobuf") {
         return Err(unsupported(format!("Content-Type {text:?} is not application/x-protobuf")));
     }
-    let name = proto(text)
+    let name = proto(&text)
         .map_err(|cause| unsupported(format!("Content-Type {text:?}: {cause}")))?
         .unwrap_or("prometheus.WriteRequest");
     let message = match name {
@@ -43,13 +46,9 @@ pub(super) fn message_of(headers: &HeaderMap, accepted: &[String]) -> Result<Mes
         let accepted = accepted.join(" or ");
         return Err(unsupported(format!("message {name:?} is not taken here: send {accepted}")));
     };
-    match headers.get(CONTENT_ENCODING).map(HeaderValue::as_bytes) {
-        None | Some(b"") => Ok(message),
-        Some(encoding) if encoding.eq_ignore_ascii_case(b"snappy") => Ok(message),
-        Some(other) => {
-            let other = String::from_utf8_lossy(other);
-            Err(unsupported(format!("Content-Encoding {other:?} is not snappy")))
-        }
+    match header(CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("snappy")) {
+        None => Ok(message),
+        Some(other) => Err(unsupported(format!("Content-Encoding {other:?} is not snappy"))),
     }
 }
 
