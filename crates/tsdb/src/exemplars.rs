@@ -4,8 +4,8 @@
 //! batch ─► newer than the series' newest? ─► ring, frame ─► log      query ◄─ ring
 //! ```
 //!
-//! A ring for the whole store: when it is full, the oldest goes, whatever its series. Exemplars
-//! of a series ascend in time; what is older than its newest, or the same again, is not taken.
+//! A ring for the whole store: when it is full, the oldest goes, whatever its series. Exemplars of a
+//! series ascend by time, value and labels; what is before its newest, or the same again, is not taken.
 //! A frame names series by their labels, since an exemplar may outlive its series in the head.
 //!
 //! A frame of exemplars (kind 20):
@@ -20,6 +20,7 @@
 //!
 //! The log is trimmed when images are written; what the ring has is logged again before that.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
@@ -38,14 +39,10 @@ const LABEL_CHARS_MAX: usize = 128;
 /// A frame that has grown to this is followed by another.
 const FRAME_BYTES: usize = 4 << 20;
 
-/// Whether two exemplars of a series are the same, bit for bit.
-fn are_same(a: &Exemplar, b: &Exemplar) -> bool {
-    a.timestamp == b.timestamp && a.value.to_bits() == b.value.to_bits() && a.labels == b.labels
-}
-
-/// What exemplars of a series ascend by.
-fn order(exemplar: &Exemplar) -> (i64, f64) {
-    (exemplar.timestamp, exemplar.value)
+/// What exemplars of a series ascend by. Those that are equal are the same, bit for bit.
+fn order(a: &Exemplar, b: &Exemplar) -> Ordering {
+    let by_value = || a.value.total_cmp(&b.value);
+    a.timestamp.cmp(&b.timestamp).then_with(by_value).then_with(|| a.labels.cmp(&b.labels))
 }
 
 /// The exemplars of a database.
@@ -61,7 +58,7 @@ pub(crate) struct Exemplars {
 struct Ring {
     /// The series of each exemplar, oldest first.
     order: VecDeque<Labels>,
-    /// Ascending in time; never empty.
+    /// Strictly ascending (see [`order`]); never empty.
     series: HashMap<Labels, VecDeque<Exemplar>>,
     /// Those that came while recovery was running, in their order; `None` once it is over.
     waiting: Option<Vec<(Labels, Exemplar)>>,
@@ -77,17 +74,13 @@ enum Offer {
 }
 
 impl Ring {
-    /// Takes an exemplar that is newer than those of its series.
+    /// Takes an exemplar that comes after those of its series.
     fn push(&mut self, max: usize, labels: Labels, exemplar: Exemplar) -> Offer {
         let have = self.series.entry(labels.clone()).or_default();
-        let newest = have.back();
-        if newest.is_some_and(|newest| are_same(newest, &exemplar)) {
-            return Offer::Repeat;
-        }
-        if newest.is_some_and(|newest| order(&exemplar) < order(newest)) {
-            let at = have.partition_point(|kept| order(kept) < order(&exemplar));
-            let is_there = have.get(at).is_some_and(|kept| are_same(kept, &exemplar));
-            return if is_there { Offer::Repeat } else { Offer::LeftOut };
+        match have.binary_search_by(|kept| order(kept, &exemplar)) {
+            Ok(_) => return Offer::Repeat,
+            Err(at) if at < have.len() => return Offer::LeftOut,
+            Err(_) => {}
         }
         have.push_back(exemplar);
         self.order.push_back(labels);
@@ -401,6 +394,18 @@ mod tests {
         log.0.lock().append(&mut whole.0.lock());
         assert_eq!(found(&replayed(4, &log)), found(&exemplars));
         assert_eq!(found(&Exemplars::new(0, false)), [""; 0]);
+    }
+
+    // A sender that repeats a request must not fill the ring with it.
+    #[test]
+    fn exemplars_that_differ_in_their_labels_alone_are_taken_once_each() {
+        let (exemplars, log) = (Exemplars::new(9, false), Kept::default());
+        for expected in ["taken", "repeat", "repeat"] {
+            for trace in ["a", "b"] {
+                assert_eq!(offer(&exemplars, &log, 1, 5, trace), expected, "{trace}");
+            }
+        }
+        assert_eq!(found(&exemplars), ["1: a@5 b@5"]);
     }
 
     #[test]
