@@ -26,8 +26,8 @@
 //!
 //! The images of earlier releases end behind their sections; see `sections`.
 //!
-//! The series come in sections of pairs, then of up to 1,024 series each, then of the pairs once more, as
-//! many series bear the same: what is lost of one copy the other has.
+//! The pairs of the series come in sections, then these in sections of up to 1,024. (Behind them earlier
+//! releases wrote the pairs once more.)
 //!
 //! ```text
 //! pairs   kind u8: 1; the number of the first, varint; varint, how many; of each: name and value,
@@ -88,9 +88,9 @@
 //! ```
 //!
 //! Damage in one place costs nothing, as its section is rebuilt from the parity; where more is damaged it costs the
-//! sections that it is in. Lost clocks cost the runs of floats, which have no times without, and not what has times of
-//! its own. The columns of sealed runs are not copied out of the file again: once it is there they are read from it, and
-//! the heap is rid of them.
+//! sections that it is in. Lost pairs cost the series that bear one of them, and lost clocks the runs of floats, which
+//! have no times without, and not what has times of its own. The columns of sealed runs are not copied out of the file
+//! again: once it is there they are read from it, and the heap is rid of them.
 
 mod parity;
 mod read;

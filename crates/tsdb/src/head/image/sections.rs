@@ -91,11 +91,7 @@ impl ImageWriter {
     }
 
     pub(super) fn section(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        self.append(write);
         self.header.sections += 1;
-    }
-
-    fn append(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; FRAME_LEN]);
         write(&mut self.bytes);

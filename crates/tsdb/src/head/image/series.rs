@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::sections::{ImageWriter, Section};
-use super::{ImageHeader, ImageKind, sections};
+use super::{ImageHeader, ImageKind, VERSION, sections};
 use crate::fields::{Reader, push_text, push_varint};
 use crate::head::PAGE_SERIES;
 use crate::head::registry::{PairId, Registry, SeriesId};
@@ -12,7 +12,7 @@ use crate::log::FrameError;
 const PAIRS: u8 = 1;
 const SERIES: u8 = 2;
 
-/// Pairs of one section: what is lost where both copies of one are, as parity could not bring them back.
+/// Pairs of one section: where parity can not bring it back all are lost, and the series that bear one.
 const SECTION_PAIRS: usize = 1024;
 
 /// Labels that one byte says to be those of the series before, or not, at a time.
@@ -23,7 +23,7 @@ impl Registry {
     pub(crate) fn to_image(&self, position: (u64, u64)) -> Vec<u8> {
         let next_id = self.next_id().0;
         let kind = ImageKind::Series;
-        let header = ImageHeader { version: 3, kind, position, floor: 0, bar: 0, next_id, sections: 0 };
+        let header = ImageHeader { version: VERSION, kind, position, floor: 0, bar: 0, next_id, sections: 0 };
         let mut image = ImageWriter::new(header);
         let (pairs, numbers) = self.used_pairs();
         self.write_pairs(&pairs, &mut image);
@@ -35,7 +35,6 @@ impl Registry {
                 image.section(|out| self.write_series(page, count, alive, &numbers, out));
             }
         }
-        self.write_pairs(&pairs, &mut image);
         image.finish()
     }
 
@@ -108,7 +107,7 @@ pub(crate) fn visit_series(
     visitor: &mut impl SeriesVisitor,
     mut damage: impl FnMut(u64, &str),
 ) -> bool {
-    // The second copy of the pairs stands behind the series.
+    // Earlier releases wrote the pairs once more behind the series, for where the first are lost.
     let (mut pairs, mut series) = (Pairs::within(file), Vec::new());
     let visit = |section: Section| {
         let mut body = Reader { bytes: &section.body };

@@ -322,23 +322,6 @@ fn a_changed_byte_of_an_image_costs_nothing_and_is_named_where_it_is() {
     }
 }
 
-#[test]
-fn an_image_that_is_cut_short_has_what_is_before_and_one_without_an_end_is_whole() {
-    let bytes = shard_of_everything().to_image(2, (1, 1)).0;
-    let whole = summary(&load(bytes.clone()).0);
-    let end = places(&bytes).last().expect("sections").end;
-    for len in HEADER_LEN..=bytes.len() {
-        let (shard, damaged) = load(bytes[..len].to_vec());
-        assert_eq!(summary(&shard) == whole, len >= end, "{len} bytes");
-        assert_eq!(damaged.len(), usize::from(len != end && len != bytes.len()), "{len} bytes");
-    }
-    // As earlier releases wrote it.
-    let mut old = bytes[..end].to_vec();
-    old[64] ^= 1;
-    let (shard, damaged) = load(old);
-    assert!(shard.samples == 0 && !damaged.is_empty(), "{damaged:?}");
-}
-
 /// An id and its labels.
 type Series = (u32, Vec<(String, String)>);
 
@@ -381,40 +364,42 @@ fn an_image_of_series_is_frozen() {
     let pairs = [1, 0, 3, 1, b'a', 1, b'x', 1, b'b', 1, b'y', 1, b'b', 1, b'z'];
     let (first, second) = ([2, 0, 0, 0, 0, 2, 3, 2, 0, 0, 1, 0, 2, 1, 2], [2, 0, 4, 0, 0, 1, 6, 1, 0, 2]);
     let mut at = 64;
-    for section in [&pairs[..], &first, &second, &pairs] {
+    for section in [&pairs[..], &first, &second] {
         assert_eq!(bytes[at..at + 4], (section.len() as u32).to_le_bytes());
         assert_eq!(&bytes[at + 8..at + 8 + section.len()], section, "{:02x?}", &bytes[at + 8..]);
         at += 8 + section.len();
     }
     let parity = Stripes::of(at - 64).encoded_len();
-    assert_eq!((bytes.len(), bytes[4], bytes[40]), (at + parity + 4 * 8 + 8 + 64, 3, 7));
+    assert_eq!((bytes.len(), bytes[4], bytes[40]), (at + parity + 3 * 8 + 8 + 64, 3, 7));
     assert_eq!(read_series(&bytes), (series.to_vec(), vec![]));
 }
 
 #[test]
-fn a_lost_section_of_series_costs_its_own_and_one_of_labels_nothing() {
-    let of_page = |page: u32| {
-        (0..20).map(move |i| {
-            (page * 1024 + i, labels(&[("host", &format!("h{}", i % 4)), ("n", &i.to_string())]))
-        })
-    };
-    let series: Vec<_> = (0..3).flat_map(of_page).collect();
+fn a_lost_section_of_series_costs_its_own_and_one_of_labels_those_that_bear_them() {
+    // Sections of 1,024 labels and of the rest; series of two pages.
+    let series: Vec<_> = (0..1100).map(|i| (512 + i, labels(&[("n", &i.to_string())]))).collect();
     let bytes = registry_of(&series).to_image((1, 1));
-    let sections = places(&bytes);
-    assert_eq!(sections.len(), 5, "labels, three pages, labels");
-    for section in 0..sections.len() {
-        let mut broken = bytes.clone();
-        broken[sections[section].end - 1] ^= 4;
-        assert_eq!(read_series(&broken), (series.clone(), vec![sections[section].start as u64]));
+    let lost = [(0..1024, 3), (1024..1100, 2), (0..512, 1), (512..1100, 1)];
+    assert_eq!(places(&bytes).len(), lost.len());
+    for (section, (lost, damaged_sections)) in lost.into_iter().enumerate() {
         let (found, damaged) = read_series(&lose(&bytes, &[section]));
-        assert_eq!(damaged.len(), 2, "{section}: it and the parity");
-        let lost = |id: u32| (1..4).contains(&section) && id / 1024 == section as u32 - 1;
-        let expected: Vec<_> = series.iter().filter(|(id, _)| !lost(*id)).cloned().collect();
-        assert_eq!(found, expected, "{section}");
+        assert_eq!(damaged.len(), damaged_sections + 1, "{section}: it, those that rest on it, the parity");
+        assert_eq!(found, [&series[..lost.start], &series[lost.end..]].concat(), "{section}");
     }
-    // Both copies: what needs no lost label is there.
-    let (found, damaged) = read_series(&lose(&bytes, &[0, 4]));
-    assert_eq!((found.len(), damaged.len()), (0, 6));
+}
+
+/// As releases wrote it that had no parity.
+#[test]
+fn an_image_with_a_second_copy_of_the_labels_needs_one_of_them() {
+    let bytes = include_bytes!("../../../tests/fixtures/format-1-images-ends/head/series.image");
+    let (series, damaged) = read_series(bytes);
+    assert!(!series.is_empty() && damaged.is_empty());
+    let sections = places(bytes);
+    for copy in [sections.first(), sections.last()].map(|copy| copy.expect("there")) {
+        let mut broken = bytes.to_vec();
+        broken[copy.end - 1] ^= 4;
+        assert_eq!(read_series(&broken), (series.clone(), vec![copy.start as u64]));
+    }
 }
 
 proptest! {

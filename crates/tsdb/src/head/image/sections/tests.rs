@@ -112,6 +112,20 @@ fn an_image_with_copies_is_read_without_them() {
     assert_eq!(found.bodies, [None, Some(bodies[1].clone()), Some(bodies[2].clone())]);
 }
 
+/// As the first releases wrote it.
+#[test]
+fn an_image_without_an_end_is_whole_and_a_damaged_length_costs_all_that_follow() {
+    let bodies = [vec![1; 5], vec![2; 7], vec![3; 4]];
+    let mut bytes = image_of(&bodies);
+    let places = places(&bytes);
+    bytes.truncate(places[2].end);
+    assert_eq!(read(bytes.clone()), whole(&bodies, vec![]));
+    bytes[places[1].start + 3] ^= 1;
+    let damage = vec![format!("{}: a section of the image is longer than the file", places[1].start)];
+    let found = Found { bodies: vec![Some(bodies[0].clone()), None, None], damage, is_whole: false };
+    assert_eq!(read(bytes), found);
+}
+
 #[test]
 fn what_is_rebuilt_and_means_nothing_is_lost_and_named() {
     let bytes = image_of(&[vec![1; 5], vec![2; 7], vec![3; 4]]);
