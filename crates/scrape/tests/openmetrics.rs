@@ -9,6 +9,9 @@ use tidewatch_env::{Clock, Env};
 use tidewatch_model::{Batch, RawLabels};
 use tidewatch_scrape::{Fetched, InProcess, ScrapeConfig, ScrapeOptions, Scraper, Sink, SinkOutcome};
 
+/// The one report that is remembered: how many samples an answer had.
+const SCRAPED: &str = "__name__=scrape_samples_scraped";
+
 /// Remembers in words what the target's series bring.
 #[derive(Default)]
 struct Store(Mutex<Vec<String>>);
@@ -27,7 +30,8 @@ impl Sink for Store {
         for series in &batch.series {
             for at in series.samples.start as usize..series.samples.end as usize {
                 let labels = text(series.labels);
-                if !labels.contains("=scrape_") && !labels.contains("=up") {
+                let is_report = labels.contains("=scrape_") || labels.contains("=up");
+                if !is_report || labels == SCRAPED {
                     lines.push(format!("{labels} {} since {}", batch.samples[at].value, batch.start_of(at)));
                 }
             }
@@ -159,7 +163,8 @@ proptest! {
         let mut families = BTreeMap::new();
         for (at, got) in scrape(&documents, false, false).into_iter().enumerate() {
             // Markers of what has vanished stand behind the samples.
-            let got: Vec<String> = got.into_iter().filter(|line| !line.contains(" NaN ")).collect();
+            let is_shown = |line: &String| !line.contains(" NaN ") && !line.starts_with(SCRAPED);
+            let got: Vec<String> = got.into_iter().filter(is_shown).collect();
             prop_assert_eq!(got, expected(&lines(&all[at]), at, &mut families), "scrape {}", at);
         }
     }
@@ -176,17 +181,18 @@ fn starts_exemplars_and_news_of_families_go_to_the_store() {
         "__name__=latency_count 4 since 50000",
         "__name__=latency_sum 9 since 50000",
         "__name__=heat_created 7 since 0",
+        "__name__=scrape_samples_scraped 7 since 0",
     ];
-    assert_eq!(first[..7], samples);
-    assert_eq!(first[7], "__name__=requests_total,code=200 exemplar trace_id=a 0.5 at 12500");
+    assert_eq!(first[..8], samples);
+    assert_eq!(first[8], "__name__=requests_total,code=200 exemplar trace_id=a 0.5 at 12500");
     assert!(
-        first[8].starts_with("__name__=latency_bucket,le=1.0 exemplar trace_id=b 0.25 at 100"),
+        first[9].starts_with("__name__=latency_bucket,le=1.0 exemplar trace_id=b 0.25 at 100"),
         "{first:?}"
     );
     let news = ["heat gauge \"\"", "latency histogram \"\"", "requests counter \"Requests.\""];
-    assert_eq!(first[9..], news);
-    assert_eq!(second[..7], samples);
-    assert_eq!(second.len(), 9, "families that did not change are not named again: {second:?}");
+    assert_eq!(first[10..], news);
+    assert_eq!(second[..8], samples);
+    assert_eq!(second.len(), 10, "families that did not change are not named again: {second:?}");
 }
 
 // What a scrape that failed has left must not reach the samples of the next.
@@ -195,7 +201,8 @@ fn starts_of_a_failed_scrape_are_forgotten() {
     let cut = DOCUMENT.split("# TYPE heat").next().expect("the part before it").to_owned();
     let next = "requests_created 1\n# TYPE a gauge\na 1\n# EOF\n".to_owned();
     let [failed, next] = scrape(&[cut, next], true, true).try_into().expect("two answers");
-    let samples = |lines: Vec<String>| lines.into_iter().filter(|line| line.contains(" since ")).collect();
+    let is_sample = |line: &String| line.contains(" since ") && !line.starts_with(SCRAPED);
+    let samples = |lines: Vec<String>| lines.into_iter().filter(is_sample).collect();
     let (failed, next): (Vec<String>, Vec<String>) = (samples(failed), samples(next));
     assert_eq!(failed, [""; 0]);
     assert_eq!(next, ["__name__=requests_created 1 since 0", "__name__=a 1 since 0"]);
@@ -204,6 +211,6 @@ fn starts_of_a_failed_scrape_are_forgotten() {
 #[test]
 fn without_the_features_there_are_plain_series_only() {
     let [_, second] = scrape_twice(false, false);
-    assert_eq!(second.len(), 9, "{second:?}");
+    assert_eq!((second.len(), &*second[9]), (10, "__name__=scrape_samples_scraped 9 since 0"));
     assert!(second.contains(&"__name__=requests_created,code=200 100.25 since 0".to_owned()));
 }

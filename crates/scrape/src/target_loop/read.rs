@@ -47,7 +47,6 @@ impl TargetLoop {
             }
             match parser.next_entry_like(likely).map_err(|error| error.message)? {
                 Entry::Series(series) => {
-                    report.scraped += 1;
                     is_over_limit |= self.read_series(&parser, &series, at_ms, report)?;
                 }
                 Entry::Type { family, kind } => {
@@ -132,6 +131,7 @@ impl TargetLoop {
         if self.starts.as_mut().is_some_and(|starts| starts.take(parser, series)) {
             return Ok(false);
         }
+        report.scraped += 1;
         let (known, labels) = match self.cache.find(series.text) {
             Some(Known::Dropped) => return Ok(false),
             Some(Known::Series(id)) => (Some(id), None),
