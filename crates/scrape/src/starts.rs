@@ -42,11 +42,7 @@ impl Starts {
     /// Forgets what a scrape that failed has left: places are of its samples.
     pub(crate) fn clear(&mut self) {
         room::empty(&mut self.waiting);
-        let needed = self.created.len();
-        self.created.clear();
-        if room::is_excess(self.created.capacity(), needed) {
-            self.created.shrink_to_fit();
-        }
+        self.forget_created();
         self.family = Vec::new();
         self.has_starts = false;
     }
@@ -66,7 +62,16 @@ impl Starts {
                 set(place, *start);
             }
         }
+        self.forget_created();
+    }
+
+    /// To empty a table takes as long as it is large, and there may be many families behind a large one.
+    fn forget_created(&mut self) {
+        let needed = self.created.len();
         self.created.clear();
+        if room::is_excess(self.created.capacity(), needed) {
+            self.created.shrink_to(needed);
+        }
     }
 
     /// Whether a line says when a counter started; it is taken note of then.
@@ -97,5 +102,33 @@ impl Starts {
         parser.labels(&mut self.builder).ok()?;
         [METRIC_NAME, "le", "quantile"].into_iter().for_each(|name| self.builder.remove(name));
         Some(self.builder.build())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use tidewatch_ingest::{Entry, Format};
+
+    use super::*;
+
+    #[test]
+    fn a_large_family_leaves_no_room_behind() {
+        let mut text = "# TYPE a counter\n".to_owned();
+        (0..20_000).for_each(|i| writeln!(text, "a_created{{i=\"{i}\"}} 1").expect("memory"));
+        text += "# TYPE b counter\nb_created 1\n# EOF\n";
+        let mut parser = Parser::new(text.as_bytes(), Format::OpenMetrics);
+        let mut starts = Starts::new(1);
+        loop {
+            match parser.next_entry().expect("good") {
+                Entry::Type { family, kind } => starts.family(family, kind, |_, _| ()),
+                Entry::Series(series) => assert!(starts.take(&parser, &series)),
+                _ => break,
+            }
+        }
+        assert!(starts.created.capacity() > 20_000);
+        starts.finish(|_, _| ());
+        assert!(starts.created.capacity() < 5000, "{}", starts.created.capacity());
     }
 }
