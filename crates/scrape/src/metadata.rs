@@ -9,7 +9,7 @@ use crate::room;
 
 /// Scrapes for which a family is remembered after the target stopped naming it.
 const SCRAPES_KEPT: u64 = 10;
-/// Bytes of families kept for one target; what comes later is not taken up.
+/// Bytes of families kept for one target; a family or a text that comes later is not taken up.
 const BYTES_MAX: usize = 8 << 20;
 /// What a family takes beside its name, help and unit.
 const FAMILY_BYTES: usize = 128;
@@ -57,49 +57,39 @@ impl MetadataStore {
     }
 
     pub(crate) fn set_kind(&mut self, family: &[u8], kind: MetricType, scrape: u64) {
-        self.update(family, scrape, 0, |known| {
+        self.update(family, scrape, |known, _| {
             known.is_news |= known.kind != kind;
             known.kind = kind;
         });
     }
 
     pub(crate) fn set_help(&mut self, family: &[u8], help: &str, scrape: u64) {
-        self.update(family, scrape, help.len(), |known| {
-            if known.help != help {
-                known.is_news = true;
-                help.clone_into(&mut known.help);
-            }
-        });
+        self.update(family, scrape, |known, room| known.is_news |= set_text(&mut known.help, help, room));
     }
 
     pub(crate) fn set_unit(&mut self, family: &[u8], unit: &[u8], scrape: u64) {
         let unit = std::str::from_utf8(unit).unwrap_or_default();
-        self.update(family, scrape, unit.len(), |known| {
-            if known.unit != unit {
-                known.is_news = true;
-                unit.clone_into(&mut known.unit);
-            }
-        });
+        self.update(family, scrape, |known, room| known.is_news |= set_text(&mut known.unit, unit, room));
     }
 
-    fn update(&mut self, family: &[u8], scrape: u64, bytes: usize, change: impl FnOnce(&mut Family)) {
+    /// Notes that a family is named, and has it changed. `change` is told how many bytes there is room for.
+    fn update(&mut self, family: &[u8], scrape: u64, change: impl FnOnce(&mut Family, usize)) {
         let Ok(family) = std::str::from_utf8(family) else { return };
-        if self.bytes + family.len() + bytes > BYTES_MAX {
-            return;
+        if !self.families.contains_key(family) {
+            let new = Family { is_news: true, ..Family::default() };
+            let bytes = bytes_of(family, &new);
+            if self.bytes + bytes > BYTES_MAX {
+                return;
+            }
+            self.bytes += bytes;
+            self.families.insert(family.to_owned(), new);
         }
-        if let Some(known) = self.families.get_mut(family) {
-            let before = known.help.len() + known.unit.len();
-            known.seen = scrape;
-            change(known);
-            self.has_news |= known.is_news;
-            self.bytes = self.bytes + known.help.len() + known.unit.len() - before;
-            return;
-        }
-        let mut known = Family { seen: scrape, is_news: true, ..Family::default() };
-        change(&mut known);
-        self.has_news = true;
-        self.bytes += bytes_of(family, &known);
-        self.families.insert(family.to_owned(), known);
+        let known = self.families.get_mut(family).expect("added above");
+        let (room, before) = (BYTES_MAX - self.bytes, bytes_of(family, known));
+        known.seen = scrape;
+        change(known, room);
+        self.has_news |= known.is_news;
+        self.bytes = self.bytes - before + bytes_of(family, known);
     }
 
     /// Gives what has changed since the last time.
@@ -148,6 +138,16 @@ impl MetadataStore {
     }
 }
 
+/// Whether a text is another now: that it stays where there is no room for more is no news.
+fn set_text(text: &mut String, new: &str, room: usize) -> bool {
+    let is_news = text != new && new.len() <= text.len() + room;
+    if is_news {
+        // Not into the room of a longer one, which would stay.
+        *text = new.to_owned();
+    }
+    is_news
+}
+
 fn bytes_of(name: &str, family: &Family) -> usize {
     FAMILY_BYTES + name.len() + family.help.len() + family.unit.len()
 }
@@ -180,8 +180,11 @@ mod tests {
         store.set_kind(b"other", MetricType::Info, 19);
         assert_eq!(store.take_news().len(), 1);
 
-        store.set_help(b"large", &"x".repeat(BYTES_MAX), 19);
-        assert_eq!(store.list().len(), 1);
+        store.set_help(b"other", &"x".repeat(BYTES_MAX), 19);
+        assert_eq!(store.list()[0].1.help, "Stays.");
+        store.set_help(b"other", &"x".repeat(BYTES_MAX / 2), 19);
+        store.set_help(b"other", "Short.", 19);
+        assert!(store.families["other"].help.capacity() < 100);
     }
 
     #[test]
@@ -191,7 +194,13 @@ mod tests {
         (0..100_000).for_each(|i| store.set_kind(format!("{i}").as_bytes(), MetricType::Gauge, 1));
         let count = store.list().len();
         assert!((50_000..BYTES_MAX / FAMILY_BYTES).contains(&count), "{count}");
-        for scrape in 2..=20 {
+        // What is named again is kept, though there is no room for more.
+        store.begin(2);
+        (0..100_000).for_each(|i| store.set_kind(format!("{i}").as_bytes(), MetricType::Gauge, 2));
+        store.finish(2);
+        store.finish(12);
+        assert_eq!(store.list().len(), count);
+        for scrape in 13..=30 {
             store.begin(scrape);
             store.set_kind(b"9", MetricType::Gauge, scrape);
             store.finish(scrape);
