@@ -44,16 +44,6 @@ pub(crate) enum Known {
     Dropped,
 }
 
-impl Known {
-    /// The same once series have other numbers, which stand under the old ones.
-    pub(crate) fn renumbered(self, numbers: &[u32]) -> Known {
-        match self {
-            Known::Series(SeriesId(number)) => Known::Series(SeriesId(numbers[number as usize])),
-            Known::Dropped => Known::Dropped,
-        }
-    }
-}
-
 struct Series {
     /// As the store has them: in remote write's spelling.
     labels: Bytes,
@@ -68,6 +58,7 @@ struct Series {
 
 #[derive(Default)]
 pub(crate) struct SeriesCache {
+    seed: u64,
     hasher: FixedState,
     /// The number of the scrape in progress, from 1.
     scrape: u64,
@@ -83,7 +74,7 @@ impl SeriesCache {
     /// An empty cache. The seed keeps a hostile target from choosing texts that collide.
     pub(crate) fn new(seed: u64) -> SeriesCache {
         let texts = Texts::new(seed);
-        SeriesCache { hasher: FixedState::with_seed(seed), texts, ..SeriesCache::default() }
+        SeriesCache { seed, hasher: FixedState::with_seed(seed), texts, ..SeriesCache::default() }
     }
 
     /// The number of the scrape in progress.
@@ -93,11 +84,15 @@ impl SeriesCache {
 
     /// Begins a scrape. Ids of the one before are not good any more.
     pub(crate) fn begin(&mut self) {
+        if self.texts.has_excess_room() || self.series.has_excess_room() {
+            // What is live goes into a cache of its size, which learns the texts anew.
+            let smaller = SeriesCache::new(self.seed);
+            let larger = std::mem::replace(self, smaller);
+            self.inherit(&larger);
+            self.scrape = larger.scrape;
+        }
         self.scrape += 1;
         self.texts.begin();
-        if let Some(numbers) = self.series.fit() {
-            self.texts.renumber(&numbers);
-        }
     }
 
     /// The text that probably comes next; empty where nobody knows.

@@ -1,7 +1,7 @@
 //! Things that are found by their hash, and have a number for as long as they are kept.
 //!
 //! Invariants: each thing is in `by_hash` once, under its number. The number of a thing that is gone is
-//! given again; the others stay until [`Numbered::fit`] says which ones change.
+//! given again.
 //!
 //! Not here: what things are (`texts`, `cache`).
 
@@ -85,26 +85,9 @@ impl<T> Numbered<T> {
         }
     }
 
-    /// Gives room back where there is far more than is needed. All numbers change then: gives the new ones by
-    /// the old ones.
-    pub(crate) fn fit(&mut self) -> Option<Vec<u32>> {
-        if !room::is_excess(self.things.len(), self.len()) {
-            return None;
-        }
-        let mut next = 0;
-        let renumber = |thing: &Option<(u64, T)>| {
-            let number = next;
-            next += u32::from(thing.is_some());
-            number
-        };
-        let numbers: Vec<u32> = self.things.iter().map(renumber).collect();
-        self.things.retain(Option::is_some);
-        self.things.shrink_to_fit();
-        self.free = Vec::new();
-        self.by_hash.iter_mut().for_each(|number| *number = numbers[*number as usize]);
-        let things = &self.things;
-        self.by_hash.shrink_to_fit(|number| hash_of(things, *number));
-        Some(numbers)
+    /// Whether there were far more things than there are.
+    pub(crate) fn has_excess_room(&self) -> bool {
+        room::is_excess(self.things.len(), self.len())
     }
 
     /// How many things there is room for.
@@ -123,24 +106,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_is_found_by_its_new_number() {
+    fn what_is_left_is_found_and_free_numbers_are_given_again() {
         // A hash for three things each: some collide.
         let hash = |thing: u64| thing / 3;
         let mut numbered = Numbered::default();
         let old: Vec<u32> = (0..10_000).map(|thing| numbered.add(hash(thing), thing)).collect();
-        assert_eq!(numbered.fit(), None);
+        assert!(!numbered.has_excess_room());
         let mut gone = 0;
         numbered.forget(|thing| thing % 100 != 7, |_| gone += 1);
         assert_eq!((gone, numbered.len()), (9900, 100));
-        let new = numbered.fit().expect("a hundredth is left");
-        assert!(numbered.room() < 1000, "{}", numbered.room());
+        assert!(numbered.has_excess_room());
         for thing in 0..10_000 {
             let found = numbered.find(hash(thing), |known| *known == thing);
-            let expected = (thing % 100 == 7).then(|| new[old[thing as usize] as usize]);
-            assert_eq!(found, expected, "{thing}");
+            assert_eq!(found, (thing % 100 == 7).then(|| old[thing as usize]), "{thing}");
             assert!(found.is_none_or(|number| numbered[number] == thing));
         }
-        assert_eq!(numbered.add(hash(1), 1), 100);
-        assert_eq!(numbered.fit(), None);
+        let again: Vec<u32> = (10_000..19_900).map(|thing| numbered.add(hash(thing), thing)).collect();
+        assert!(again.iter().all(|number| *number < 10_000));
+        assert!(!numbered.has_excess_room());
     }
 }

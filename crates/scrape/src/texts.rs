@@ -57,9 +57,6 @@ impl Texts {
     pub(crate) fn begin(&mut self) {
         self.scrape += 1;
         (self.next, self.order) = (0, None);
-        if let Some(numbers) = self.texts.fit() {
-            self.last.iter_mut().for_each(|at| *at = numbers[*at as usize]);
-        }
     }
 
     pub(crate) fn expect_nothing(&mut self) {
@@ -158,9 +155,9 @@ impl Texts {
         self.next = self.last.len();
     }
 
-    /// Says that the numbers of series have changed: the new ones stand under the old ones.
-    pub(crate) fn renumber(&mut self, numbers: &[u32]) {
-        self.texts.iter_mut().for_each(|text| text.known = text.known.renumbered(numbers));
+    /// Whether there were far more texts than there are.
+    pub(crate) fn has_excess_room(&self) -> bool {
+        self.texts.has_excess_room()
     }
 
     /// How many texts there is room for.
