@@ -132,6 +132,25 @@ fn series_without_both_labels_are_left_as_they_are_and_replicas_may_mix() {
     assert_eq!(batch.series[0].labels, RawLabels::Proto(&proto[18..]));
 }
 
+// A series may have long labels and many exemplars, of a few bytes each.
+#[test]
+fn the_labels_of_a_series_are_copied_once_for_all_its_exemplars() {
+    let long = "x".repeat(10_000);
+    let series =
+        Labels::from_pairs([("__name__", "up"), ("cluster", "eu"), ("__replica__", "a"), ("long", &long)]);
+    let labels = RawLabels::Canonical(series.as_bytes());
+    let mut batch = Batch::new();
+    batch.push(labels, &[Sample { timestamp: 1, value: 1.0 }]);
+    let none = RawLabels::Canonical(&[]);
+    batch.exemplars = vec![BatchExemplar { series: labels, labels: none, value: 1.0, timestamp: 1 }; 1000];
+    let mut replaced = Replaced::default();
+    HaTracker::new(HaOptions::default()).examine(&batch, 1, &mut replaced);
+    assert!(replaced.capacity() < 100_000, "{}", replaced.capacity());
+    replaced.apply(&mut batch);
+    assert_eq!(batch.exemplars.len(), 1000);
+    assert!(batch.exemplars.iter().all(|exemplar| exemplar.series == batch.series[0].labels));
+}
+
 // An exemplar that kept its replica's label would never be found under its series.
 #[test]
 fn exemplars_go_the_way_of_their_series() {

@@ -188,23 +188,29 @@ impl HaTracker {
     /// many are left out because another replica is elected.
     fn examine_exemplars(&self, batch: &Batch<'_>, replaced: &mut Replaced) -> u64 {
         let mut deduplicated = 0;
+        let mut before: (&[u8], (Fate, bool)) = (&[], (Fate::Stays, false));
         for exemplar in &batch.exemplars {
-            let fate = match self.identity(&exemplar.series) {
-                None => Fate::Stays,
-                Some(identity) => match self.clusters.get(identity.cluster) {
-                    Some(cluster) if cluster.elected == identity.replica => {
-                        replaced.relabel(&exemplar.series, &identity)
-                    }
-                    Some(_) => {
-                        deduplicated += 1;
-                        Fate::Goes
-                    }
-                    None => Fate::Goes,
-                },
-            };
-            replaced.of_exemplars.push(fate);
+            // Those of a series follow each other and share its labels, which are copied once.
+            let series = exemplar.series.bytes();
+            if !std::ptr::eq(series, before.0) {
+                before = (series, self.fate_of_exemplar(&exemplar.series, replaced));
+            }
+            let (fate, is_of_another) = &before.1;
+            deduplicated += u64::from(*is_of_another);
+            replaced.of_exemplars.push(fate.clone());
         }
         deduplicated
+    }
+
+    /// What becomes of an exemplar of a series, and whether another replica is elected.
+    fn fate_of_exemplar(&self, series: &RawLabels<'_>, replaced: &mut Replaced) -> (Fate, bool) {
+        let Some(identity) = self.identity(series) else { return (Fate::Stays, false) };
+        match self.clusters.get(identity.cluster) {
+            Some(cluster) if cluster.elected == identity.replica => {
+                (replaced.relabel(series, &identity), false)
+            }
+            cluster => (Fate::Goes, cluster.is_some()),
+        }
     }
 
     /// The labels of a series that bears both.
