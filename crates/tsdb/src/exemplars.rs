@@ -4,8 +4,8 @@
 //! batch ─► newer than the series' newest? ─► ring, frame ─► log      query ◄─ ring
 //! ```
 //!
-//! A ring for the whole store: when it is full, the oldest goes, whatever its series. Exemplars of a
-//! series ascend by time, value and labels; what is before its newest, or the same again, is not taken.
+//! A ring for the whole store: when it is full, the oldest goes, whatever its series. Full it is with as many
+//! as were asked for, or at [`EXEMPLAR_BYTES`] for each of these. Exemplars of a series ascend by time, value and labels; what is before its newest, or the same again, is not taken.
 //! A frame names series by their labels, since an exemplar may outlive its series in the head.
 //!
 //! A frame of exemplars (kind 20):
@@ -36,6 +36,13 @@ use crate::log::{FrameError, FrameKind};
 /// Characters of an exemplar's label names and values, as OpenMetrics bounds them.
 const LABEL_CHARS_MAX: usize = 128;
 
+/// What exemplars may take on average, with the labels of their series: those of long ones are fewer.
+const EXEMPLAR_BYTES: usize = 1 << 10;
+
+/// What is logged of one batch: each exemplar with its series' labels, which the batch may have once. What comes behind
+/// is left out.
+const BATCH_BYTES: usize = 64 << 20;
+
 /// A frame that has grown to this is followed by another.
 const FRAME_BYTES: usize = 4 << 20;
 
@@ -60,6 +67,8 @@ struct Ring {
     order: VecDeque<Labels>,
     /// Strictly ascending (see [`order`]); never empty.
     series: HashMap<Labels, VecDeque<Exemplar>>,
+    /// Of all exemplars with their series' labels, as the log would have them.
+    bytes: usize,
     /// Those that came while recovery was running, in their order; `None` once it is over.
     waiting: Option<Vec<(Labels, Exemplar)>>,
 }
@@ -73,18 +82,26 @@ enum Offer {
     LeftOut,
 }
 
+fn size(series: &Labels, exemplar: &Exemplar) -> usize {
+    series.as_bytes().len() + exemplar.labels.as_bytes().len() + size_of::<Exemplar>()
+}
+
 impl Ring {
     /// Takes an exemplar that comes after those of its series.
     fn push(&mut self, max: usize, labels: Labels, exemplar: Exemplar) -> Offer {
-        let have = self.series.entry(labels.clone()).or_default();
+        let entry = self.series.entry(labels);
+        // The series' own, so that there is one allocation for all its exemplars.
+        let labels = entry.key().clone();
+        let have = entry.or_default();
         match have.binary_search_by(|kept| order(kept, &exemplar)) {
             Ok(_) => return Offer::Repeat,
             Err(at) if at < have.len() => return Offer::LeftOut,
             Err(_) => {}
         }
+        self.bytes += size(&labels, &exemplar);
         have.push_back(exemplar);
         self.order.push_back(labels);
-        while self.order.len() > max {
+        while self.order.len() > max || self.bytes > max.saturating_mul(EXEMPLAR_BYTES) {
             self.drop_oldest();
         }
         Offer::Taken
@@ -93,7 +110,7 @@ impl Ring {
     fn drop_oldest(&mut self) {
         let Some(labels) = self.order.pop_front() else { return };
         let of_series = self.series.get_mut(&labels).expect("the order names series that are here");
-        of_series.pop_front();
+        self.bytes -= of_series.pop_front().map_or(0, |exemplar| size(&labels, &exemplar));
         if of_series.is_empty() {
             self.series.remove(&labels);
         }
@@ -132,6 +149,9 @@ impl Exemplars {
         let mut frame = Frame::default();
         let mut ring = self.ring.lock();
         for exemplar in &batch.exemplars {
+            if frame.len() > BATCH_BYTES {
+                break;
+            }
             let Some((labels, exemplar)) = checked(exemplar, limits) else { continue };
             let offer = match &mut ring.waiting {
                 Some(waiting) if waiting.len() < self.max => {
@@ -254,6 +274,11 @@ impl Frame {
         push_text(exemplar.labels.as_bytes(), &mut self.bytes);
         self.bytes.extend_from_slice(&exemplar.timestamp.to_le_bytes());
         self.bytes.extend_from_slice(&exemplar.value.to_bits().to_le_bytes());
+    }
+
+    /// Bytes of all frames.
+    fn len(&self) -> usize {
+        self.full.iter().map(Vec::len).sum::<usize>() + self.bytes.len()
     }
 
     fn close(&mut self) {
@@ -406,6 +431,33 @@ mod tests {
             }
         }
         assert_eq!(found(&exemplars), ["1: a@5 b@5"]);
+    }
+
+    // A request of a few bytes for each exemplar of a series with long labels must not take gigabytes, in
+    // memory or in the log.
+    #[test]
+    fn exemplars_of_long_labels_are_fewer() {
+        let long: Vec<(String, String)> = (0..4).map(|i| (format!("l{i}"), "x".repeat(4000))).collect();
+        let labels = Labels::from_pairs(long);
+        let mut batch = Batch::new();
+        let offer = |timestamp| BatchExemplar {
+            series: RawLabels::Canonical(labels.as_bytes()),
+            labels: RawLabels::Canonical(&[]),
+            value: 0.5,
+            timestamp,
+        };
+        batch.exemplars.extend((0..5000).map(offer));
+        let (exemplars, log) = (Exemplars::new(100, false), Kept::default());
+        let result = exemplars.append(&batch, &Limits::default(), &log).expect("the log takes all");
+        assert!((4100..4250).contains(&result.taken), "{} were taken", result.taken);
+        let logged: usize = log.0.lock().iter().map(Vec::len).sum();
+        assert!(logged < BATCH_BYTES + 20_000, "{logged} bytes were logged");
+        // 100 KiB of 16 kB each, the newest.
+        let kept = exemplars.select(&[vec![]], TimeRange { start: 0, end: 5000 });
+        let newest: Vec<i64> = kept[0].1.iter().map(|exemplar| exemplar.timestamp).collect();
+        let last = result.taken as i64;
+        assert_eq!(newest, (last - 6..last).collect::<Vec<_>>());
+        assert_eq!(exemplars.count(), 6);
     }
 
     #[test]
