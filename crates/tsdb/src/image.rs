@@ -259,10 +259,14 @@ fn report(directory: &Directory, path: &Path, offset: u64, reason: &str) {
     directory.keep_copy(path);
 }
 
-/// The bytes of a mapped file, all of them read; mapped anew where the disk failed.
+/// The bytes of a mapped file, all of them read; mapped anew where the disk failed. What it can not give then either
+/// is zeros in a copy: of a mapping with a loss nothing may be made, and the next image takes runs from here.
 fn readable(env: &Env, path: &Path, bytes: &Bytes) -> Bytes {
-    let again = || map(env, path, usize::MAX).ok();
-    if reads(bytes) { bytes.clone() } else { again().unwrap_or_else(|| bytes.clone()) }
+    if reads(bytes) {
+        return bytes.clone();
+    }
+    let again = map(env, path, usize::MAX).unwrap_or_else(|_| bytes.clone());
+    if reads(&again) { again } else { Bytes::copy_from_slice(&again) }
 }
 
 fn open_image(

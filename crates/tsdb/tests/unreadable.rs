@@ -31,9 +31,12 @@ fn value(i: usize, timestamp: i64) -> f64 {
     f64::from_bits(bits >> 12 | 0x3ff0_0000_0000_0000)
 }
 
+fn options(dir: &Path) -> DbOptions {
+    DbOptions { image_log_bytes: 1000, ..DbOptions::new(dir) }
+}
+
 fn open(env: &Env, dir: &Path) -> Db {
-    let options = DbOptions { image_log_bytes: 1000, ..DbOptions::new(dir) };
-    let db = Db::open(env.clone(), options).expect("opens");
+    let db = Db::open(env.clone(), options(dir)).expect("opens");
     db.recover().expect("recovers");
     db
 }
@@ -124,6 +127,13 @@ impl Stage {
         self.db.commit().expect("the log is well");
     }
 
+    /// An image whose shard has sealed runs in it: those take more than a page.
+    fn large_image(&self) -> PathBuf {
+        let len = |path: &PathBuf| std::fs::metadata(path).expect("there").len();
+        let images = self.files("head").into_iter().filter(|path| len(path) > 4096);
+        images.max_by_key(len).expect("one")
+    }
+
     fn restart(self) -> Stage {
         let Stage { folder, env, db, start, end } = self;
         drop(db);
@@ -177,10 +187,7 @@ fn a_block_that_comes_back_is_read_by_the_next_process() {
 #[test]
 fn an_image_that_is_lost_costs_its_samples_of_the_head() {
     let mut stage = stage();
-    // Whose shard has sealed runs in its image: those take more than a page.
-    let len = |path: &PathBuf| std::fs::metadata(path).expect("there").len();
-    let images: Vec<PathBuf> = stage.files("head").into_iter().filter(|path| len(path) > 4096).collect();
-    let image = images.iter().max_by_key(|path| len(path)).expect("one").clone();
+    let image = stage.large_image();
     cut_short(&image, 0);
     stage.check_refused(stage.end - 3_600_000, stage.end, &image);
     stage.check_goes_on();
@@ -191,4 +198,30 @@ fn an_image_that_is_lost_costs_its_samples_of_the_head() {
     assert!(damage.iter().any(|damage| damage.path == image.display().to_string()), "{damage:?}");
     let left = stage.read(stage.start, stage.end).expect("what is left is whole");
     assert!(left > SERIES * 5 * 240, "{left}");
+}
+
+// A disk that can not give a page to one start can not give it to the next: what is left has to become an image.
+#[test]
+fn an_image_that_a_start_can_not_read_a_part_of_is_made_anew() {
+    let stage = stage();
+    let image = stage.large_image();
+    let Stage { folder, env, db, start, end } = stage;
+    drop(db);
+    let db = Db::open(env.clone(), options(folder.path())).expect("opens");
+    // It is mapped; from here on the last page is not there, and nothing to map anew.
+    let len = std::fs::metadata(&image).expect("there").len();
+    cut_short(&image, (len - 1) / 4096 * 4096);
+    std::fs::remove_file(&image).expect("ours");
+    db.recover().expect("recovers");
+    let stage = Stage { folder, env, db, start, end };
+    assert_ne!(stage.db.status().damage, []);
+    let all = Ok(SERIES * (9 * 240 + 1));
+    assert_eq!(stage.read(start, end), all, "the last page has no samples");
+    while let Some(job) = stage.db.next_job(stage.env.clock.wall_ms()) {
+        stage.db.run(job).expect("nothing that is needed is lost");
+    }
+    assert!(image.exists());
+    let stage = stage.restart();
+    assert_eq!(stage.db.status().damage, []);
+    assert_eq!(stage.read(start, end), all);
 }
