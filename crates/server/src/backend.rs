@@ -6,7 +6,7 @@ use std::pin::Pin;
 use tidewatch_model::{Exemplar, Labels, Matcher};
 use tidewatch_rules::GroupStatus;
 use tidewatch_scrape::{MetadataEntry, TargetsSnapshot};
-use tidewatch_storage::{Ticket, TimeRange};
+use tidewatch_storage::{SelectError, Ticket, TimeRange};
 
 /// A future behind a pointer, so that [`Backend`] can be a trait object.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -54,8 +54,12 @@ pub trait Backend: Send + Sync {
 
     /// The exemplars within `range` of the series that satisfy all matchers of one of the
     /// selectors, in the order of the series' labels. Called on a thread for blocking work.
-    fn exemplars(&self, _selectors: &[Vec<Matcher>], _range: TimeRange) -> Vec<(Labels, Vec<Exemplar>)> {
-        Vec::new()
+    fn exemplars(
+        &self,
+        _selectors: &[Vec<Matcher>],
+        _range: TimeRange,
+    ) -> Result<Vec<(Labels, Vec<Exemplar>)>, SelectError> {
+        Ok(Vec::new())
     }
 
     fn alertmanagers(&self) -> AlertmanagersView;

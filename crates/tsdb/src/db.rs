@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tidewatch_env::Env;
-use tidewatch_model::{Batch, Exemplar, Labels, Matcher};
+use tidewatch_model::{Batch, Exemplar, Labels, Limits, Matcher};
 use tidewatch_storage::{
     Append, AppendError, AppendOutcome, Room, Select, SelectError, Selection, Ticket, TimeRange,
 };
@@ -15,6 +15,7 @@ use crate::compact;
 use crate::counters::AtomicCounters;
 use crate::debt::Debt;
 use crate::deferred::{Deferred, batch_of};
+use crate::durable::Owing;
 use crate::exemplars::Exemplars;
 use crate::files::{Files, Left, reserve_bytes};
 use crate::growth::GrowthWatch;
@@ -159,23 +160,24 @@ impl Db {
         self.counters.set_aside.fetch_add(recovered.samples_set_aside, Ordering::Relaxed);
         files.has_deferred.fetch_or(!recovered.deferred.is_empty(), Ordering::Release);
         for frame in &recovered.deferred {
-            self.append_deferred(files, frame);
+            self.counters.count_replayed(&self.append_deferred(files, frame));
         }
         // Jobs begin when the store is complete, and an image must not be made of what goes meanwhile.
         let _no_job = self.running.lock();
-        loop {
+        let append = |frame: &Vec<u8>| self.counters.count_deferred(&self.append_deferred(files, frame));
+        for pass in 1.. {
             let mut deferred = self.deferred.lock();
-            let (frames, are_last) = deferred.as_mut().map_or((Vec::new(), true), Deferred::take);
-            if are_last {
+            let (frames, are_few) = deferred.as_mut().map_or((Vec::new(), true), Deferred::take);
+            if are_few || pass == PASSES_MAX {
                 // Under the lock: no batch is deferred once nobody looks for it, and those who write without a pause
                 // do not keep this from its end.
-                frames.iter().for_each(|frame| self.append_deferred(files, frame));
+                frames.iter().for_each(append);
                 self.complete.store(true, Ordering::Release);
                 *deferred = None;
                 break;
             }
             drop(deferred);
-            frames.iter().for_each(|frame| self.append_deferred(files, frame));
+            frames.iter().for_each(append);
         }
         // Nobody reads what goes here, so nobody has to wait for it.
         self.head.truncate();
@@ -183,15 +185,19 @@ impl Db {
         Ok(())
     }
 
-    /// Appends what was acknowledged while recovery was running. What is refused now could not
-    /// be known then; it is counted like any other.
-    fn append_deferred(&self, files: &Files, frame: &[u8]) {
-        // They were acknowledged, so there are no terms any more.
-        let terms = self.terms(i64::MAX);
-        let terms = Terms { from_ms: i64::MIN, until_ms: i64::MAX, series_max: usize::MAX, ..terms };
-        if let Ok(outcome) = self.head.append(&batch_of(frame), &terms, &files.log) {
-            self.counters.count(&outcome);
-        }
+    /// Appends what was acknowledged while recovery was running. It was held to all terms but one that nobody
+    /// could tell then: a sample whose time has another value is refused now, and counted.
+    fn append_deferred(&self, files: &Files, frame: &[u8]) -> AppendOutcome {
+        let limits = Limits { out_of_order_window_ms: i64::MAX, ..self.options.limits.clone() };
+        let terms = Terms {
+            from_ms: i64::MIN,
+            until_ms: i64::MAX,
+            series_max: usize::MAX,
+            limits: &limits,
+            ..self.terms(i64::MAX)
+        };
+        let outcome = self.head.append(&batch_of(frame), &terms, &Owing(&files.log));
+        outcome.expect("this log refuses nothing")
     }
 
     /// Makes everything that was appended durable and returns up to where that is so.
@@ -254,8 +260,13 @@ impl Db {
 
     /// The exemplars within `range` of the series that satisfy all matchers of one of the
     /// selectors, by the series' labels.
-    pub fn exemplars(&self, selectors: &[Vec<Matcher>], range: TimeRange) -> Vec<(Labels, Vec<Exemplar>)> {
-        self.exemplars.select(selectors, range)
+    pub fn exemplars(
+        &self,
+        selectors: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> Result<Vec<(Labels, Vec<Exemplar>)>, SelectError> {
+        self.check_complete()?;
+        Ok(self.exemplars.select(selectors, range))
     }
 
     /// What is known of metric families, by name.
@@ -374,6 +385,9 @@ impl Append for Db {
         }
     }
 }
+
+/// How often a start appends what came meanwhile before those who write wait for the rest.
+const PASSES_MAX: usize = 4;
 
 /// Samples of one batch: its frames stay below the log's limit for one.
 const BATCH_SAMPLES_MAX: usize = 1 << 20;

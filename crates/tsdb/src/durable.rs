@@ -122,6 +122,16 @@ impl DurableLog {
     }
 }
 
+/// The log for what is in it already in another form, and acknowledged: what it refuses now it has the sooner or later,
+/// before anything else, so the head may have it.
+pub(crate) struct Owing<'a>(pub(crate) &'a DurableLog);
+
+impl FrameLog for Owing<'_> {
+    fn append(&self, frame: &[u8]) -> Result<Ticket, AppendError> {
+        Ok(self.0.append(frame).unwrap_or_else(|_| self.0.end()))
+    }
+}
+
 impl FrameLog for DurableLog {
     fn append(&self, frame: &[u8]) -> Result<Ticket, AppendError> {
         let mut stuck = self.stuck.lock();

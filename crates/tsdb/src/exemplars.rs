@@ -70,7 +70,25 @@ struct Ring {
     /// Of all exemplars with their series' labels, as the log would have them.
     bytes: usize,
     /// Those that came while recovery was running, in their order; `None` once it is over.
-    waiting: Option<Vec<(Labels, Exemplar)>>,
+    waiting: Option<Waiting>,
+}
+
+/// Exemplars with the labels of their series, as many as the ring may have.
+#[derive(Debug, Default)]
+struct Waiting {
+    exemplars: Vec<(Labels, Exemplar)>,
+    bytes: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, max: usize, labels: Labels, exemplar: Exemplar) -> Offer {
+        if self.exemplars.len() >= max || self.bytes > max.saturating_mul(EXEMPLAR_BYTES) {
+            return Offer::LeftOut;
+        }
+        self.bytes += size(&labels, &exemplar);
+        self.exemplars.push((labels, exemplar));
+        Offer::Taken
+    }
 }
 
 /// What became of an exemplar that was offered.
@@ -130,7 +148,7 @@ pub(crate) struct TakenExemplars {
 impl Exemplars {
     /// Keeps at most `max`. `recovers`: whether those of the last process are to come.
     pub(crate) fn new(max: usize, recovers: bool) -> Exemplars {
-        let ring = Ring { waiting: recovers.then(Vec::new), ..Ring::default() };
+        let ring = Ring { waiting: recovers.then(Waiting::default), ..Ring::default() };
         Exemplars { max, ring: Mutex::new(ring) }
     }
 
@@ -154,11 +172,7 @@ impl Exemplars {
             }
             let Some((labels, exemplar)) = checked(exemplar, limits) else { continue };
             let offer = match &mut ring.waiting {
-                Some(waiting) if waiting.len() < self.max => {
-                    waiting.push((labels.clone(), exemplar.clone()));
-                    Offer::Taken
-                }
-                Some(_) => Offer::LeftOut,
+                Some(waiting) => waiting.push(self.max, labels.clone(), exemplar.clone()),
                 None => ring.push(self.max, labels.clone(), exemplar.clone()),
             };
             match offer {
@@ -187,7 +201,7 @@ impl Exemplars {
     /// Recovery is over: what came meanwhile goes behind what the log had.
     pub(crate) fn complete(&self) {
         let mut ring = self.ring.lock();
-        for (labels, exemplar) in ring.waiting.take().into_iter().flatten() {
+        for (labels, exemplar) in ring.waiting.take().unwrap_or_default().exemplars {
             ring.push(self.max, labels, exemplar);
         }
     }

@@ -7,18 +7,18 @@ mod support;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tidewatch_env::Env;
 use tidewatch_env::sim::{Failure, Simulation};
+use tidewatch_env::{Env, Open};
 use tidewatch_model::histogram::{Histogram, Span};
 use tidewatch_model::{
     Batch, BatchHistogram, FloatHistogram, Labels, NativeHistogram, RawLabels, STALE_NAN, Sample,
 };
 use tidewatch_storage::{Append, TimeRange};
-use tidewatch_tsdb::{Db, DbOptions};
+use tidewatch_tsdb::{Db, DbOptions, Job};
 use tidewatch_wal::{Item, Position, Reader};
 
 use ledger::Ledger;
-use support::{ALL, contents};
+use support::{ALL, Contents, contents};
 
 fn series(name: &str, i: usize) -> Labels {
     Labels::from_pairs([("__name__", name), ("i", &i.to_string())])
@@ -311,7 +311,7 @@ fn open_with(files: &[&str]) -> String {
     for file in files {
         let path = Path::new("/data").join(file);
         simulation.env.disk.create_dir_all(path.parent().expect("a file")).expect("a good disk");
-        let file = simulation.env.disk.open(&path, tidewatch_env::Open::Create).expect("new");
+        let file = simulation.env.disk.open(&path, Open::Create).expect("new");
         file.append(b"of others\n").expect("a good disk");
     }
     let before = simulation.disk.files();
@@ -394,11 +394,7 @@ fn batches_that_come_before_recovery_are_kept_and_readable_after_it() {
 fn a_batch_that_comes_before_recovery_is_appended_as_one() {
     let simulation = Env::simulated(3);
     let db = Db::open(simulation.env.clone(), DbOptions::new("/data")).expect("opens");
-    let series: Vec<Labels> = (0..300).map(|i| Labels::from_pairs([("i", &*i.to_string())])).collect();
-    let mut batch = Batch::new();
-    let sample = Sample { timestamp: simulation.clock_ms(), value: 0.5 };
-    series.iter().for_each(|labels| batch.push(RawLabels::Canonical(labels.as_bytes()), &[sample]));
-    assert_eq!(db.append(&batch).expect("a good disk").accepted, 300);
+    assert_eq!(append_many(&db, 300, simulation.clock_ms()), Some(300));
     db.recover().expect("recovers");
     db.commit().expect("a good disk");
     let mut reader = Reader::open(&simulation.env, Path::new("/data/wal"), Position::START).expect("opens");
@@ -409,6 +405,78 @@ fn a_batch_that_comes_before_recovery_is_appended_as_one() {
     // The batch, its definitions, their repeat, and a frame of samples for each shard that it touches.
     assert_eq!(kinds, BTreeMap::from([(1, 1), (2, 1), (5, 1), (8, 1)]));
     assert_eq!(contents(&db).len(), 300);
+}
+
+/// So many series, each with a sample of this time.
+fn append_many(db: &Db, count: usize, timestamp: i64) -> Option<u64> {
+    let series: Vec<Labels> = (0..count).map(|i| Labels::from_pairs([("i", &*i.to_string())])).collect();
+    let mut batch = Batch::new();
+    let sample = Sample { timestamp, value: 0.5 };
+    series.iter().for_each(|labels| batch.push(RawLabels::Canonical(labels.as_bytes()), &[sample]));
+    db.append(&batch).ok().map(|outcome| outcome.accepted)
+}
+
+#[test]
+fn a_disk_that_fills_during_recovery_costs_nothing_that_was_acknowledged() {
+    let simulation = Env::simulated(3);
+    let db = Db::open(simulation.env.clone(), DbOptions::new("/data")).expect("opens");
+    let now = simulation.clock_ms();
+    assert_eq!(append_many(&db, 5000, now), Some(5000));
+    db.commit().expect("there is room");
+    let lens =
+        simulation.disk.files().into_iter().map(|file| simulation.disk.peek(&file).expect("there").len());
+    simulation.disk.set_capacity(lens.sum::<usize>() as u64 + 4096);
+    let is_refused = (1..50).any(|i| {
+        append_many(&db, 2000, now + i);
+        db.commit().is_err()
+    });
+    assert!(is_refused, "the log is full");
+    db.recover().expect("recovers");
+    simulation.disk.free_space();
+    simulation.disk.set_capacity(1 << 30);
+    db.commit().expect("there is room");
+    for image in [false, true] {
+        assert_eq!(append_many(&db, 1, now + 1000 + i64::from(image)), Some(1), "there is room again");
+        db.commit().expect("there is room");
+        let at = |contents: &Contents| contents.keys().filter(|(_, at)| *at == now).count();
+        assert_eq!(at(&contents(&db)), 5000);
+        if image {
+            db.run(Job::Image).expect("a good disk");
+        }
+        let files = simulation.disk.files();
+        let copy = Env::simulated(4);
+        copy.clock.jump_to_ms(simulation.clock_ms());
+        for file in files {
+            let disk = &copy.env.disk;
+            disk.create_dir_all(file.parent().expect("a directory")).expect("memory");
+            let to = disk.open(&file, Open::Create).expect("memory");
+            to.append(&simulation.disk.peek(&file).expect("there")).expect("memory");
+        }
+        let again = Db::open(copy.env.clone(), DbOptions::new("/data")).expect("opens");
+        again.recover().expect("recovers");
+        assert_eq!(at(&contents(&again)), 5000, "after the next start");
+    }
+}
+
+#[test]
+fn a_late_sample_that_is_acknowledged_during_recovery_is_kept() {
+    let simulation = Env::simulated(3);
+    let mut db = Db::open(simulation.env.clone(), DbOptions::new("/data")).expect("opens");
+    let now = simulation.clock_ms();
+    for (timestamp, appended) in [(now, 1), (now - 3 * 3_600_000, 2)] {
+        assert_eq!(append_many(&db, 1, timestamp), Some(1));
+        db.recover().expect("recovers");
+        db.commit().expect("a good disk");
+        assert_eq!(contents(&db).len(), appended);
+        let counters = db.status().counters;
+        assert_eq!((counters.samples_appended, counters.refused_too_old), (1, 0));
+        drop(db);
+        simulation.disk.crash(0);
+        db = Db::open(simulation.env.clone(), DbOptions::new("/data")).expect("opens");
+    }
+    db.recover().expect("recovers");
+    assert_eq!(contents(&db).len(), 2);
+    assert_eq!(append_many(&db, 1, now - 4 * 3_600_000), Some(0), "behind the window");
 }
 
 #[test]

@@ -292,7 +292,7 @@ fn counters_keep_the_time_at_which_they_started() {
 fn exemplars_and_metadata_survive_the_log_that_had_them() {
     let mut world = World::new();
     let found = |world: &World| {
-        let exemplars = world.db().exemplars(&[vec![]], ALL);
+        let exemplars = world.db().exemplars(&[vec![]], ALL).expect("complete");
         let traces = exemplars.iter().flat_map(|(series, exemplars)| {
             exemplars.iter().map(move |e| format!("{series} {} {}", e.labels, e.value))
         });
@@ -356,7 +356,7 @@ fn exemplars_that_are_kept_are_counted_and_no_others() {
     assert_eq!(accepted(&[("__name__", "m")], 1), (1, 1), "a repeat");
     assert_eq!(accepted(&[("__name__", "m")], 2), (1, 0), "older than the newest");
     assert_eq!(accepted(&[("__name__", "m"), ("a", "x"), ("a", "y")], 3), (0, 0));
-    assert_eq!(world.db().exemplars(&[vec![]], ALL)[0].1.len(), 2);
+    assert_eq!(world.db().exemplars(&[vec![]], ALL).expect("complete")[0].1.len(), 2);
 
     let simulation = Env::simulated(5);
     let time = simulation.clock.wall_ms();

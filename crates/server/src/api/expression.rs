@@ -19,25 +19,25 @@ use crate::request::Params;
 use crate::service::Service;
 
 pub(crate) async fn format(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
-    parsed(service, params, |expr| Reply::json(|json| json.string(&pretty(expr)))).await
+    parsed(service, params, |expr| Ok(Reply::json(|json| json.string(&pretty(expr))))).await
 }
 
 pub(crate) async fn tree(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {
-    parsed(service, params, |expr| Reply::json(|json| write(json, expr))).await
+    parsed(service, params, |expr| Ok(Reply::json(|json| write(json, expr)))).await
 }
 
 /// Parses in a place of a query: compiling large regular expressions takes time and memory.
 pub(super) async fn parsed(
     service: &Arc<Service>,
     params: &Params,
-    answer: impl FnOnce(&Expr) -> Reply + Send + 'static,
+    answer: impl FnOnce(&Expr) -> Result<Reply, ApiError> + Send + 'static,
 ) -> Result<Reply, ApiError> {
     let place = place(service, service.app.limits.query_timeout_ms).await?;
     let text = params.get("query").to_owned();
     blocking(service, move |service| {
         let _place = place;
         let expr = parse_expr(&text, &service.app.parser);
-        expr.map(|expr| answer(&expr)).map_err(|error| ApiError::parameter("query", error))
+        answer(&expr.map_err(|error| ApiError::parameter("query", error))?)
     })
     .await?
 }

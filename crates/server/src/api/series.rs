@@ -183,8 +183,8 @@ pub(crate) async fn exemplars(service: &Arc<Service>, params: &Params) -> Result
     let answer = move |expr: &tidewatch_parser::Expr| {
         let mut selectors = Vec::new();
         expr.for_each_selector(&mut |selector| selectors.push(selector.matchers.to_vec()));
-        let found = exemplars_of.app.backend.exemplars(&selectors, range);
-        Reply::json(|json| {
+        let found = exemplars_of.app.backend.exemplars(&selectors, range)?;
+        Ok(Reply::json(|json| {
             json.array(&found, |json, (labels, exemplars)| {
                 json.object(|json| {
                     json.key("seriesLabels").labels(labels);
@@ -197,7 +197,7 @@ pub(crate) async fn exemplars(service: &Arc<Service>, params: &Params) -> Result
                     });
                 });
             });
-        })
+        }))
     };
     parsed(service, params, answer).await
 }

@@ -24,7 +24,7 @@ use tidewatch_server::{
     AdminError, AlertmanagersView, App, Backend, BlockView, BuildInfo, DamageView, DiskView, Pending, Phase,
     ReplayView, Request, RuntimeInfo, ServerOptions, Service, StoreStatus, TsdbStatus,
 };
-use tidewatch_storage::{Append, AppendError, AppendOutcome, Ticket, TimeRange};
+use tidewatch_storage::{Append, AppendError, AppendOutcome, SelectError, Ticket, TimeRange};
 use tidewatch_testkit::{MemoryStore, SampleData};
 
 /// The time at which every test takes place: 1970-01-01T01:00:00Z.
@@ -193,18 +193,20 @@ impl Backend for FixedBackend {
         }
     }
 
-    fn exemplars(&self, selectors: &[Vec<Matcher>], range: TimeRange) -> Vec<(Labels, Vec<Exemplar>)> {
+    fn exemplars(
+        &self,
+        selectors: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> Result<Vec<(Labels, Vec<Exemplar>)>, SelectError> {
         let matches = |matchers: &Vec<Matcher>| {
             matchers.iter().all(|m| m.matches(if m.name() == "__name__" { "up" } else { "" }))
         };
         if !selectors.iter().any(matches) || range.end < 12_500 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let labels = Labels::from_pairs([("trace_id", "a")]);
-        vec![(
-            Labels::from_pairs([("__name__", "up")]),
-            vec![Exemplar { labels, value: 6.0, timestamp: 12_500 }],
-        )]
+        let exemplars = vec![Exemplar { labels, value: 6.0, timestamp: 12_500 }];
+        Ok(vec![(Labels::from_pairs([("__name__", "up")]), exemplars)])
     }
 
     fn metadata(&self) -> Vec<MetadataEntry> {

@@ -198,7 +198,11 @@ impl Backend for Running {
         entries
     }
 
-    fn exemplars(&self, selectors: &[Vec<Matcher>], range: TimeRange) -> Vec<(Labels, Vec<Exemplar>)> {
+    fn exemplars(
+        &self,
+        selectors: &[Vec<Matcher>],
+        range: TimeRange,
+    ) -> Result<Vec<(Labels, Vec<Exemplar>)>, SelectError> {
         self.db.exemplars(selectors, range)
     }
 

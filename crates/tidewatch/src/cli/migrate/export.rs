@@ -70,7 +70,7 @@ pub fn run(arguments: &Export, console: &mut Console<'_>) -> Result<u8> {
         }
     };
     if arguments.format != ExportFormat::Openmetrics {
-        let exemplars = db.exemplars(&selectors, range);
+        let exemplars = db.exemplars(&selectors, range)?;
         counts.exemplars_left = exemplars.iter().map(|(_, of_series)| of_series.len() as u64).sum();
         counts.metadata_left = text::count_metadata(&db, &selectors, range)?;
     }

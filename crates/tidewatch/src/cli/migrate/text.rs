@@ -69,7 +69,7 @@ pub fn write_openmetrics(
     let metadata: HashMap<String, FamilyMetadata> = db.metadata().into_iter().collect();
     let families = families(&union, &metadata, &mut counts);
     let mut exemplars: HashMap<Labels, VecDeque<Exemplar>> =
-        db.exemplars(selectors, range).into_iter().map(|(labels, of)| (labels, of.into())).collect();
+        db.exemplars(selectors, range)?.into_iter().map(|(labels, of)| (labels, of.into())).collect();
     let mut progress = Progress::start("export", union.len() as u64);
     let mut done = 0;
     for (name, family) in &families {
