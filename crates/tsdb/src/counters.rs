@@ -38,21 +38,8 @@ impl AtomicCounters {
         self.count_refused(outcome);
     }
 
-    /// Counts a batch that an earlier process took.
-    pub(crate) fn count_replayed(&self, outcome: &AppendOutcome) {
-        let accepted = outcome.accepted + outcome.accepted_histograms;
-        self.replayed.fetch_add(accepted - outcome.duplicates, Ordering::Relaxed);
-    }
-
-    /// Counts a batch again that was counted as accepted when it was deferred.
-    pub(crate) fn count_deferred(&self, outcome: &AppendOutcome) {
-        let refused: u64 = outcome.refused.iter().map(|(_, count)| count).sum();
-        self.appended.fetch_sub(outcome.duplicates + refused, Ordering::Relaxed);
-        self.duplicates.fetch_add(outcome.duplicates, Ordering::Relaxed);
-        self.count_refused(outcome);
-    }
-
-    fn count_refused(&self, outcome: &AppendOutcome) {
+    /// Counts what is refused of a batch that is counted as a whole when it is appended.
+    pub(crate) fn count_refused(&self, outcome: &AppendOutcome) {
         for (refusal, count) in &outcome.refused {
             let counter = match refusal {
                 Refusal::InvalidLabels | Refusal::LabelLimit => &self.labels,
@@ -63,6 +50,12 @@ impl AtomicCounters {
             };
             counter.fetch_add(*count, Ordering::Relaxed);
         }
+    }
+
+    /// Counts a batch that an earlier process took.
+    pub(crate) fn count_replayed(&self, outcome: &AppendOutcome) {
+        let accepted = outcome.accepted + outcome.accepted_histograms;
+        self.replayed.fetch_add(accepted - outcome.duplicates, Ordering::Relaxed);
     }
 
     pub(crate) fn load(&self) -> Counters {

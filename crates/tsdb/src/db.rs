@@ -164,7 +164,7 @@ impl Db {
         }
         // Jobs begin when the store is complete, and an image must not be made of what goes meanwhile.
         let _no_job = self.running.lock();
-        let append = |frame: &Vec<u8>| self.counters.count_deferred(&self.append_deferred(files, frame));
+        let append = |frame: &Vec<u8>| self.counters.count(&self.append_deferred(files, frame));
         for pass in 1.. {
             let mut deferred = self.deferred.lock();
             let (frames, are_few) = deferred.as_mut().map_or((Vec::new(), true), Deferred::take);
@@ -186,9 +186,17 @@ impl Db {
     }
 
     /// Appends what was acknowledged while recovery was running. It was held to all terms but one that nobody
-    /// could tell then: a sample whose time has another value is refused now, and counted.
+    /// could tell then: a sample whose time has another value is refused now, and counted. (A label set is longer as
+    /// it is stored than as it came, so it is not measured twice.)
     fn append_deferred(&self, files: &Files, frame: &[u8]) -> AppendOutcome {
-        let limits = Limits { out_of_order_window_ms: i64::MAX, ..self.options.limits.clone() };
+        let limits = Limits {
+            out_of_order_window_ms: i64::MAX,
+            labels_per_series: usize::MAX,
+            label_name_bytes: usize::MAX,
+            label_value_bytes: usize::MAX,
+            label_set_bytes: usize::MAX,
+            ..self.options.limits.clone()
+        };
         let terms = Terms {
             from_ms: i64::MIN,
             until_ms: i64::MAX,
@@ -352,9 +360,22 @@ impl Db {
             && let Some(deferred) = self.deferred.lock().as_mut()
         {
             files.has_deferred.store(true, Ordering::Release);
-            return deferred.append(batch, terms, &files.log);
+            let outcome = deferred.append(batch, terms, &files.log)?;
+            self.counters.count_refused(&outcome);
+            return Ok(outcome);
         }
-        self.head.append(batch, terms, &files.log)
+        self.append_to_head(batch, terms, &files.log)
+    }
+
+    fn append_to_head(
+        &self,
+        batch: &Batch<'_>,
+        terms: &Terms<'_>,
+        log: &dyn FrameLog,
+    ) -> Result<AppendOutcome, AppendError> {
+        let outcome = self.head.append(batch, terms, log)?;
+        self.counters.count(&outcome);
+        Ok(outcome)
     }
 }
 
@@ -368,7 +389,7 @@ impl Append for Db {
         }
         let mut outcome = match &self.files {
             Some(files) => self.append_durably(files, batch, &terms)?,
-            None => self.head.append(batch, &terms, &NoLog)?,
+            None => self.append_to_head(batch, &terms, &NoLog)?,
         };
         let repeats = match &self.files {
             Some(files) => self.append_beside(batch, &files.log, &mut outcome)?,
@@ -378,7 +399,6 @@ impl Append for Db {
             // What is repeated was there, but perhaps its own batch is not durable yet.
             outcome.ticket = files.log.end();
         }
-        self.counters.count(&outcome);
         match outcome.overloaded.take() {
             Some(reason) => Err(AppendError::Overloaded { reason }),
             None => Ok(outcome),

@@ -61,7 +61,9 @@ impl DurableLog {
     /// Why nothing is accepted, if that is so; asked before samples reach the head.
     pub(crate) fn refusal(&self) -> Option<String> {
         let stuck = || (!self.stuck.lock().is_empty()).then(|| FULL.to_owned());
-        self.refusal.lock().clone().or_else(stuck)
+        // Not held while the other lock is taken: who holds that one commits, which takes this one.
+        let refusal = self.refusal.lock().clone();
+        refusal.or_else(stuck)
     }
 
     /// Everything that was appended up to now is durable when this ticket is.

@@ -21,8 +21,11 @@ use crate::fields::{Reader, push_text};
 use crate::head::append::FrameLog;
 use crate::log::{FrameError, FrameKind};
 
-/// Bytes of names, help and units that are kept; a family that comes later is not.
+/// Bytes of families that are kept; one that comes later is not.
 const BYTES_MAX: usize = 16 << 20;
+
+/// What a family takes beside its texts, in memory; in a frame it is less.
+const FAMILY_BYTES: usize = 128;
 
 /// What is known of a family.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -48,7 +51,7 @@ struct Families {
 }
 
 fn size_of_entry(family: &str, known: &FamilyMetadata) -> usize {
-    family.len() + known.help.len() + known.unit.len()
+    FAMILY_BYTES + family.len() + known.help.len() + known.unit.len()
 }
 
 impl Families {
@@ -60,7 +63,7 @@ impl Families {
             return false;
         }
         let before = known.map_or(0, |known| size_of_entry(family, known));
-        let bytes = self.bytes - before + family.len() + help.len() + unit.len();
+        let bytes = self.bytes - before + FAMILY_BYTES + family.len() + help.len() + unit.len();
         if family.is_empty() || bytes > BYTES_MAX {
             return false;
         }

@@ -11,7 +11,8 @@ use tidewatch_env::sim::{Failure, Simulation};
 use tidewatch_env::{Env, Open};
 use tidewatch_model::histogram::{Histogram, Span};
 use tidewatch_model::{
-    Batch, BatchHistogram, FloatHistogram, Labels, NativeHistogram, RawLabels, STALE_NAN, Sample,
+    Batch, BatchHistogram, FloatHistogram, Labels, Limits, NativeHistogram, RawLabels, STALE_NAN, Sample,
+    spell_pair,
 };
 use tidewatch_storage::{Append, TimeRange};
 use tidewatch_tsdb::{Db, DbOptions, Job};
@@ -456,6 +457,34 @@ fn a_disk_that_fills_during_recovery_costs_nothing_that_was_acknowledged() {
         again.recover().expect("recovers");
         assert_eq!(at(&contents(&again)), 5000, "after the next start");
     }
+}
+
+// Lengths take more bytes where labels are stored than in the protobuf that they came in.
+#[test]
+fn labels_at_the_limit_that_come_before_recovery_are_kept() {
+    let simulation = Env::simulated(3);
+    let db = Db::open(simulation.env.clone(), DbOptions::new("/data")).expect("opens");
+    let limits = Limits::default();
+    let value = "x".repeat(limits.label_value_bytes);
+    let mut labels: Vec<(String, &str)> = vec![("__name__".to_owned(), "long")];
+    let spelled = |labels: &[(String, &str)]| {
+        let mut bytes = Vec::new();
+        labels.iter().for_each(|(name, value)| spell_pair(name.as_bytes(), value.as_bytes(), &mut bytes));
+        bytes
+    };
+    while spelled(&labels).len() <= limits.label_set_bytes {
+        labels.push(("n".repeat(200 + labels.len()), &value[..180]));
+    }
+    labels.pop();
+    let room = limits.label_set_bytes - spelled(&labels).len();
+    labels.push(("o".to_owned(), &value[..room.saturating_sub(12)]));
+    let proto = spelled(&labels);
+    assert!((limits.label_set_bytes - 12..=limits.label_set_bytes).contains(&proto.len()), "{}", proto.len());
+    let mut batch = Batch::new();
+    batch.push(RawLabels::Proto(&proto), &[Sample { timestamp: simulation.clock_ms(), value: 0.5 }]);
+    assert_eq!(db.append(&batch).expect("a good disk").accepted, 1);
+    db.recover().expect("recovers");
+    assert_eq!(contents(&db).len(), 1);
 }
 
 #[test]

@@ -234,11 +234,11 @@ impl Head {
         }
         let series = created.clone().map(|id| registry.labels(SeriesId(id)));
         write_definitions(first, &registry.pairs, series, &mut scratch.definitions);
-        log.append(&scratch.definitions)?;
+        let logged = log.append(&scratch.definitions);
         // Whoever reads need not wait for the rest.
         let directory = RwLockWriteGuard::downgrade(directory);
-        let ticket = self.repeats.log_again(created, &scratch.definitions, log)?;
-        outcome.ticket = outcome.ticket.max(ticket);
+        let again = self.repeats.log_again(created, &scratch.definitions, log);
+        outcome.ticket = outcome.ticket.max(logged?).max(again?);
         Ok(directory)
     }
 

@@ -45,7 +45,7 @@ struct Waiting {
 
 impl Repeats {
     /// Logs a frame of definitions of these series, which the log just got, again, and notes that it is to be
-    /// logged once more.
+    /// logged once more. A log that refuses keeps it, as the head keeps the series.
     pub(super) fn log_again(
         &self,
         ids: Range<u32>,
@@ -53,9 +53,9 @@ impl Repeats {
         log: &dyn FrameLog,
     ) -> Result<Ticket, AppendError> {
         let repeat = write_repeat(definitions);
-        let ticket = log.append(&repeat)?;
+        let ticket = log.append(&repeat);
         self.wait(ids, repeat);
-        Ok(ticket)
+        ticket
     }
 
     /// Notes that a frame of definitions of these series is to be logged once more.
