@@ -164,6 +164,15 @@ impl Db {
         }
         // Jobs begin when the store is complete, and an image must not be made of what goes meanwhile.
         let _no_job = self.running.lock();
+        self.complete_with_deferred(files);
+        // Nobody reads what goes here, so nobody has to wait for it.
+        self.head.truncate();
+        self.give_back_files(|_| true);
+        Ok(())
+    }
+
+    /// Appends what came meanwhile until nothing is left, and says that the store is complete.
+    fn complete_with_deferred(&self, files: &Files) {
         let append = |frame: &Vec<u8>| self.counters.count(&self.append_deferred(files, frame));
         for pass in 1.. {
             let mut deferred = self.deferred.lock();
@@ -174,15 +183,11 @@ impl Db {
                 frames.iter().for_each(append);
                 self.complete.store(true, Ordering::Release);
                 *deferred = None;
-                break;
+                return;
             }
             drop(deferred);
             frames.iter().for_each(append);
         }
-        // Nobody reads what goes here, so nobody has to wait for it.
-        self.head.truncate();
-        self.give_back_files(|_| true);
-        Ok(())
     }
 
     /// Appends what was acknowledged while recovery was running. It was held to all terms but one that nobody

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! A ring for the whole store: when it is full, the oldest goes, whatever its series. Full it is with as many
-//! as were asked for, or at [`EXEMPLAR_BYTES`] for each of these. Exemplars of a series ascend by time, value and labels; what is before its newest, or the same again, is not taken.
+//! as were asked for, or at [`EXEMPLAR_BYTES`] for each of these. Exemplars of a series ascend by time, value and
+//! labels; what is before its newest, or the same again, is not taken.
 //! A frame names series by their labels, since an exemplar may outlive its series in the head.
 //!
 //! A frame of exemplars (kind 20):
