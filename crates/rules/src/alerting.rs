@@ -67,6 +67,10 @@ impl Alerts {
         self.iter().filter(|alert| alert.state != AlertState::Inactive)
     }
 
+    pub(crate) fn has(&self, labels: &Labels) -> bool {
+        self.active.contains_key(labels)
+    }
+
     /// Takes the alerts of another state of the same rule, or of a journal.
     pub(crate) fn adopt(&mut self, alerts: impl IntoIterator<Item = AlertInstance>) {
         self.active.extend(alerts.into_iter().map(|alert| (alert.labels.clone(), alert)));

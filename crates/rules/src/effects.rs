@@ -47,6 +47,8 @@ pub type Append<'a> = &'a mut dyn FnMut(&[RuleSample]) -> Result<(), String>;
 pub struct Effects {
     /// The time for which the group was evaluated.
     pub at_ms: i64,
+    /// Whether it was; after a sleep a group may only tell again of what fires.
+    pub evaluated: bool,
     /// Evaluations that were due since the last one and did not happen.
     pub gap: Option<Gap>,
     /// Alerts that changed, in the order of the rules.

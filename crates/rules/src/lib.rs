@@ -22,9 +22,11 @@ mod effects;
 mod file;
 mod group;
 mod lint;
+mod patience;
 mod reader;
 mod recording;
 mod reload;
+mod running;
 mod status;
 pub mod template;
 pub mod testfile;
@@ -38,5 +40,5 @@ pub use effects::{
 pub use file::{LoadOptions, RuleFileError, RulePlace};
 pub use group::{Group, Settings, stale_markers};
 pub use lint::{DuplicateRule, duplicate_rules};
-pub use reload::{EndedSeries, ForgottenAlerts, Reloaded, reload};
+pub use reload::{EndedSeries, GroupNote, Reloaded, rehome, reload};
 pub use status::{AlertStatus, AlertingStatus, GroupStatus, Health, RuleStatus};

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use tidewatch_model::Labels;
 
+use crate::alert::AlertInstance;
 use crate::definition::RuleFile;
-use crate::effects::AlertChange;
+use crate::effects::{AlertChange, ChangeKind, RuleId};
 use crate::group::{Group, Settings};
 
 /// What became of the groups.
@@ -14,16 +15,17 @@ use crate::group::{Group, Settings};
 pub struct Reloaded {
     /// In the order of the files and of the groups within them.
     pub groups: Vec<Group>,
-    /// Alerts whose rules are no more or stand elsewhere in their group, for the journal.
-    pub forgotten: Vec<ForgottenAlerts>,
+    /// Alerts whose rules are no more or stand elsewhere, for the journal, in this order.
+    pub notes: Vec<GroupNote>,
     /// Series of groups that are no more. End them a while later with
     /// [`stale_markers`](crate::stale_markers), unless another rule gives them by then: two of the
     /// group's intervals, as Prometheus waits.
     pub ended: Vec<EndedSeries>,
 }
 
+/// Changes of alerts that no evaluation made, of one group.
 #[derive(Debug)]
-pub struct ForgottenAlerts {
+pub struct GroupNote {
     pub file: String,
     pub group: String,
     pub changes: Vec<AlertChange>,
@@ -35,18 +37,21 @@ pub struct EndedSeries {
     pub due_ms: i64,
 }
 
-/// Groups for `files`, which take over the state of those of `old` with the same file and name.
+/// Groups for `files`, which take over the state of those of `old` with the same file and name, and
+/// the alerts of others whose rule stands in another group or file now.
 pub fn reload(old: Vec<Group>, files: Vec<RuleFile>, settings: &Arc<Settings>, now_ms: i64) -> Reloaded {
     let identity = |group: &Group| (group.file().to_owned(), group.name().to_owned());
     let mut former: HashMap<(String, String), Group> =
         old.into_iter().map(|group| (identity(&group), group)).collect();
     let mut reloaded = Reloaded::default();
+    let mut homeless = Vec::new();
     for file in files {
         for definition in file.groups {
             let mut group = Group::new(&file.name, definition, settings.clone(), now_ms);
             if let Some(old) = former.remove(&identity(&group)) {
-                let changes = group.succeed(old);
-                reloaded.forget(group.file(), group.name(), changes);
+                let (changes, alerts) = group.succeed(old);
+                reloaded.note(group.file(), group.name(), changes);
+                homeless.push((identity(&group), alerts));
             }
             reloaded.groups.push(group);
         }
@@ -54,21 +59,61 @@ pub fn reload(old: Vec<Group>, files: Vec<RuleFile>, settings: &Arc<Settings>, n
     let mut retired: Vec<Group> = former.into_values().collect();
     retired.sort_by_key(identity);
     for group in retired {
-        let (file, name) = identity(&group);
         let due_ms = now_ms + 2 * group.interval_ms();
-        let (changes, series) = group.retire();
-        reloaded.forget(&file, &name, changes);
+        let identity = identity(&group);
+        let (alerts, series) = group.retire();
+        homeless.push((identity, alerts));
         if !series.is_empty() {
             reloaded.ended.push(EndedSeries { series, due_ms });
         }
     }
+    for ((file, name), alerts) in homeless {
+        // They were evaluated until now.
+        let notes = rehome(&mut reloaded.groups, &file, &name, None, alerts);
+        reloaded.notes.extend(notes);
+    }
+    for ended in &mut reloaded.ended {
+        ended.series.retain(|series| !reloaded.groups.iter().any(|group| group.gives(series)));
+    }
+    reloaded.ended.retain(|ended| !ended.series.is_empty());
     reloaded
 }
 
-impl Reloaded {
-    fn forget(&mut self, file: &str, group: &str, changes: Vec<AlertChange>) {
+/// Finds a rule for each alert of a group that is no more, last evaluated at `last_ms`: in a group
+/// of the same name first, then in one of the same file, then in any. Returns what a journal is to
+/// note, in an order that leaves no alert without a home: where they are now, then that the old
+/// group has none.
+pub fn rehome(
+    groups: &mut [Group],
+    file: &str,
+    name: &str,
+    last_ms: Option<i64>,
+    mut alerts: Vec<(RuleId, AlertInstance)>,
+) -> Vec<GroupNote> {
+    let gone = alerts.iter().cloned();
+    let gone = gone.map(|(rule, instance)| AlertChange { rule, kind: ChangeKind::Forgotten, instance });
+    let gone = GroupNote { file: file.to_owned(), group: name.to_owned(), changes: gone.collect() };
+    let mut order: Vec<&mut Group> = groups.iter_mut().collect();
+    order.sort_by_key(|group| (group.name() != name, group.file() != file));
+    let mut notes = Vec::new();
+    for group in order {
+        if alerts.is_empty() {
+            break;
+        }
+        let changes = group.take_in(last_ms, &mut alerts);
         if !changes.is_empty() {
-            self.forgotten.push(ForgottenAlerts { file: file.to_owned(), group: group.to_owned(), changes });
+            let (file, group) = (group.file().to_owned(), group.name().to_owned());
+            notes.push(GroupNote { file, group, changes });
+        }
+    }
+    notes.extend((!gone.changes.is_empty()).then_some(gone));
+    notes
+}
+
+impl Reloaded {
+    fn note(&mut self, file: &str, group: &str, changes: Vec<AlertChange>) {
+        if !changes.is_empty() {
+            self.notes.push(GroupNote { file: file.to_owned(), group: group.to_owned(), changes });
         }
     }
 }

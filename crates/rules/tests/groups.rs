@@ -11,8 +11,8 @@ use std::sync::Arc;
 use tidewatch_model::{Annotations, InstantSample, Labels, SampleValue, Value, is_stale};
 use tidewatch_parser::{Expr, SequenceValue, parse_series_description};
 use tidewatch_rules::{
-    AlertInstance, ChangeKind, Effects, EvalError, Evaluator, Group, LoadOptions, RuleFile, RuleId,
-    RuleSample, Settings, reload,
+    AlertChange, AlertInstance, AlertState, ChangeKind, Effects, EvalError, Evaluator, Group, GroupNote,
+    LoadOptions, RuleFile, RuleId, RuleSample, Settings, rehome, reload,
 };
 
 const STEP_MS: i64 = 30_000;
@@ -347,7 +347,7 @@ fn after_a_restart_an_alert_goes_on_as_if_the_process_had_slept() {
     let mut before = groups(DOWN, &settings());
     run(&mut before, &evaluator, &[0, 30], false);
     let mut after = groups(DOWN, &settings());
-    assert!(after[0].restore(Some(30_000), kept(&before)).is_empty());
+    assert!(after[0].restore(Some(30_000), &mut kept(&before)).is_empty());
     assert_eq!(kept(&after), kept(&before));
     let got = run(&mut after, &evaluator, &[120], true);
     assert!(
@@ -364,13 +364,55 @@ fn after_a_long_sleep_rules_wait_for_fresh_samples() {
     let mut before = groups(DOWN, &settings());
     run(&mut before, &Scripted::new(r#"down{job="a"} 1 1 1 1"#), &[0, 30, 60, 90], false);
     let mut after = groups(DOWN, &settings()).remove(0);
-    after.restore(Some(90_000), kept(&before));
-    assert!(after.step(1_000_000, &nothing, &mut append).is_none());
-    assert_eq!(after.next_due_ms(), 1_060_000);
-    assert!(after.step(1_059_999, &nothing, &mut append).is_none());
-    let effects = after.step(1_060_000, &nothing, &mut append).expect("it is due");
-    assert!(effects.gap.is_some_and(|gap| gap.from_ms > 90_000 && gap.from_ms <= 120_000));
+    after.restore(Some(90_000), &mut kept(&before));
+    // What fires is told again meanwhile: receivers would take silence for its end.
+    let effects = after.step(1_000_000, &nothing, &mut append).expect("a reminder");
+    assert!(!effects.evaluated && effects.gap.is_none() && effects.failures.is_empty());
+    assert_eq!(effects.changes.iter().map(|change| change.kind).collect::<Vec<_>>(), [ChangeKind::Sent]);
+    assert!(effects.notifications[0].ends_at_ms > 1_190_000, "{:?}", effects.notifications);
+    assert!(after.step(1_005_000, &nothing, &mut append).is_none());
+    // A minute for the senders, and one interval for groups whose series it may read.
+    assert_eq!(after.next_due_ms(), 1_090_000);
+    let effects = after.step(1_089_999, &nothing, &mut append).expect("a reminder");
+    assert!(!effects.evaluated && effects.notifications[0].state == AlertState::Firing);
+    // Stopped in the middle of it: nothing came in, so the time begins anew.
+    after.slept(1_080_000, 1_100_000);
+    assert!(after.step(1_100_000, &nothing, &mut append).is_none());
+    let effects = after.step(1_190_000, &nothing, &mut append).expect("it is due");
+    assert!(
+        effects.evaluated && effects.gap.is_some_and(|gap| gap.from_ms > 90_000 && gap.from_ms <= 120_000)
+    );
     assert_eq!(effects.changes[0].kind, ChangeKind::Resolved);
+}
+
+/// Sleeps and what they lead to: how long rules wait, in seconds.
+#[test]
+fn a_sleep_that_the_window_does_not_bridge_makes_rules_wait() {
+    let alert = |expr: &str| format!("groups: [{{name: g, rules: [{{alert: A, expr: '{expr}'}}]}}]");
+    let record = |expr: &str| format!("groups: [{{name: g, rules: [{{record: r, expr: '{expr}'}}]}}]");
+    let wait = |rules: &str, lookback: i64, refill: i64, slept: i64| {
+        let (lookback_ms, refill_ms) = (lookback * 1000, refill * 1000);
+        let settings = Settings { lookback_ms, refill_ms, interval_ms: STEP_MS, ..Settings::default() };
+        let mut group = groups(rules, &Arc::new(settings)).remove(0);
+        let now_ms = 10_000_000;
+        group.slept(now_ms - slept * 1000, now_ms);
+        (group.next_due_ms() - now_ms).max(0) / 1000
+    };
+    // What the head holds lasts for five minutes, of which new samples need half a minute.
+    assert_eq!(wait(&alert("a"), 300, 30, 270), 0);
+    assert_eq!(wait(&alert("a"), 300, 30, 271), 90);
+    // Nothing that is recorded is read by a group without alerts.
+    assert_eq!(wait(&record("a"), 300, 30, 271), 60);
+    // Targets that are scraped every two minutes.
+    assert_eq!(wait(&alert("a"), 300, 240, 149), 0);
+    assert_eq!(wait(&alert("a"), 300, 240, 151), 270);
+    // The narrowest window counts, also one of the server's.
+    assert_eq!(wait(&alert("a > b or rate(c[1m]) > 1"), 300, 30, 31), 90);
+    assert_eq!(wait(&alert("rate(c[10m]) > 1"), 300, 30, 60), 0);
+    assert_eq!(wait(&alert("max_over_time(a[1h:1m]) > 1"), 300, 30, 271), 90);
+    assert_eq!(wait(&alert("a"), 20, 30, 30), 90);
+    // The clock was set back.
+    assert_eq!(wait(&alert("a"), 300, 30, -3_000), 0);
 }
 
 #[test]
@@ -378,9 +420,51 @@ fn alerts_of_rules_that_are_gone_at_the_restart_are_forgotten() {
     let mut before = groups(DOWN, &settings());
     run(&mut before, &Scripted::new(r#"down{job="a"} 1"#), &[0], false);
     let mut after = groups(&DOWN.replace("severity: page", "severity: warn"), &settings());
-    let forgotten = after[0].restore(None, kept(&before));
-    assert_eq!(forgotten.len(), 1);
-    assert_eq!(forgotten[0].kind, ChangeKind::Forgotten);
+    let mut alerts = kept(&before);
+    assert!(after[0].restore(None, &mut alerts).is_empty());
+    assert_eq!(alerts.len(), 1);
+    assert_eq!(noted(&rehome(&mut after, "rules.yml", "g", None, alerts)), ["rules.yml g: Forgotten Down 0"]);
+}
+
+fn noted(notes: &[GroupNote]) -> Vec<String> {
+    let changes = notes.iter().flat_map(|note| note.changes.iter().map(move |change| (note, change)));
+    changes
+        .map(|(GroupNote { file, group, .. }, AlertChange { rule, kind, .. })| {
+            format!("{file} {group}: {kind:?} {} {}", rule.name, rule.index)
+        })
+        .collect()
+}
+
+#[test]
+fn an_alert_goes_on_where_its_rule_stands_now() {
+    let settings = settings();
+    let evaluator = Scripted::new(r#"down{job="a"} 1 1 1 1 1 1"#);
+    let mut before = groups(DOWN, &settings);
+    run(&mut before, &evaluator, &[0, 30], false);
+    let first = "groups:\n- {name: f, rules: [{alert: Other, expr: down}]}\n- {name: g, rules: [{record: r, expr: down}]}";
+    let moved = DOWN.replace("- name: g\n  rules:", "- name: h\n  rules:\n  - {record: s, expr: down}");
+    let files = || -> Vec<RuleFile> {
+        let parse = |text: &str, name| {
+            RuleFile::parse(text, name, &LoadOptions::default()).expect("the rules are valid")
+        };
+        vec![parse(first, "rules.yml"), parse(&moved, "moved.yml")]
+    };
+    let notes = ["moved.yml h: Moved Down 1", "rules.yml g: Forgotten Down 0"];
+
+    // Over a restart: the file that the alert was in has a group of that name, without the rule.
+    let mut after = reload(Vec::new(), files(), &settings, 0).groups;
+    let mut alerts = kept(&before);
+    assert!(after[1].restore(Some(30_000), &mut alerts).is_empty());
+    assert_eq!(noted(&rehome(&mut after, "rules.yml", "g", Some(30_000), alerts)), notes);
+    let got = run(&mut after, &evaluator, &[60], false);
+    assert!(got.contains("60s Firing {alertname=\"Down\", job=\"a!\", severity=\"page\"} since 0s"), "{got}");
+
+    // In a running process, where the series that show it go on as well.
+    let mut reloaded = reload(before, files(), &settings, 40_000);
+    assert_eq!(noted(&reloaded.notes), notes);
+    assert!(reloaded.ended.is_empty(), "{:?}", reloaded.ended);
+    let got = run(&mut reloaded.groups, &evaluator, &[60], false);
+    assert!(got.contains("60s Firing {alertname=\"Down\", job=\"a!\", severity=\"page\"} since 0s"), "{got}");
 }
 
 #[test]
@@ -396,12 +480,7 @@ fn a_reload_keeps_alerts_and_ends_what_is_gone() {
     let ended: Vec<String> = reloaded.ended.iter().map(|e| format!("{:?} {}", e.series, e.due_ms)).collect();
     assert_eq!(ended, [r#"[{__name__="s"}] 100000"#]);
     // A journal, which knows an alert by its rule's place, hears that the place changed.
-    let noted: Vec<String> = reloaded.forgotten[0]
-        .changes
-        .iter()
-        .map(|change| format!("{:?} {} {}", change.kind, change.rule.name, change.rule.index))
-        .collect();
-    assert_eq!(noted, ["Forgotten A 0", "Moved A 1"]);
+    assert_eq!(noted(&reloaded.notes), ["rules.yml g: Forgotten A 0", "rules.yml g: Moved A 1"]);
     let got = run(&mut reloaded.groups, &evaluator, &[60], true);
     assert!(got.contains("60s Firing {alertname=\"A\"} since 0s"), "{got}");
     assert!(got.contains("{__name__=\"r\"} stale @60s"), "{got}");
@@ -427,7 +506,7 @@ fn steps_come_at_fixed_times_and_missed_ones_are_a_gap() {
     assert_eq!(again.next_due_ms(), due);
     // A restart goes on from the last evaluation.
     let mut restored = groups(rules, &settings()).remove(0);
-    restored.restore(Some(late.at_ms), []);
+    restored.restore(Some(late.at_ms), &mut Vec::new());
     assert_eq!(restored.next_due_ms(), late.at_ms + 60_000);
     // A clock that was set back does not stop the group.
     assert!(group.step(due + 60_000, &evaluator, &mut append).is_none());

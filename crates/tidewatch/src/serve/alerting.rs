@@ -17,9 +17,7 @@ use tidewatch_env::Env;
 use tidewatch_journal::{Journal, JournalError, JournalState, Record};
 use tidewatch_net::{Client, Request as HttpRequest};
 use tidewatch_notify::{Alert, Endpoint, Notifier, Options, OutboxChanges, Outcome, Request};
-use tidewatch_rules::{
-    AlertChange, AlertInstance, AlertState, ChangeKind, Effects, Group, Notification, RuleId,
-};
+use tidewatch_rules::{AlertChange, AlertInstance, AlertState, Effects, Group, Notification, RuleId, rehome};
 use tidewatch_server::AlertmanagersView;
 use tidewatch_tsdb::Db;
 use tokio::sync::Notify;
@@ -109,8 +107,8 @@ impl Alerting {
         }
     }
 
-    /// Records alerts whose rules are no more.
-    pub fn forget(&self, file: &str, group: &str, changes: &[AlertChange]) {
+    /// Records alerts whose rules are no more or stand elsewhere.
+    pub fn note(&self, file: &str, group: &str, changes: &[AlertChange]) {
         let mut state = self.state.lock();
         let records = records::of_changes(file, group, changes);
         self.persist(&mut state, records);
@@ -262,24 +260,22 @@ fn alert(notification: &Notification) -> Alert {
     }
 }
 
-/// Puts the alerts of the journal into the groups they belong to, and forgets those whose groups
-/// are no more.
+/// Puts the alerts of the journal into the groups they belong to, wherever their rules stand now, and
+/// forgets those whose rules are no more.
 pub fn restore(groups: &mut [Group], state: &JournalState, alerting: &Alerting) {
     let mut kept: BTreeMap<(String, String), Vec<(RuleId, AlertInstance)>> = records::alerts(state);
-    for group in groups {
-        let key = (group.file().to_owned(), group.name().to_owned());
-        let last_ms = records::last_evaluation(state, &key.0, &key.1);
-        let alerts = kept.remove(&key).unwrap_or_default();
-        let forgotten = group.restore(last_ms, alerts);
-        if !forgotten.is_empty() {
-            alerting.forget(&key.0, &key.1, &forgotten);
-        }
+    for group in &mut *groups {
+        let (file, name) = (group.file().to_owned(), group.name().to_owned());
+        let last_ms = records::last_evaluation(state, &file, &name);
+        let mut none = Vec::new();
+        let changes =
+            group.restore(last_ms, kept.get_mut(&(file.clone(), name.clone())).unwrap_or(&mut none));
+        alerting.note(&file, &name, &changes);
     }
-    for ((file, group), alerts) in kept {
-        let forgotten: Vec<AlertChange> = alerts
-            .into_iter()
-            .map(|(rule, instance)| AlertChange { rule, kind: ChangeKind::Forgotten, instance })
-            .collect();
-        alerting.forget(&file, &group, &forgotten);
+    for ((file, name), alerts) in kept {
+        let last_ms = records::last_evaluation(state, &file, &name);
+        for note in rehome(groups, &file, &name, last_ms, alerts) {
+            alerting.note(&note.file, &note.group, &note.changes);
+        }
     }
 }

@@ -18,7 +18,9 @@ pub fn of_evaluation(file: &str, group: &str, effects: &Effects) -> Vec<Record> 
         let (from_ms, to_ms, evaluations) = (gap.from_ms, gap.to_ms, gap.evaluations);
         records.push(Record::Gap(Gap { from_ms, to_ms, group: key.clone(), evaluations }));
     }
-    records.push(Record::GroupEvaluated { group: key, at_ms: effects.at_ms });
+    if effects.evaluated {
+        records.push(Record::GroupEvaluated { group: key, at_ms: effects.at_ms });
+    }
     records
 }
 

@@ -132,6 +132,8 @@ pub async fn apply(
     let settings = Arc::new(Settings {
         interval_ms: config.global.evaluation_interval_ms,
         query_offset_ms: config.global.rule_query_offset_ms,
+        lookback_ms: running.arguments.lookback_ms,
+        refill_ms: refill_ms(&config, running.arguments.lookback_ms),
         resend_delay_ms: running.arguments.resend_delay_ms,
         external_labels: config.global.external_labels.clone(),
         external_url: external_url(&running.arguments),
@@ -140,8 +142,8 @@ pub async fn apply(
     });
     let former = running.rules.stop().await;
     let mut reloaded = tidewatch_rules::reload(former, rules, &settings, running.env.clock.wall_ms());
-    for forgotten in &reloaded.forgotten {
-        running.alerting.forget(&forgotten.file, &forgotten.group, &forgotten.changes);
+    for note in &reloaded.notes {
+        running.alerting.note(&note.file, &note.group, &note.changes);
     }
     if let Some(state) = state {
         alerting::restore(&mut reloaded.groups, state, &running.alerting);
@@ -153,6 +155,14 @@ pub async fn apply(
     }
     running.missing_files.store(Arc::new(missing));
     Ok(())
+}
+
+/// How long it takes until all targets were scraped twice. Those that are scraped more rarely than
+/// selectors look back are not seen by most rules anyway.
+fn refill_ms(config: &Config, lookback_ms: i64) -> i64 {
+    let intervals = config.scrape.iter().map(|job| job.scrape_interval_ms);
+    let longest_ms = intervals.filter(|ms| *ms <= lookback_ms).max().unwrap_or(0);
+    (2 * longest_ms).min(lookback_ms).max(Settings::default().refill_ms)
 }
 
 /// The URL under which others reach this server, for links in notifications.

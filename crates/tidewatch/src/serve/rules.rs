@@ -26,6 +26,9 @@ use crate::evaluate::{LocalEvaluator, append_rule_samples};
 /// A sleeping task looks at the clock at least this often, since the clock may be set.
 const SLEEP_MAX: Duration = Duration::from_secs(5);
 
+/// A task that does not run for longer than this was stopped with the process, or the clock was set.
+const NOTICED_MS: i64 = 3 * SLEEP_MAX.as_millis() as i64;
+
 /// What the tasks share.
 pub struct RuleContext {
     pub env: Env,
@@ -108,6 +111,7 @@ async fn run(context: Arc<RuleContext>, running: Arc<Running>, mut stopped: watc
         _ = complete.wait_for(|complete| *complete) => {}
         _ = stopped.wait_for(|stop| *stop) => return,
     }
+    let mut awake_ms = context.env.clock.wall_ms();
     loop {
         let Some(due_ms) = running.group.lock().as_ref().map(Group::next_due_ms) else { return };
         let wait_ms = (due_ms - context.env.clock.wall_ms()).max(0).unsigned_abs();
@@ -115,6 +119,14 @@ async fn run(context: Arc<RuleContext>, running: Arc<Running>, mut stopped: watc
             () = tokio::time::sleep(Duration::from_millis(wait_ms).min(SLEEP_MAX)) => {}
             _ = stopped.wait_for(|stop| *stop) => return,
         }
+        // An evaluation that took as long counts as well: it makes rules wait, no more.
+        let now_ms = context.env.clock.wall_ms();
+        if now_ms - awake_ms > NOTICED_MS
+            && let Some(group) = running.group.lock().as_mut()
+        {
+            group.slept(awake_ms, now_ms);
+        }
+        awake_ms = now_ms;
         let (context, running) = (context.clone(), running.clone());
         // Queries and syncs block.
         if tokio::task::spawn_blocking(move || step(&context, &running)).await.is_err() {
