@@ -144,6 +144,8 @@ impl Group {
             self.next_ms = self.slot_after(now_ms);
             self.hold_ms = i64::MIN;
         }
+        // It was set forward for a while, and the group waits until then.
+        self.hold_ms = self.hold_ms.min(now_ms + self.patience.wait_ms);
         if now_ms < self.hold_ms {
             return self.remind(now_ms, evaluator);
         }

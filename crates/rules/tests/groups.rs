@@ -385,6 +385,20 @@ fn after_a_long_sleep_rules_wait_for_fresh_samples() {
     assert_eq!(effects.changes[0].kind, ChangeKind::Resolved);
 }
 
+#[test]
+fn a_clock_that_was_ahead_for_a_while_stops_no_group() {
+    let evaluator = Scripted::new("a 1 1 1 1 1 1 1 1 1 1 1 1");
+    let mut append = |_: &[RuleSample]| Ok(());
+    let rules = "groups: [{name: g, interval: 30s, rules: [{record: r, expr: a}]}]";
+    let mut group = groups(rules, &settings()).remove(0);
+    assert!(group.step(60_000, &evaluator, &mut append).is_some());
+    let year_ms = 365 * 86_400_000;
+    group.slept(60_000, year_ms);
+    assert!(group.step(year_ms, &evaluator, &mut append).is_none());
+    assert!(group.step(90_000, &evaluator, &mut append).is_none());
+    assert!(group.step(150_000, &evaluator, &mut append).is_some());
+}
+
 /// Sleeps and what they lead to: how long rules wait, in seconds.
 #[test]
 fn a_sleep_that_the_window_does_not_bridge_makes_rules_wait() {
