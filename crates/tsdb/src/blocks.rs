@@ -49,8 +49,8 @@ fn given(id: BlockId) -> u64 {
 }
 
 impl Blocks {
-    /// Opens what is in the directory. Damaged blocks are set aside, and those that a merge has
-    /// replaced are removed.
+    /// Opens what is in the directory. Damaged blocks are set aside, and those that a merge was about to
+    /// remove are removed.
     pub(crate) fn load(&self, env: &Env, directory: &Directory) -> Result<(), OpenError> {
         let dir = directory.blocks();
         let names = env.disk.list(&dir).map_err(|source| OpenError::Io { path: dir.clone(), source })?;
@@ -84,10 +84,13 @@ impl Blocks {
         let metas: Vec<BlockMeta> = blocks.iter().map(|block| block.meta().clone()).collect();
         // What a merge has replaced may be gone already; a release that knows no list says so in no list.
         let merged = metas.iter().flat_map(|meta| meta.parents.iter().copied());
-        self.file.lock().check(env, directory, &there.into_iter().chain(merged).collect::<Vec<_>>());
-        // What lacks something replaces nothing.
-        let whole = blocks.iter().filter(|block| !block.lacks_series()).map(|block| block.meta().clone());
-        let superseded = compact::superseded(&whole.collect::<Vec<_>>());
+        let superseded = {
+            let mut file = self.file.lock();
+            file.check(env, directory, &there.into_iter().chain(merged).collect::<Vec<_>>());
+            // What lacks something replaces nothing.
+            let whole = blocks.iter().filter(|block| !block.lacks_series()).map(|block| block.meta().clone());
+            compact::superseded(&whole.collect::<Vec<_>>(), |id| file.names(id))
+        };
         blocks.retain(|block| !superseded.contains(&block.meta().id));
         blocks.sort_unstable_by_key(|block| block.meta().id);
         for id in names.iter().filter_map(|name| parse_tombstones_name(name)) {

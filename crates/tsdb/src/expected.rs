@@ -2,7 +2,7 @@
 //!
 //! Blocks are found by their names, so one whose file somebody removed would leave no trace, and so would its
 //! tombstones. `blocks/LIST` says which there were and what times they have. It is looked at once, at a start, to
-//! name what is missing; what there is, the files say.
+//! name what is missing, and to tell what a merge was about to remove; what there is, the files say.
 //!
 //! ```text
 //! offset  size  field
@@ -84,6 +84,11 @@ impl BlockFile {
         let missing = damage.into_iter().filter(|(path, _)| !directory.has_damage(path));
         missing.for_each(|(path, reason)| directory.report(&path, 0, reason));
         self.written = expected;
+    }
+
+    /// Whether the list on the disk names a block, as far as that is known.
+    pub(crate) fn names(&self, id: BlockId) -> bool {
+        self.written.iter().flatten().any(|block| block.id == id)
     }
 
     /// Writes the list, unless it says this already.

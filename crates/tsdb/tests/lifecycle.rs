@@ -132,6 +132,58 @@ fn a_block_whose_file_is_gone_is_named_once() {
     }
 }
 
+/// Somebody brings a block from another directory, where the blocks that it was merged from have the numbers that
+/// others have here.
+#[test]
+fn a_block_of_another_directory_replaces_none_of_this_one() {
+    let without_merges = |simulation: &Simulation, db: &Db| {
+        while let Some(job) = db.next_job(now(simulation)).filter(|job| job.kind() != "compact") {
+            db.run(job).expect("a good disk");
+        }
+    };
+    let there = Env::simulated(1);
+    let db = open(&there);
+    ingest(&db, &there, &mut Ledger::default(), 36);
+    without_merges(&there, &db);
+    db.compact_whole().expect("a good disk");
+    let merged = db.status().blocks.pop().expect("one");
+    let mut brought = contents(&db);
+    brought.retain(|key, _| key.1 <= merged.max_time);
+    let path = Path::new("/data/blocks").join(&merged.name);
+    let bytes = there.disk.peek(&path).expect("there");
+
+    let here = Env::simulated(2);
+    here.clock.advance_ms(90 * 24 * 60 * 60_000);
+    let db = open(&here);
+    let mut ledger = Ledger::default();
+    ingest(&db, &here, &mut ledger, 36);
+    without_merges(&here, &db);
+    let names: Vec<String> = db.status().blocks.into_iter().map(|block| block.name).collect();
+    let shared = merged.parents.iter().filter(|parent| names.contains(parent)).count();
+    assert!(shared > 1 && !names.contains(&merged.name), "{merged:?} beside {names:?}");
+    let held = contents(&db);
+    drop(db);
+    here.disk.kill();
+    let file = here.env.disk.open(&path, Open::Create).expect("a good disk");
+    file.append(&bytes).expect("a good disk");
+    drop(file);
+    let check = |db: &Db, context| {
+        let read = contents(db);
+        let lost = |whole: &Contents| whole.keys().filter(|key| !read.contains_key(*key)).count();
+        assert_eq!((lost(&held), lost(&brought)), (0, 0), "{context}");
+        assert_eq!(db.status().damage, [], "{context}");
+    };
+    for start in ["the first start", "the second"] {
+        let db = open(&here);
+        check(&db, start);
+        drop(db);
+        here.disk.kill();
+    }
+    let db = open(&here);
+    run_jobs(&db, &here);
+    check(&db, "merged");
+}
+
 #[test]
 fn a_start_says_which_segments_it_has_read() {
     let simulation = Env::simulated(1);

@@ -155,9 +155,15 @@ fn plan_of(blocks: &[&BlockMeta]) -> Plan {
 }
 
 /// Blocks that another one replaces: a crash came before they were removed.
-pub fn superseded(blocks: &[BlockMeta]) -> Vec<BlockId> {
-    let replaced: BTreeSet<BlockId> = blocks.iter().flat_map(|meta| meta.parents.iter().copied()).collect();
-    blocks.iter().map(|meta| meta.id).filter(|id| replaced.contains(id)).collect()
+///
+/// Each directory counts its blocks for itself, so what a block says of others that it was merged from holds in its
+/// own directory alone, and somebody may have put it into this one. `is_listed` tells which blocks the list on the
+/// disk names: before a block is removed it goes out of that, and what replaces it stands there by then.
+pub fn superseded(blocks: &[BlockMeta], is_listed: impl Fn(BlockId) -> bool) -> Vec<BlockId> {
+    let listed = blocks.iter().filter(|meta| is_listed(meta.id));
+    let replaced: BTreeSet<BlockId> = listed.flat_map(|meta| meta.parents.iter().copied()).collect();
+    let is_gone = |id: &BlockId| replaced.contains(id) && !is_listed(*id);
+    blocks.iter().map(|meta| meta.id).filter(is_gone).collect()
 }
 
 /// The oldest time that is within retention.

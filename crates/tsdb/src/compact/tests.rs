@@ -292,7 +292,10 @@ proptest! {
             .map(|at| open(&env, dir, at as u64 + 1).meta().clone())
             .chain([merged.meta().clone()])
             .collect();
-        prop_assert_eq!(superseded(&metas).len(), models.len());
+        let replaced = |listed: &[u64]| superseded(&metas, |id| listed.contains(&id.0)).len();
+        let merged = merged.meta().id.0;
+        prop_assert_eq!(replaced(&[merged]), models.len());
+        prop_assert_eq!((replaced(&[]), replaced(&[merged, 1])), (0, models.len() - 1));
     }
 }
 
@@ -328,7 +331,7 @@ fn no_failure_between_merge_and_removal_loses_a_sample() {
                 .map(|id| open(&env, dir, id))
                 .collect();
             let metas: Vec<BlockMeta> = blocks.iter().map(|block| block.meta().clone()).collect();
-            let gone = superseded(&metas);
+            let gone = superseded(&metas, |id| id == BlockId(4));
             let kept: Vec<Model> = blocks
                 .iter()
                 .filter(|block| !gone.contains(&block.meta().id))
