@@ -10,6 +10,7 @@ use tidewatch_storage::{AppendError, Ticket};
 use tidewatch_wal::{OpenReport, Position, Wal, WalError, WalOptions};
 
 use crate::head::append::FrameLog;
+use crate::split::{log_each, split};
 
 /// The log of a database on disk.
 pub(crate) struct DurableLog {
@@ -137,6 +138,13 @@ impl FrameLog for Owing<'_> {
 impl FrameLog for DurableLog {
     fn append(&self, frame: &[u8]) -> Result<Ticket, AppendError> {
         let mut stuck = self.stuck.lock();
+        let Some(parts) = split(frame) else { return self.append_one(&mut stuck, frame) };
+        log_each(parts, |(_, part)| self.append_one(&mut stuck, &part))
+    }
+}
+
+impl DurableLog {
+    fn append_one(&self, stuck: &mut VecDeque<Vec<u8>>, frame: &[u8]) -> Result<Ticket, AppendError> {
         if stuck.is_empty() {
             let result = self.push(frame);
             if let Ok(position) = result {

@@ -53,6 +53,7 @@ mod resolve;
 mod rows;
 mod select;
 mod snapshot;
+mod split;
 mod stale;
 mod status;
 mod stored;

@@ -459,6 +459,54 @@ fn a_disk_that_fills_during_recovery_costs_nothing_that_was_acknowledged() {
     }
 }
 
+/// So many new series of 15,600 bytes of labels each.
+fn long_series(count: usize) -> Vec<Labels> {
+    let value = |i: usize, part: &str| format!("{i:06}{part}").repeat(3900 / 7);
+    let set = |i| ["a", "b", "c", "d"].map(|name| (name, value(i, name)));
+    (0..count).map(|i| Labels::from_pairs(set(i))).collect()
+}
+
+// What a target shows may define more than one frame of the log can have; the head has the series by then, and a log
+// that waits for a frame that it never takes would refuse everybody's samples from then on.
+#[test]
+fn new_series_that_one_frame_of_the_log_can_not_define_are_kept() {
+    let simulation = Env::simulated(3);
+    let open = || {
+        let db = Db::open(simulation.env.clone(), DbOptions::new("/data")).expect("opens");
+        db.recover().expect("recovers");
+        db
+    };
+    let now = simulation.clock_ms();
+    let db = open();
+    let mut ledger = Ledger::default();
+    let series = long_series(2400);
+    let at = |timestamp| {
+        let sample = move |labels| (labels, Sample { timestamp, value: 0.5 });
+        series.iter().map(sample).collect::<Vec<_>>()
+    };
+    assert!(ledger.append(&db, &at(now), &[]), "all are taken");
+    assert!(ledger.commit(&db));
+    let more = (1..40).all(|i| ledger.append(&db, &at(now + i)[..20], &[]) && ledger.commit(&db));
+    assert!(more, "and what comes later");
+    drop(db);
+    for damaged in [false, true] {
+        ledger.restart();
+        simulation.disk.crash(0);
+        if damaged {
+            // The frames that define them first: each part has a repeat of its own.
+            let path = Path::new("/data/wal/00000001.wal");
+            let mut bytes = simulation.disk.peek(path).expect("there");
+            bytes[1 << 20] ^= 1;
+            simulation.disk.poke(path, &bytes).expect("there");
+        }
+        let db = open();
+        let read = contents(&db);
+        ledger.check(&read, "after a crash");
+        assert_eq!(read.len(), 2400 + 39 * 20);
+        assert_eq!(db.status().damage.len(), usize::from(damaged), "{:?}", db.status().damage);
+    }
+}
+
 // Lengths take more bytes where labels are stored than in the protobuf that they came in.
 #[test]
 fn labels_at_the_limit_that_come_before_recovery_are_kept() {

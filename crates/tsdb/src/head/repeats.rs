@@ -23,6 +23,7 @@ use tidewatch_storage::{AppendError, Ticket};
 use super::append::FrameLog;
 use super::registry::{Registry, SeriesId};
 use crate::repeat::{set_far, write_repeat};
+use crate::split::{log_each, split};
 
 /// Bytes of the log between the first and the last.
 const APART: u64 = 4096;
@@ -47,6 +48,19 @@ impl Repeats {
     /// Logs a frame of definitions of these series, which the log just got, again, and notes that it is to be
     /// logged once more. A log that refuses keeps it, as the head keeps the series.
     pub(super) fn log_again(
+        &self,
+        ids: Range<u32>,
+        definitions: &[u8],
+        log: &dyn FrameLog,
+    ) -> Result<Ticket, AppendError> {
+        // The log has what is too long for it in parts, and each of these is to be known by its own hash.
+        let Some(parts) = split(definitions) else {
+            return self.log_one_again(ids, definitions, log);
+        };
+        log_each(parts, |(ids, part)| self.log_one_again(ids, &part, log))
+    }
+
+    fn log_one_again(
         &self,
         ids: Range<u32>,
         definitions: &[u8],
