@@ -103,6 +103,31 @@ fn clusters_are_bounded() {
     );
 }
 
+// The names are kept for half an hour at least: those of a few requests must not take gigabytes.
+#[test]
+fn names_that_no_label_may_have_elect_nobody_and_are_left_to_the_store() {
+    let mut tracker = HaTracker::new(HaOptions::default());
+    for (cluster, replica, expected) in [(1 << 20, 1, 0), (1, 1 << 20, 0), (4097, 1, 0), (4096, 4096, 1)] {
+        let (cluster, replica) = ("x".repeat(cluster), "y".repeat(replica));
+        let labels =
+            Labels::from_pairs([("__name__", "up"), ("cluster", &cluster), ("__replica__", &replica)]);
+        let mut batch = Batch::new();
+        batch.push(RawLabels::Canonical(labels.as_bytes()), &[Sample { timestamp: 1, value: 1.0 }]);
+        let mut replaced = Replaced::default();
+        tracker.examine(&batch, 1, &mut replaced);
+        replaced.apply(&mut batch);
+        let (kept, is_as_it_was) =
+            (tracker.status().len(), batch.series[0].labels == RawLabels::Canonical(labels.as_bytes()));
+        assert_eq!(
+            (kept, is_as_it_was),
+            (expected, expected == 0),
+            "{} and {}",
+            cluster.len(),
+            replica.len()
+        );
+    }
+}
+
 #[test]
 fn series_without_both_labels_are_left_as_they_are_and_replicas_may_mix() {
     let mut tracker = HaTracker::new(HaOptions::default());

@@ -56,6 +56,10 @@ pub struct HaTracker {
 /// Clusters that were not heard of for so long give their places to others, where these are taken.
 const FORGOTTEN_MS: i64 = 30 * 60 * 1000;
 
+/// Bytes that the name of a cluster or of a replica may have, as what the store takes of a label's value by default.
+/// They are kept, and stored at each election, before anybody has looked at the labels.
+const NAME_BYTES_MAX: usize = 4096;
+
 /// How often they are looked for.
 const FORGET_EVERY_MS: i64 = 10_000;
 
@@ -326,8 +330,9 @@ fn identity<'a>(options: &HaOptions, labels: &RawLabels<'a>) -> Option<Identity<
         }
     }
     let ((replica, at), cluster) = (replica?, cluster?);
-    // An empty label is an absent one.
-    (!cluster.is_empty() && !replica.is_empty()).then_some(Identity { cluster, replica, at })
+    // An empty label is an absent one. A series with a long one stays as it is, for the store to refuse.
+    let is_name = |name: &[u8]| (1..=NAME_BYTES_MAX).contains(&name.len());
+    (is_name(cluster) && is_name(replica)).then_some(Identity { cluster, replica, at })
 }
 
 /// Time of the newest sample of a series.
