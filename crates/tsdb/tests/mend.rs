@@ -10,7 +10,8 @@ use tidewatch_env::sim::{Failure, Simulation};
 use tidewatch_env::{Clock, Env};
 use tidewatch_model::{Batch, Labels, Matcher, RawLabels, Sample};
 use tidewatch_storage::{Append, Scratch, Select};
-use tidewatch_tsdb::{Db, DbOptions, OpenError, offline};
+use tidewatch_tsdb::block::{StoredRun, StoredValues};
+use tidewatch_tsdb::{Backfill, Db, DbOptions, OpenError, offline};
 
 use files::{files, restore};
 use support::{ALL, Contents, contents, contents_of};
@@ -378,6 +379,26 @@ fn a_block_that_is_cut_short_keeps_the_series_before_its_end() {
     drop(db);
     assert_eq!(offline_findings(&simulation), [""; 0]);
     check(&open(&simulation));
+}
+
+#[test]
+fn an_import_keeps_a_damaged_block_that_it_merges() {
+    let (simulation, _) = many_series();
+    let path = Path::new("/data/blocks/00000001.block");
+    let mut bytes = simulation.disk.peek(path).expect("there");
+    bytes.truncate(second_copy(&bytes));
+    simulation.disk.poke(path, &bytes).expect("there");
+    let oldest = *contents(&open(&simulation)).keys().map(|(_, at)| at).min().expect("samples");
+    simulation.disk.kill();
+    let mut backfill = Backfill::open(&simulation.env, Path::new("/data")).expect("a good disk");
+    let values = StoredValues::Floats(&[1.5]);
+    let run = StoredRun { timestamps: &[oldest], values, starts: None };
+    backfill.push(&series(1000), &run).expect("is taken");
+    backfill.flush().expect("a good disk");
+    backfill.merge(&mut |_| {}).expect("a good disk");
+    assert_eq!((backfill.counts().merged, simulation.disk.peek(path).is_err()), (1, true));
+    let aside = Path::new("/data/damaged/00000001.block");
+    assert_eq!(simulation.disk.peek(aside).expect("kept as it was found"), bytes);
 }
 
 /// A directory as a crash leaves it, with a merged block that lacks series beside so many of the three that it was

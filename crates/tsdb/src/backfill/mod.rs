@@ -65,6 +65,8 @@ pub struct BackfillCounts {
 pub enum BackfillError {
     #[error("{0}")]
     Block(#[from] BlockError),
+    #[error("{0}")]
+    Open(#[from] OpenError),
     #[error(
         "{}: the disk is nearly full: its last 5 % or 256 MiB are a reserve. Make room, and run the import \
          again: it goes on where it was",
@@ -297,6 +299,7 @@ impl Backfill {
                 self.blocks.metas().into_iter().filter(|meta| !skipped.contains(&meta.id)).collect();
             let Some(plan) = compact::plan(&metas, &options, i64::MAX) else { return Ok(()) };
             self.check_room()?;
+            self.keep_damaged(&plan)?;
             match self.merge_one(&plan) {
                 Ok(()) => self.counts.merged += 1,
                 Err(error @ BlockError::Io { .. }) => return Err(error.into()),
@@ -307,6 +310,16 @@ impl Backfill {
             }
             merged(self.counts.merged);
         }
+    }
+
+    /// Keeps what of a plan's blocks is damaged: the merge has what is whole, and then their files go.
+    fn keep_damaged(&self, plan: &compact::Plan) -> Result<(), OpenError> {
+        let list = self.blocks.list();
+        let mut sources = list.iter().filter(|block| plan.sources.contains(&block.meta().id));
+        sources.try_for_each(|block| match block.lacks_series() {
+            true => self.directory.keep_copy_once(block.path()),
+            false => Ok(()),
+        })
     }
 
     fn merge_one(&self, plan: &compact::Plan) -> Result<(), BlockError> {
