@@ -10,7 +10,7 @@ use tidewatch_model::{
     Batch, BatchExemplar, BatchHistogram, Labels, Matcher, Metadata, MetricType, NativeHistogram, RawLabels,
     STALE_NAN, Sample, spell_pair,
 };
-use tidewatch_storage::{Append, AppendOutcome, RunValues, Scratch, Select, TimeRange};
+use tidewatch_storage::{Append, AppendOutcome, Refusal, RunValues, Scratch, Select, TimeRange};
 use tidewatch_tsdb::{Db, DbOptions};
 
 const MINUTE: i64 = 60_000;
@@ -67,7 +67,7 @@ impl World {
         time
     }
 
-    fn append(&self, batch: &Batch<'_>) -> Vec<(tidewatch_storage::Refusal, u64)> {
+    fn append(&self, batch: &Batch<'_>) -> Vec<(Refusal, u64)> {
         self.db().append(batch).expect("takes writes").refused
     }
 
@@ -191,6 +191,22 @@ fn hints_and_markers_are_the_same_wherever_a_histogram_lies() {
     ]);
 }
 
+// Empty spans belong to no bucket: those of a few requests must not fill the memory.
+#[test]
+fn a_histogram_of_many_empty_spans_is_refused() {
+    let world = World::new();
+    for (empty, expected) in [(8190, vec![]), (8192, vec![(Refusal::InvalidHistogram, 1)])] {
+        let mut value = latency(1);
+        value.positive_spans.extend(vec![Span { offset: 0, length: 0 }; empty]);
+        let histogram =
+            BatchHistogram { timestamp: world.at(1), start: 0, value: NativeHistogram::Integer(value) };
+        let labels = Labels::from_pairs([("__name__", format!("spans_{empty}").as_str())]);
+        let mut batch = Batch::new();
+        batch.push_histograms(RawLabels::Canonical(labels.as_bytes()), &[histogram]);
+        assert_eq!(world.append(&batch), expected, "{empty} empty spans");
+    }
+}
+
 #[test]
 fn a_series_may_change_its_kind_and_is_read_in_the_order_of_time() {
     let mut world = World::new();
@@ -206,11 +222,11 @@ fn a_series_may_change_its_kind_and_is_read_in_the_order_of_time() {
     let (name, timestamp) = (RawLabels::Canonical(labels.as_bytes()), world.at(122));
     let mut batch = Batch::new();
     batch.push(name, &[Sample { timestamp, value: 1.0 }]);
-    assert_eq!(world.append(&batch), [(tidewatch_storage::Refusal::Conflict, 1)]);
+    assert_eq!(world.append(&batch), [(Refusal::Conflict, 1)]);
     let mut batch = Batch::new();
     let value = NativeHistogram::Integer(Histogram { count: 7, ..latency(1) });
     batch.push_histograms(name, &[BatchHistogram { timestamp, start: 0, value }]);
-    assert_eq!(world.append(&batch), [(tidewatch_storage::Refusal::InvalidHistogram, 1)]);
+    assert_eq!(world.append(&batch), [(Refusal::InvalidHistogram, 1)]);
     world.check_everywhere(&[
         "m 0: 1",
         "m 1: {2}",
