@@ -453,8 +453,11 @@ fn files_of_others_are_left_alone() {
     let reference = Reference::new();
     let mut numbers = Numbers(3);
     let noise: Vec<u8> = (0..700).map(|_| numbers.upto(255) as u8).collect();
+    let last = "18446744073709551615.wal";
     for dir in ["", "wal", "head", "blocks", "snapshots", "damaged"] {
-        for name in ["note.txt", "00000099", "core", ".nfs0001", "00000003.block.tmp", "00000003.wal.bak"] {
+        for name in
+            ["note.txt", "00000099", "core", ".nfs0001", "00000003.block.tmp", "00000003.wal.bak", last]
+        {
             let path = Path::new("/data").join(dir).join(name);
             let context = format!("with {}", path.display());
             let named = reference.check(&context, |simulation| put(simulation, &path, &noise));

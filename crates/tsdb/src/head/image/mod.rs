@@ -187,7 +187,8 @@ impl ImageHeader {
             (2, shard) if shard < SHARDS => ImageKind::Shard(shard),
             _ => return Err(ImageError::Header),
         };
-        if bytes[48..60] != [0; 12] || word(16) >= 1 << 32 {
+        // The log goes on behind it: see `wal` for the numbers of segments.
+        if bytes[48..60] != [0; 12] || word(8) >= 1 << 32 || word(16) >= 1 << 32 {
             return Err(ImageError::Header);
         }
         let (position, floor, bar) = ((word(8), word(16)), word(24) as i64, word(32) as i64);

@@ -52,6 +52,16 @@ fn an_image_of_a_shard_is_frozen() {
 }
 
 #[test]
+fn an_image_of_a_place_that_no_log_comes_to_is_none() {
+    let decoded = |position| ImageHeader::decode(&Shard::default().to_image(2, position).0);
+    let most = (1 << 32) - 1;
+    assert_eq!(decoded((most, most)).expect("a place").position, (most, most));
+    for position in [(most + 1, 0), (u64::MAX, 0), (0, most + 1)] {
+        assert_eq!(decoded(position), Err(ImageError::Header));
+    }
+}
+
+#[test]
 fn a_section_of_histograms_is_frozen() {
     use tidewatch_model::NativeHistogram;
     use tidewatch_model::histogram::{Histogram, Span};
