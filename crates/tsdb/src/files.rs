@@ -92,6 +92,11 @@ impl Files {
         self.directory.env.disk.space(&self.directory.root).ok()
     }
 
+    /// Bytes that there is room for beside the reserve. Where the disk does not say, there is room.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        self.space().map_or(u64::MAX, |space| space.free_bytes.saturating_sub(reserve_bytes(space)))
+    }
+
     /// Whether the disk is down to the reserve.
     pub(crate) fn is_low(&self) -> bool {
         self.low_space.load(Ordering::Relaxed)

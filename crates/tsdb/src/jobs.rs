@@ -144,7 +144,7 @@ impl Db {
         let mergeable = state.mergeable(metas);
         let options = self.compact_options(files);
         let merge = compact::plan(&mergeable, &options, self.head.floor()).map(Job::Compact).filter(may);
-        merge.or_else(|| self.clean_due(&mergeable).map(Job::Clean).filter(may))
+        merge.or_else(|| self.clean_due(&mergeable, options.room_bytes).map(Job::Clean).filter(may))
     }
 
     /// The blocks that have had their time, or are too many for the room that the store may take.
@@ -176,17 +176,24 @@ impl Db {
     /// whole.
     pub(crate) fn compact_options(&self, files: &Files) -> CompactOptions {
         let bytes_max = self.size_max(files).map_or(u64::MAX, |bytes| bytes / 10);
-        CompactOptions { block_ms: BLOCK_MS, range_max_ms: range_max_ms(self.retention().time_ms), bytes_max }
+        CompactOptions {
+            block_ms: BLOCK_MS,
+            range_max_ms: range_max_ms(self.retention().time_ms),
+            bytes_max,
+            room_bytes: files.room_bytes(),
+        }
     }
 
-    /// A block of which much is deleted, or that heals when it is written anew; with those that overlap it.
-    fn clean_due(&self, metas: &[BlockMeta]) -> Option<Plan> {
+    /// A block of which much is deleted, or that heals when it is written anew; with those that overlap it, where
+    /// there is room.
+    fn clean_due(&self, metas: &[BlockMeta], room_bytes: u64) -> Option<Plan> {
         let list = self.blocks.list();
         let is_due = |block: &&Arc<Block>| {
             let deleted = block.tombstones().series_count();
             deleted * CLEAN_SHARE > block.meta().series + 1 || block.wounds().heals()
         };
-        list.iter().filter(is_due).find_map(|block| compact::clean(metas, block.meta().id))
+        let mut plans = list.iter().filter(is_due).filter_map(|block| compact::clean(metas, block.meta().id));
+        plans.find(|plan| plan.source_bytes(metas) <= room_bytes)
     }
 
     /// Does a job. One at a time: a second caller waits.
@@ -275,6 +282,7 @@ impl Db {
             // overlaps: of two samples at one time the one stays that was stored first.
             return Ok(());
         }
+        check_room(files, plan.source_bytes(sources.iter().map(|block| block.meta())))?;
         for block in sources.iter().filter(|block| block.lacks_series()) {
             files.directory.keep_copy_once(block.path())?;
         }
@@ -294,6 +302,23 @@ impl Db {
             if self.is_stopping() {
                 return Err(JobError::Stopped);
             }
+            // Others may take the room meanwhile.
+            check_room(files, 0)?;
         }
     }
+}
+
+/// Fails where the disk has no room for so many bytes beside the reserve.
+pub(crate) fn check_room(files: &Files, bytes: u64) -> Result<(), JobError> {
+    files.watch_space();
+    let room = files.room_bytes();
+    if !files.is_low() && bytes <= room {
+        return Ok(());
+    }
+    let reason = match bytes {
+        0 => "merging needs more room than is free beside the reserve: make room".to_owned(),
+        _ => format!("merging needs {bytes} bytes, and {room} are free beside the reserve: make room"),
+    };
+    let source = io::Error::new(io::ErrorKind::StorageFull, reason);
+    Err(JobError::Io { path: files.directory.blocks(), source })
 }

@@ -12,32 +12,26 @@
 //!
 //! Not here: the work itself (`jobs`), what is merged with what (`compact`).
 
-use std::io;
-
 use tidewatch_storage::SelectError;
 
 use crate::block::Block;
 use crate::compact;
 use crate::db::Db;
-use crate::jobs::{Job, JobError};
+use crate::jobs::{Job, JobError, check_room};
 
 /// What stays in the head: what rules and dashboards look at with every step. A series of which
 /// nothing stays would leave, and be a new one when its next sample comes.
 const KEPT_MS: i64 = 5 * 60 * 1000;
 
 impl Db {
-    /// Moves what the head has to blocks, and merges these to as few and as small ones as can be. What
-    /// the disk needs in between is the size of the largest.
+    /// Moves what the head has to blocks, and merges these to as few and as small ones as there is room for:
+    /// what the disk needs in between is the size of the largest.
     pub fn compact_whole(&self) -> Result<(), JobError> {
         if !self.is_complete() {
             return Err(SelectError::Recovering.into());
         }
         let Some(files) = &self.files else { return Ok(()) };
-        files.watch_space();
-        if files.is_low() {
-            let source = io::Error::new(io::ErrorKind::StorageFull, "merging needs more room than is free");
-            return Err(JobError::Io { path: files.directory.blocks(), source });
-        }
+        check_room(files, 0)?;
         let Some(_only_one) = self.compacting.try_lock() else { return Err(JobError::Busy) };
         if let Some((oldest_ms, newest_ms)) = self.head.time_range() {
             // One sample ahead of time must not push all others out.

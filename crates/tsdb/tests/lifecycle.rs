@@ -557,6 +557,35 @@ fn the_oldest_blocks_go_when_the_store_takes_more_than_it_may() {
 }
 
 /// A merge needs room before it gives some back; it waits. What frees room goes on.
+/// What a merge makes stands beside what it is made of until it is done: it must not take the room of the log.
+#[test]
+fn a_merge_that_the_disk_has_no_room_for_waits() {
+    let simulation = Env::simulated(7);
+    let mut ledger = Ledger::default();
+    let db = open(&simulation);
+    ingest(&db, &simulation, &mut ledger, 40);
+    for _ in ["cut", "image"] {
+        db.run(db.next_job(now(&simulation)).expect("is due")).expect("a good disk");
+    }
+    simulation.disk.set_capacity(1 << 30);
+    let planned = db.next_job(now(&simulation)).expect("a merge is due");
+    assert_eq!(planned.kind(), "compact");
+    let blocks: u64 = db.status().blocks.iter().map(|block| block.bytes).sum();
+    let disk = db.status().disk.expect("has a disk");
+    let used = disk.total_bytes - disk.free_bytes;
+    simulation.disk.set_capacity((used + blocks / 8) * 20 / 19);
+    assert_eq!(db.next_job(now(&simulation)), None);
+    let changes = simulation.disk.changes();
+    let error = db.run(planned.clone()).expect_err("there is no room").to_string();
+    assert!(error.contains("/data/blocks: merging needs") && error.contains("make room"), "{error}");
+    assert_eq!((simulation.disk.changes(), db.status().read_only), (changes, None));
+    simulation.disk.set_capacity(1 << 30);
+    simulation.clock.advance_ms(60_000);
+    assert_eq!(db.next_job(now(&simulation)), Some(planned));
+    run_jobs(&db, &simulation);
+    ledger.check(&contents(&db), "with room again");
+}
+
 #[test]
 fn a_disk_that_is_nearly_full_holds_merges_back_and_nothing_else() {
     let simulation = Env::simulated(7);

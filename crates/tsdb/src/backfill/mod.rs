@@ -292,7 +292,12 @@ impl Backfill {
     /// Merges blocks that overlap; says after each what is done. A block that can not be read is
     /// left as it is and named.
     pub fn merge(&mut self, merged: &mut dyn FnMut(u64)) -> Result<(), BackfillError> {
-        let options = CompactOptions { block_ms: BLOCK_MS, range_max_ms: BLOCK_MS, bytes_max: u64::MAX };
+        let options = CompactOptions {
+            block_ms: BLOCK_MS,
+            range_max_ms: BLOCK_MS,
+            bytes_max: u64::MAX,
+            room_bytes: u64::MAX,
+        };
         let mut skipped: BTreeSet<BlockId> = BTreeSet::new();
         loop {
             let metas: Vec<_> =

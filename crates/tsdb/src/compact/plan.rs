@@ -14,6 +14,8 @@ pub struct CompactOptions {
     pub range_max_ms: i64,
     /// The same in bytes, where retention is by size.
     pub bytes_max: u64,
+    /// Bytes that there is room for: what is merged goes when the whole is durable.
+    pub room_bytes: u64,
 }
 
 /// A range of blocks has three of the next smaller: 2 h, 6 h, 18 h, 54 h, …
@@ -32,6 +34,14 @@ pub struct Plan {
     pub dense: bool,
 }
 
+impl Plan {
+    /// What its sources take, which are among some blocks. The block to come takes no more.
+    pub fn source_bytes<'a>(&self, blocks: impl IntoIterator<Item = &'a BlockMeta>) -> u64 {
+        let sources = blocks.into_iter().filter(|meta| self.sources.contains(&meta.id));
+        sources.fold(0, |bytes, meta| bytes.saturating_add(meta.size))
+    }
+}
+
 /// Blocks of this range and larger ones are dense: each sample is under one of them for most of its
 /// life, and is encoded for few of them.
 const DENSE_RANGE_MS: i64 = 18 * 60 * 60 * 1000;
@@ -47,13 +57,16 @@ const FEW: usize = 4;
 ///
 /// Where a cut is still to come more blocks come before it, of series that ended. Were each of them merged
 /// at once with all that is there, one window would be written again and again.
+///
+/// What there is no room for waits: on a full disk the log would find none either.
 pub fn plan(blocks: &[BlockMeta], options: &CompactOptions, settled_ms: i64) -> Option<Plan> {
     let mut sorted: Vec<&BlockMeta> = blocks.iter().collect();
     sorted.sort_unstable_by_key(|meta| (meta.start_ms, meta.id));
-    overlapping(&sorted, settled_ms).or_else(|| {
+    overlapping(&sorted, settled_ms, options.room_bytes).or_else(|| {
+        let bytes_max = options.bytes_max.min(options.room_bytes);
         let ranges = std::iter::successors(Some(options.block_ms), |range| range.checked_mul(GROWTH));
         let mut ranges = ranges.skip(1).take_while(|range| *range <= options.range_max_ms);
-        ranges.find_map(|range| window(&sorted, range, settled_ms, options.bytes_max))
+        ranges.find_map(|range| window(&sorted, range, settled_ms, bytes_max))
     })
 }
 
@@ -69,13 +82,14 @@ pub fn plan_whole(
     let mut rest: Vec<&BlockMeta> = blocks.iter().collect();
     rest.sort_unstable_by_key(|meta| (meta.start_ms, meta.id));
     let mut rest = &rest[..];
+    let bytes_max = options.bytes_max.min(options.room_bytes);
     while let Some(first) = rest.first() {
         let (mut end_ms, mut bytes) = (first.end_ms, 0u64);
         let belongs = |meta: &&&BlockMeta| {
             bytes = bytes.saturating_add(meta.size);
             let overlaps = meta.start_ms < end_ms;
             let is_short = meta.end_ms.saturating_sub(first.start_ms) <= options.range_max_ms;
-            let belongs = overlaps || (is_short && bytes <= options.bytes_max);
+            let belongs = overlaps || (is_short && bytes <= bytes_max);
             end_ms = if belongs { end_ms.max(meta.end_ms) } else { end_ms };
             belongs
         };
@@ -88,8 +102,8 @@ pub fn plan_whole(
     None
 }
 
-/// The first blocks that share a part of their range and are to merge.
-fn overlapping(sorted: &[&BlockMeta], settled_ms: i64) -> Option<Plan> {
+/// The first blocks that share a part of their range and are to merge, where there is room.
+fn overlapping(sorted: &[&BlockMeta], settled_ms: i64, room_bytes: u64) -> Option<Plan> {
     let mut end_ms = i64::MIN;
     let groups = sorted.chunk_by(|before, meta| {
         end_ms = end_ms.max(before.end_ms);
@@ -97,7 +111,8 @@ fn overlapping(sorted: &[&BlockMeta], settled_ms: i64) -> Option<Plan> {
     });
     groups.filter(|group| group.len() > 1).find_map(|group| {
         let is_settled = group.iter().all(|meta| meta.max_ms < settled_ms);
-        if is_settled { Some(plan_settled(group, settled_ms)) } else { newest_alike(group) }
+        let plan = if is_settled { Some(plan_settled(group, settled_ms)) } else { newest_alike(group) };
+        plan.filter(|plan| plan.source_bytes(group.iter().copied()) <= room_bytes)
     })
 }
 

@@ -12,7 +12,7 @@ use crate::block::{Block, BlockMeta, WriterOptions};
 use std::sync::Arc;
 
 const OPTIONS: CompactOptions =
-    CompactOptions { block_ms: 2 * HOUR, range_max_ms: 18 * HOUR, bytes_max: 100 };
+    CompactOptions { block_ms: 2 * HOUR, range_max_ms: 18 * HOUR, bytes_max: 100, room_bytes: u64::MAX };
 
 fn meta(id: u64, start_hour: i64, end_hour: i64) -> BlockMeta {
     BlockMeta {
