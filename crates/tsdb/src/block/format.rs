@@ -58,7 +58,7 @@ pub struct BlockMeta {
     pub series: u64,
     pub chunks: u64,
     pub samples: u64,
-    /// Where one of these is still there beside this block, a crash came between: remove it.
+    /// What it was merged from, where that was done: see `compact::superseded`.
     pub parents: Vec<BlockId>,
     /// Length of the file. Not stored.
     pub size: u64,

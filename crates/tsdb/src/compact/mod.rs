@@ -11,8 +11,8 @@
 //! Plain functions over plain values: the database decides when, and which blocks take part.
 //!
 //! Invariants: a merged block holds every sample of its parents that is not deleted, once; its parents go only when it
-//! is durable. A crash in between leaves both: reading them beside it only repeats samples, and they merge once more.
-//! Those that were about to go, as the list of blocks says, `superseded` names by the parents' ids in the merged block.
+//! is durable. A crash in between leaves both, and `superseded` names those that are to go. Where that can not be told
+//! both stay: reading them beside it only repeats samples, and they merge once more.
 //! A merge that meets damage ends with it and changes nothing: the damage stays where it is named.
 //!
 //! Not here: the bytes of a block (`block`), when a job runs (the database).

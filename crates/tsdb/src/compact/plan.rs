@@ -173,12 +173,28 @@ fn plan_of(blocks: &[&BlockMeta]) -> Plan {
 ///
 /// Each directory counts its blocks for itself, so what a block says of others that it was merged from holds in its
 /// own directory alone, and somebody may have put it into this one. `is_listed` tells which blocks the list on the
-/// disk names: before a block is removed it goes out of that, and what replaces it stands there by then.
+/// disk names: before a block is removed it goes out of that, and what replaces it stands there by then. Where a crash
+/// came before that, those go of which it has each sample, as far as numbers tell: others can be merged once more.
 pub fn superseded(blocks: &[BlockMeta], is_listed: impl Fn(BlockId) -> bool) -> Vec<BlockId> {
-    let listed = blocks.iter().filter(|meta| is_listed(meta.id));
-    let replaced: BTreeSet<BlockId> = listed.flat_map(|meta| meta.parents.iter().copied()).collect();
-    let is_gone = |id: &BlockId| replaced.contains(id) && !is_listed(*id);
-    blocks.iter().map(|meta| meta.id).filter(is_gone).collect()
+    let mut gone = BTreeSet::new();
+    for block in blocks.iter().filter(|block| !block.parents.is_empty()) {
+        let parents = blocks.iter().filter(|meta| block.parents.contains(&meta.id));
+        let (is_of_here, has_all) = (is_listed(block.id), has_each_sample(block, parents.clone()));
+        let parents = parents.map(|parent| parent.id);
+        gone.extend(parents.filter(|parent| has_all || is_of_here && !is_listed(*parent)));
+    }
+    gone.into_iter().collect()
+}
+
+/// Whether a block has as many samples as its parents, which are all there, over the same times to the millisecond.
+fn has_each_sample<'a>(block: &BlockMeta, parents: impl Iterator<Item = &'a BlockMeta>) -> bool {
+    let (mut count, mut samples, mut min_ms, mut max_ms) = (0, 0u64, i64::MAX, i64::MIN);
+    for parent in parents {
+        count += 1;
+        samples = samples.saturating_add(parent.samples);
+        (min_ms, max_ms) = (min_ms.min(parent.min_ms), max_ms.max(parent.max_ms));
+    }
+    count == block.parents.len() && (samples, min_ms, max_ms) == (block.samples, block.min_ms, block.max_ms)
 }
 
 /// The oldest time that is within retention.

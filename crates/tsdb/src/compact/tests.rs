@@ -293,9 +293,13 @@ proptest! {
             .chain([merged.meta().clone()])
             .collect();
         let replaced = |listed: &[u64]| superseded(&metas, |id| listed.contains(&id.0)).len();
-        let merged = merged.meta().id.0;
-        prop_assert_eq!(replaced(&[merged]), models.len());
-        prop_assert_eq!((replaced(&[]), replaced(&[merged, 1])), (0, models.len() - 1));
+        let (all, without_list) = (models.len(), (replaced(&[100]), replaced(&[]), replaced(&[100, 1])));
+        // Where none is there twice the numbers tell as well.
+        let is_once = metas[..all].iter().map(|meta| meta.samples).sum::<u64>() == merged.meta().samples;
+        prop_assert_eq!(without_list, if is_once { (all, all, all) } else { (all, 0, all - 1) });
+        let mut of_others = metas.clone();
+        of_others[0].samples += 1;
+        prop_assert_eq!(superseded(&of_others, |_| false), [], "another block has the number");
     }
 }
 
