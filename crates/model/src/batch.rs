@@ -101,6 +101,16 @@ impl<'a> Batch<'a> {
         self.histograms.iter_mut().for_each(|histogram| histogram.start = 0);
     }
 
+    /// Bytes that are kept from body to body.
+    pub fn capacity(&self) -> usize {
+        self.series.capacity() * size_of::<BatchSeries<'_>>()
+            + self.samples.capacity() * size_of::<Sample>()
+            + self.starts.capacity() * size_of::<i64>()
+            + self.histograms.capacity() * size_of::<BatchHistogram>()
+            + self.metadata.capacity() * size_of::<Metadata<'_>>()
+            + self.exemplars.capacity() * size_of::<BatchExemplar<'_>>()
+    }
+
     /// Empties the batch and keeps its memory, for a body of another lifetime.
     pub fn recycle<'b>(mut self) -> Batch<'b> {
         self.clear();

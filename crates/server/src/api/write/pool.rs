@@ -78,7 +78,8 @@ impl WritePool {
         spelling.clear();
         batch.clear();
         let bytes = body.capacity() + reordered.capacity() + spelling.capacity() + replaced.capacity();
-        keep(&self.idle, bytes, buffers);
+        // Two bytes of a body may have become a histogram, which is a hundred times as much.
+        keep(&self.idle, bytes.max(batch.capacity()), buffers);
     }
 }
 
@@ -86,5 +87,23 @@ fn keep<T>(idle: &Mutex<Vec<T>>, bytes: usize, memory: T) {
     let mut idle = idle.lock();
     if bytes <= KEPT_BYTES_MAX && idle.len() < IDLE_MAX {
         idle.push(memory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Empty histograms take two bytes each of a request and hundreds of memory.
+    #[test]
+    fn what_a_large_batch_took_is_given_back() {
+        let pool = WritePool::new(1 << 20);
+        let kept = |histograms| {
+            let mut buffers = pool.take();
+            buffers.batch.histograms.reserve_exact(histograms);
+            pool.give(buffers);
+            pool.idle.lock().drain(..).count()
+        };
+        assert_eq!([1000, 200_000].map(kept), [1, 0]);
     }
 }
