@@ -4,7 +4,7 @@ mod support;
 
 use proptest::prelude::*;
 use prost::Message;
-use support::{ProtoHistogram, any_bits, describe, fields, histogram, read_histogram, shuffle};
+use support::{BucketSpan, ProtoHistogram, any_bits, describe, fields, histogram, read_histogram, shuffle};
 use tidewatch_ingest::{WriteError, decode_write_request, encode_write_request};
 use tidewatch_model::{Batch, BatchHistogram, Labels, Limits, Metadata, MetricType, RawLabels, Sample};
 
@@ -238,6 +238,30 @@ fn more_samples_than_the_limit_are_refused() {
             assert!(error.is_too_large());
             assert_eq!(error.to_string(), "request holds more than 2 samples");
             assert!(batch.samples.is_empty());
+        }
+    }
+}
+
+// A delta takes a byte in the request and eight in memory.
+#[test]
+fn more_buckets_than_a_request_may_have_are_refused() {
+    let limits = Limits { write_samples: 2, ..Limits::default() };
+    for (deltas, spans, ok) in [(30, 10, true), (31, 10, false), (0, 41, false)] {
+        let span = BucketSpan { offset: 0, length: 1 };
+        let histogram = ProtoHistogram {
+            positive_deltas: vec![1; deltas],
+            negative_spans: vec![span; spans],
+            ..ProtoHistogram::default()
+        };
+        let series = TimeSeries { histograms: vec![histogram], ..TimeSeries::default() };
+        let body = WriteRequest { timeseries: vec![series], metadata: Vec::new() }.encode_to_vec();
+        let (mut reordered, mut batch) = (Vec::new(), Batch::new());
+        let result = decode_write_request(&body, &limits, &mut reordered, &mut batch);
+        assert_eq!(result.is_ok(), ok);
+        if let Err(error) = result {
+            let message =
+                "malformed write request at byte 0: the request has too many buckets of native histograms";
+            assert_eq!(error.to_string(), message);
         }
     }
 }

@@ -531,6 +531,23 @@ fn more_samples_or_exemplars_than_the_limit_are_refused() {
 }
 
 #[test]
+fn more_buckets_than_a_request_may_have_are_refused() {
+    let limits = Limits { write_samples: 2, ..Limits::default() };
+    for (deltas, ok) in [(20, true), (21, false)] {
+        let histogram = ProtoHistogram { positive_deltas: vec![1; deltas], ..ProtoHistogram::default() };
+        let series =
+            TimeSeries { labels_refs: vec![1, 2], histograms: vec![histogram], ..TimeSeries::default() };
+        let symbols = symbol_table(&["", "__name__", "up"]);
+        let body = Request { symbols, timeseries: vec![series.clone(), series] }.encode_to_vec();
+        let (mut spelling, mut batch) = (Spelling::default(), Batch::new());
+        let error = decode(&body, &limits, &mut spelling, &mut batch).err().map(|error| error.to_string());
+        assert_eq!(error.is_none(), ok);
+        let expected = "too many buckets of native histograms";
+        assert!(error.iter().all(|error| error.ends_with(expected)), "{error:?}");
+    }
+}
+
+#[test]
 fn malformed_requests_say_where_and_why() {
     for (body, message) in [
         (&b"\x22\x00\x2a\x05\x0a"[..], "malformed write request at byte 2: length is over the message's end"),

@@ -166,21 +166,37 @@ fn long_series_of_every_cadence_survive_sealing_and_forking() {
     }
 }
 
+/// Labels as a sender of remote write spells them, in this order.
+fn spell(pairs: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, value) in pairs {
+        bytes.extend([0x0a, (name.len() + value.len() + 4) as u8, 0x0a, name.len() as u8]);
+        bytes.extend(name.as_bytes());
+        bytes.extend([0x12, value.len() as u8]);
+        bytes.extend(value.as_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn a_sender_that_spells_a_series_ever_anew_takes_no_memory_for_it() {
+    let db = db();
+    for timestamp in 0..20_000 {
+        let bytes = spell(&[("__name__", "x"), (&format!("gone{timestamp}"), "")]);
+        let mut batch = Batch::new();
+        batch.push(RawLabels::Proto(&bytes), &[Sample { timestamp, value: 1.0 }]);
+        assert_eq!(db.append(&batch).expect("takes writes").accepted, 1);
+    }
+    let head = db.status().head;
+    assert_eq!((head.series, head.samples), (1, 20_000));
+    assert!(head.memory.table < 64 << 10, "{} bytes for one series", head.memory.table);
+}
+
 #[test]
 fn another_spelling_of_a_label_set_is_the_same_series() {
     let db = db();
     let canonical = labels(&[("__name__", "x"), ("job", "j")]);
     append(&db, &canonical, &[(1, 1.0)]);
-    let spell = |pairs: &[(&str, &str)]| {
-        let mut bytes = Vec::new();
-        for (name, value) in pairs {
-            bytes.extend([0x0a, (name.len() + value.len() + 4) as u8, 0x0a, name.len() as u8]);
-            bytes.extend(name.as_bytes());
-            bytes.extend([0x12, value.len() as u8]);
-            bytes.extend(value.as_bytes());
-        }
-        bytes
-    };
     let spellings = [
         spell(&[("__name__", "x"), ("job", "j")]),
         spell(&[("job", "j"), ("__name__", "x")]),

@@ -12,7 +12,7 @@
 
 use tidewatch_model::{Batch, BatchExemplar, BatchSeries, Limits, Metadata, MetricType, RawLabels, Sample};
 
-use super::histogram::decode_histogram;
+use super::histogram::{BucketRoom, decode_histogram};
 use super::wire::{Reader, Reason, WRONG_TYPE, Wire, put_bytes};
 use super::{WriteError, WriteSummary};
 
@@ -84,7 +84,7 @@ impl From<Reason> for SeriesFailure {
 
 fn decode<'a>(body: &'a [u8], limits: &Limits, batch: &mut Batch<'a>) -> Result<WriteSummary, Failure> {
     batch.clear();
-    let mut summary = WriteSummary::default();
+    let (mut summary, mut buckets) = (WriteSummary::default(), BucketRoom::of(limits));
     let mut reader = Reader::new(body);
     while let Some(&tag) = reader.rest().first() {
         let offset = body.len() - reader.rest().len();
@@ -95,7 +95,9 @@ fn decode<'a>(body: &'a [u8], limits: &Limits, batch: &mut Batch<'a>) -> Result<
             reader.field()
         };
         let result = match field {
-            Ok((1, Wire::Bytes(message))) => decode_series(message, limits, batch, &mut summary),
+            Ok((1, Wire::Bytes(message))) => {
+                decode_series(message, limits, &mut buckets, batch, &mut summary)
+            }
             Ok((3, Wire::Bytes(message))) => decode_metadata(message, limits, batch),
             Ok((1 | 3, _)) => Err(SeriesFailure::Malformed(WRONG_TYPE)),
             Ok(_) => Ok(()),
@@ -118,6 +120,7 @@ fn decode<'a>(body: &'a [u8], limits: &Limits, batch: &mut Batch<'a>) -> Result<
 fn decode_series<'a>(
     message: &'a [u8],
     limits: &Limits,
+    buckets: &mut BucketRoom,
     batch: &mut Batch<'a>,
     summary: &mut WriteSummary,
 ) -> Result<(), SeriesFailure> {
@@ -143,7 +146,7 @@ fn decode_series<'a>(
             (2, Wire::Bytes(sample)) => batch.samples.push(decode_sample(sample)?),
             (1, Wire::Bytes(_)) => return Err(SeriesFailure::LabelsApart),
             (3, Wire::Bytes(exemplar)) => batch.exemplars.push(decode_exemplar(exemplar)?),
-            (4, Wire::Bytes(histogram)) => batch.histograms.push(decode_histogram(histogram)?),
+            (4, Wire::Bytes(histogram)) => batch.histograms.push(decode_histogram(histogram, buckets)?),
             (1..=4, _) => return Err(WRONG_TYPE.into()),
             _ => {}
         }

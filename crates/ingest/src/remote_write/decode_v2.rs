@@ -16,7 +16,7 @@
 use tidewatch_model::{Batch, Limits, Metadata, MetricType, Sample};
 
 use super::decode::{metric_type, plain_sample};
-use super::histogram::decode_histogram;
+use super::histogram::{BucketRoom, decode_histogram};
 use super::spelling::{ExemplarPlace, Fault, Said, SeriesPlace, Spelling, push_ref, read_refs, refs_max};
 use super::wire::{Reader, Reason, WRONG_TYPE, Wire};
 use super::{WriteError, WriteSummary};
@@ -45,8 +45,9 @@ pub fn decode_write_request_v2<'a>(
 ) -> Result<WriteSummary, WriteError> {
     batch.clear();
     spelling.clear();
-    let summary = WriteSummary::default();
-    let mut decoder = Decoder { body, limits, room, granted: 0, spelling, batch, summary, series: 0 };
+    let (buckets, summary) = (BucketRoom::of(limits), WriteSummary::default());
+    let mut decoder =
+        Decoder { body, limits, room, granted: 0, spelling, batch, buckets, summary, series: 0 };
     let result = decoder.request();
     let Decoder { mut summary, .. } = decoder;
     if let Err(error) = result {
@@ -86,6 +87,7 @@ struct Decoder<'a, 'b> {
     granted: usize,
     spelling: &'b mut Spelling,
     batch: &'b mut Batch<'a>,
+    buckets: BucketRoom,
     summary: WriteSummary,
     /// The place of the series that is read, in the request.
     series: usize,
@@ -193,7 +195,9 @@ impl<'a> Decoder<'a, '_> {
                     push_ref(number, refs_max(most), &mut self.spelling.series_refs);
                 }
                 (2, Wire::Bytes(sample)) => self.sample(sample)?,
-                (3, Wire::Bytes(histogram)) => self.batch.histograms.push(decode_histogram(histogram)?),
+                (3, Wire::Bytes(histogram)) => {
+                    self.batch.histograms.push(decode_histogram(histogram, &mut self.buckets)?);
+                }
                 (4, Wire::Bytes(exemplar)) => self.exemplar(exemplar)?,
                 (5, Wire::Bytes(metadata)) => read_metadata(metadata, &mut said)?,
                 (6, Wire::Varint(value)) => created = value as i64,

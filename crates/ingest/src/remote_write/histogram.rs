@@ -10,14 +10,32 @@
 //! BucketSpan  1 offset: sint32, 2 length: uint32
 //! ```
 
-use tidewatch_model::BatchHistogram;
 use tidewatch_model::histogram::{CounterResetHint, FloatHistogram, Histogram, NativeHistogram, Span};
+use tidewatch_model::{BatchHistogram, Limits};
 
 use super::wire::{Reader, Reason, WRONG_TYPE, Wire, put_bytes, put_varint};
 
+/// How many spans and deltas the histograms of a request may still have. They take eight bytes each,
+/// of which they need one or two in the request.
+pub(super) struct BucketRoom(usize);
+
+impl BucketRoom {
+    /// Far more than what histograms have: one of 160 buckets, which is large, for every eighth of the
+    /// samples that a request may have.
+    pub(super) fn of(limits: &Limits) -> BucketRoom {
+        BucketRoom(limits.write_samples.saturating_mul(20))
+    }
+
+    #[inline]
+    fn take(&mut self) -> Result<(), Reason> {
+        self.0 = self.0.checked_sub(1).ok_or("the request has too many buckets of native histograms")?;
+        Ok(())
+    }
+}
+
 /// Reads the message. Which of the counts are given says of which kind it is: where a sender gives
 /// both, the later one.
-pub(super) fn decode_histogram(message: &[u8]) -> Result<BatchHistogram, Reason> {
+pub(super) fn decode_histogram(message: &[u8], room: &mut BucketRoom) -> Result<BatchHistogram, Reason> {
     let mut integer = Histogram::default();
     let mut float = FloatHistogram::default();
     let mut custom_values = Vec::new();
@@ -32,11 +50,11 @@ pub(super) fn decode_histogram(message: &[u8]) -> Result<BatchHistogram, Reason>
             (5, Wire::Fixed64(bytes)) => integer.zero_threshold = f64::from_le_bytes(bytes),
             (6, Wire::Varint(count)) => integer.zero_count = count,
             (7, Wire::Fixed64(bytes)) => float.zero_count = f64::from_le_bytes(bytes),
-            (8, Wire::Bytes(span)) => integer.negative_spans.push(decode_span(span)?),
-            (9, deltas) => read_deltas(deltas, &mut integer.negative_deltas)?,
+            (8, Wire::Bytes(span)) => integer.negative_spans.push(decode_span(span, room)?),
+            (9, deltas) => read_deltas(deltas, room, &mut integer.negative_deltas)?,
             (10, counts) => read_doubles(counts, &mut float.negative_buckets)?,
-            (11, Wire::Bytes(span)) => integer.positive_spans.push(decode_span(span)?),
-            (12, deltas) => read_deltas(deltas, &mut integer.positive_deltas)?,
+            (11, Wire::Bytes(span)) => integer.positive_spans.push(decode_span(span, room)?),
+            (12, deltas) => read_deltas(deltas, room, &mut integer.positive_deltas)?,
             (13, counts) => read_doubles(counts, &mut float.positive_buckets)?,
             (14, Wire::Varint(hint)) => integer.hint = reset_hint(hint),
             (15, Wire::Varint(value)) => timestamp = value as i64,
@@ -66,7 +84,8 @@ pub(super) fn decode_histogram(message: &[u8]) -> Result<BatchHistogram, Reason>
     Ok(BatchHistogram { timestamp, start, value })
 }
 
-fn decode_span(message: &[u8]) -> Result<Span, Reason> {
+fn decode_span(message: &[u8], room: &mut BucketRoom) -> Result<Span, Reason> {
+    room.take()?;
     let mut span = Span { offset: 0, length: 0 };
     let mut reader = Reader::new(message);
     while !reader.is_empty() {
@@ -81,12 +100,16 @@ fn decode_span(message: &[u8]) -> Result<Span, Reason> {
 }
 
 /// Repeated numbers come packed into one field or, from old encoders, one by one.
-fn read_deltas(content: Wire<'_>, out: &mut Vec<i64>) -> Result<(), Reason> {
+fn read_deltas(content: Wire<'_>, room: &mut BucketRoom, out: &mut Vec<i64>) -> Result<(), Reason> {
     match content {
-        Wire::Varint(value) => out.push(zigzag(value)),
+        Wire::Varint(value) => {
+            room.take()?;
+            out.push(zigzag(value));
+        }
         Wire::Bytes(packed) => {
             let mut reader = Reader::new(packed);
             while !reader.is_empty() {
+                room.take()?;
                 out.push(zigzag(reader.varint()?));
             }
         }

@@ -16,7 +16,7 @@ use tidewatch_model::{
 use tidewatch_storage::{AppendError, AppendOutcome, Refusal, Ticket};
 
 use super::lookup::{Found, UNKNOWN};
-use super::registry::{Defined, SeriesId};
+use super::registry::{Defined, Registry, SeriesId};
 use super::shard::{Shard, Verdict};
 use super::{Directory, Head, SHARDS};
 use crate::floats::FloatsFrame;
@@ -199,7 +199,7 @@ impl Head {
         // Others may have created or removed series in between.
         scratch.found.find_all(&directory.registry, batch);
         let missing = scratch.found.ids.iter().filter(|id| **id == UNKNOWN).count();
-        if let Err(reason) = self.check_room(directory.registry.len(), missing, terms) {
+        if let Err(reason) = self.check_room(&directory.registry, missing, terms) {
             // The others must not pay for it: a target's reports, samples of what was there before.
             outcome.overloaded = Some(reason);
             return Ok(RwLockWriteGuard::downgrade(directory));
@@ -244,7 +244,15 @@ impl Head {
 
     /// Whether there is room for new series. Above half of what there is they are refused where they come
     /// fast: whatever makes them is found before all room is taken.
-    fn check_room(&self, have: usize, missing: usize, terms: &Terms<'_>) -> Result<(), String> {
+    fn check_room(&self, registry: &Registry, missing: usize, terms: &Terms<'_>) -> Result<(), String> {
+        let have = registry.len();
+        if missing > registry.ids_left() {
+            return Err(format!(
+                "{missing} new series are more than the numbers that are left, {} of four billion: start the \
+                 server on a snapshot of its data, where they begin anew",
+                registry.ids_left()
+            ));
+        }
         let (most, half) = (terms.series_max, terms.series_max / 2);
         if have + missing > most {
             return Err(format!("{have} active series and {missing} new ones are over the limit of {most}"));

@@ -95,6 +95,9 @@ pub(crate) struct Registry {
     scratch: Vec<u8>,
 }
 
+/// So many spellings beside the canonical one are always kept.
+const ALIASES_MIN: usize = 1024;
+
 /// What [`Registry::define`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Defined {
@@ -206,11 +209,17 @@ impl Registry {
             Some(id) => Defined::Known(id),
             None => Defined::New(self.create(identity, &labels)),
         };
-        if identity != hash {
+        if identity != hash && self.has_room_for_alias() {
             let (Defined::Known(id) | Defined::New(id)) = defined;
             self.table.insert(hash, id);
         }
         Ok(defined)
+    }
+
+    /// A sender spells a series in one way, or in a few. One that spells it anew in each request must not
+    /// fill the memory: beyond as many spellings as there are series, others are read again each time.
+    fn has_room_for_alias(&self) -> bool {
+        self.table.len() < 2 * self.len() + ALIASES_MIN
     }
 
     fn create(&mut self, identity: u64, labels: &[(&str, &str)]) -> SeriesId {
@@ -276,7 +285,16 @@ impl Registry {
 
     /// Ids of living series, ascending.
     pub(crate) fn ids(&self) -> impl Iterator<Item = SeriesId> + '_ {
-        (0..self.next).map(SeriesId).filter(|id| self.is_alive(*id))
+        let pages = self.pages.iter().enumerate().filter_map(|(at, page)| Some((at, page.as_ref()?)));
+        pages.flat_map(|(at, page)| {
+            let slots = (0..page.ends.len()).filter(|slot| page.is_alive(*slot));
+            slots.map(move |slot| SeriesId(at as u32 * PAGE_SERIES + slot as u32))
+        })
+    }
+
+    /// How many ids can still be given out; the last one says that a series is not known.
+    pub(crate) fn ids_left(&self) -> usize {
+        (u32::MAX - self.next) as usize
     }
 
     /// Removes series. Their ids stay unused; a page whose last series goes is freed.

@@ -88,6 +88,20 @@ mod tests {
         Labels::from_pairs([("__name__", ["up", "load"][n % 2]), ("pod", &format!("pod-{n}"))])
     }
 
+    #[test]
+    fn living_series_are_walked_page_by_page_and_numbers_come_to_an_end() {
+        let head = Head::new(3);
+        let ids: Vec<SeriesId> = (0..5_000).map(|n| define(&head, &pod(n))).collect();
+        let registry = &mut head.directory.write().registry;
+        // A page as a whole, another but for one, the end.
+        let gone = |id: &SeriesId| (1_000..3_500).contains(&id.0) && id.0 != 3_000 || id.0 == 4_999;
+        registry.remove(&ids.iter().copied().filter(gone).collect::<Vec<_>>());
+        let expected: Vec<SeriesId> = ids.iter().copied().filter(|id| !gone(id)).collect();
+        assert_eq!(registry.ids().collect::<Vec<_>>(), expected);
+        registry.next = u32::MAX - 3;
+        assert_eq!(registry.ids_left(), 3);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]

@@ -91,7 +91,12 @@ impl SeriesTable {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.parts.iter().all(HashTable::is_empty)
+        self.len() == 0
+    }
+
+    /// Series, and other spellings of theirs.
+    pub(super) fn len(&self) -> usize {
+        self.parts.iter().map(HashTable::len).sum()
     }
 
     pub(super) fn bytes_held(&self) -> usize {
