@@ -11,6 +11,9 @@
 //! snapshots/           see `snapshot`
 //! damaged/             what could not be read, under its old name, for a person to look at
 //! ```
+//!
+//! A file is written beside its name, with `.tmp` behind it, and renamed when it is durable. What a crash leaves of
+//! that goes when the directory is opened next.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,9 +26,12 @@ use tidewatch_env::{
 };
 use tidewatch_wal::Loaded;
 
-use crate::block::is_block;
+use crate::block::{block_path, is_block, parse_block_name, parse_tombstones_name, tombstones_path};
+use crate::expected::list_path;
 use crate::head::image::{ImageError, ImageHeader};
+use crate::image::is_image_name;
 use crate::options::OpenError;
+use crate::snapshot::is_snapshot_name;
 use crate::status::Damage;
 
 /// The format of the directory that this release writes, and the newest that it reads.
@@ -80,7 +86,29 @@ impl Directory {
             let path = directory.root.join(name);
             create_dir_durably(&*env.disk, &path).map_err(io_error(&path))?;
         }
+        directory.remove_half_made();
         Ok(directory)
+    }
+
+    /// Removes what an earlier process was writing beside its name when it ended. Who writes the same name again replaces
+    /// its own, but a number of a block or segment may not come again. Nobody reads these, so what the disk does not
+    /// let go now goes at the next start.
+    fn remove_half_made(&self) {
+        let is_segment = |name: &Path| tidewatch_wal::segment_number(name).is_some();
+        let disk = &self.env.disk;
+        let remove = |path: PathBuf| drop(disk.remove(&path));
+        self.half_made(self.wal(), is_segment).into_iter().for_each(remove);
+        self.half_made(self.head(), is_image_name).into_iter().for_each(remove);
+        self.half_made(self.blocks(), is_beside_blocks).into_iter().for_each(remove);
+        let remove = |path: PathBuf| drop(disk.remove_dir_all(&path));
+        self.half_made(self.snapshots(), is_snapshot_name).into_iter().for_each(remove);
+    }
+
+    /// What lies beside such names in a directory.
+    fn half_made(&self, dir: PathBuf, is_ours: fn(&Path) -> bool) -> Vec<PathBuf> {
+        let names = self.env.disk.list(&dir).unwrap_or_default().into_iter();
+        let half_made = names.filter(|name| finished_name(name).is_some_and(is_ours));
+        half_made.map(|name| dir.join(name)).collect()
     }
 
     fn check_format(&self) -> Result<(), OpenError> {
@@ -219,6 +247,20 @@ impl Directory {
         disk.sync_dir(&aside)?;
         disk.sync_dir(parent_of(path))
     }
+}
+
+/// The name that a file would have got, where it ends as those do that are not whole yet: see
+/// [`replace_durably`] and [`Writer`](crate::block::Writer).
+fn finished_name(name: &Path) -> Option<&Path> {
+    name.to_str()?.strip_suffix(".tmp").map(Path::new)
+}
+
+/// Whether a name is one that we give a file in the directory of blocks.
+fn is_beside_blocks(name: &Path) -> bool {
+    let dir = Path::new("");
+    let is_block = parse_block_name(name).is_some_and(|id| block_path(dir, id) == name);
+    let is_tombstones = || parse_tombstones_name(name).is_some_and(|id| tombstones_path(dir, id) == name);
+    is_block || is_tombstones() || list_path(dir) == name
 }
 
 /// What may be in a directory that is not ours yet: what a first start leaves behind that ended

@@ -37,6 +37,11 @@ fn shard_name(shard: usize) -> String {
     format!("shard-{shard:02}.image")
 }
 
+/// Whether a file of the directory of images has the name of one.
+pub(crate) fn is_image_name(name: &Path) -> bool {
+    name == Path::new(SERIES) || (0..SHARDS).any(|shard| name == Path::new(&shard_name(shard)))
+}
+
 pub(crate) fn series_path(directory: &Directory) -> PathBuf {
     directory.head().join(SERIES)
 }

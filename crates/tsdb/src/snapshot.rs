@@ -10,7 +10,7 @@
 //! A snapshot takes the room of the head's samples alone, until the blocks that it shares are
 //! replaced. It has everything that was acknowledged before the call began, and of what comes
 //! meanwhile perhaps a part. A call that fails removes what it made; a crash leaves a directory that ends in `.tmp`,
-//! which the next call removes.
+//! which the next start removes: it keeps blocks on the disk that are replaced since.
 //!
 //! Not here: the journal of alerts, which is not the store's.
 
@@ -117,6 +117,17 @@ impl Db {
         }
         Ok(())
     }
+}
+
+/// Whether a directory has the name of a snapshot.
+pub(crate) fn is_snapshot_name(name: &Path) -> bool {
+    const MODEL: &[u8] = b"20261128T014500Z-0123456789abcdef";
+    let is_like = |(byte, model): (u8, u8)| match model {
+        b'T' | b'Z' | b'-' => byte == model,
+        _ => byte.is_ascii_digit() || byte.is_ascii_lowercase() && byte.is_ascii_hexdigit(),
+    };
+    let name = name.as_os_str().as_encoded_bytes();
+    name.len() == MODEL.len() && name.iter().copied().zip(MODEL.iter().copied()).all(is_like)
 }
 
 /// A time to the second, as Prometheus names snapshots: `20261128T014500Z`.

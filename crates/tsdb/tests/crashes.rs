@@ -381,6 +381,9 @@ impl Life {
         // The log's end may be torn; everything else is whole or not there.
         let damage = db.status().damage;
         assert!(damage.iter().all(|damage| damage.path.ends_with(".wal")), "{damage:?}");
+        let mut files = self.simulation.disk.files();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "tmp"));
+        assert!(files.is_empty(), "half-made files stay: {files:?}");
         self.ledger.forget_before(self.now() - 2 * RETENTION_MS);
         self.totals.acknowledged = self.totals.acknowledged.max(self.ledger.acknowledged() as u64);
         self.totals.deleted = self.totals.deleted.max(self.ledger.deleted() as u64);

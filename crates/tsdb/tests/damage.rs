@@ -448,6 +448,54 @@ fn a_missing_file_costs_what_was_in_it_and_no_more() {
     }
 }
 
+/// Numbers of blocks and segments do not come again, so nobody else would ever remove these.
+#[test]
+fn files_that_were_not_whole_yet_go_at_a_start_and_those_of_others_stay() {
+    let reference = Reference::new();
+    let of_crashes = [
+        "wal/00000098.wal.tmp",
+        "head/series.image.tmp",
+        "head/shard-09.image.tmp",
+        "blocks/00000098.block.tmp",
+        "blocks/00000001.tombstones.tmp",
+        "blocks/LIST.tmp",
+        "snapshots/20261128T014500Z-0123456789abcdef.tmp/blocks/00000001.block",
+    ];
+    let of_others = [
+        "00000098.block.tmp",
+        "wal/00000098.block.tmp",
+        "wal/98.wal.tmp",
+        "wal/00000098.wal.tmp.1",
+        "head/shard-99.image.tmp",
+        "head/LIST.tmp",
+        "blocks/000000098.block.tmp",
+        "blocks/+0000098.tombstones.tmp",
+        "blocks/00000098.tmp",
+        "blocks/00000098.block.bak",
+        "blocks/.tmp",
+        "damaged/00000098.block.tmp",
+        "snapshots/20261128T014500Z-0123456789abcdef/blocks/00000001.block",
+        "snapshots/20261128T014500Z.tmp/note.txt",
+        "snapshots/20261128T014500Z-0123456789ABCDEF.tmp/note.txt",
+        "snapshots/before-upgrade-2026-11-28-monday.tmp/note.txt",
+    ];
+    let simulation = reference.disk();
+    for name in of_crashes.iter().chain(&of_others) {
+        put(&simulation, &Path::new("/data").join(name), b"half a file");
+    }
+    // A directory is none of them.
+    put(&simulation, Path::new("/data/blocks/00000097.block.tmp/note.txt"), b"of others");
+    let db = open(&simulation, u64::MAX).expect("opens");
+    reference.ledger.check(&contents(&db), "with half-made files");
+    assert_eq!(db.status().damage, []);
+    let is_there = |name: &str| simulation.disk.peek(&Path::new("/data").join(name)).is_ok();
+    let stayed: Vec<_> = of_crashes.into_iter().filter(|name| is_there(name)).collect();
+    assert_eq!(stayed, [""; 0]);
+    let gone: Vec<_> = of_others.into_iter().filter(|name| !is_there(name)).collect();
+    assert_eq!(gone, [""; 0]);
+    assert!(is_there("blocks/00000097.block.tmp/note.txt"));
+}
+
 #[test]
 fn files_of_others_are_left_alone() {
     let reference = Reference::new();

@@ -8,7 +8,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use tidewatch_env::sim::Simulation;
-use tidewatch_env::{Clock, Env};
+use tidewatch_env::{Clock, Env, Open};
 use tidewatch_model::{Labels, Matcher, Sample};
 use tidewatch_storage::TimeRange;
 use tidewatch_tsdb::block::reseal;
@@ -95,9 +95,12 @@ fn a_damaged_chunk_is_named_and_costs_its_samples_alone() {
         let text = finding.to_string();
         assert!(text.contains(series.as_str()) && text.contains(&format!("from {start_ms} to {end_ms} ms")));
     }
+    let half_made = path.with_file_name("00000099.block.tmp");
+    simulation.env.disk.open(&half_made, Open::Create).expect("a good disk");
     let repaired = offline::repair(&simulation.env, Path::new(ROOT)).expect("a good disk");
     assert_eq!((repaired.rewritten, repaired.set_aside, repaired.head), (1, 0, false));
     assert_eq!(repaired.left.findings, []);
+    assert!(!simulation.env.disk.exists(&half_made).expect("a good disk"));
     let aside = Path::new(ROOT).join("damaged").join(path.file_name().expect("has one"));
     assert_eq!(simulation.disk.peek(&aside).expect("set aside"), bytes);
     let lost = |key: &(String, i64)| {

@@ -34,5 +34,5 @@ pub use error::WalError;
 pub use format::{FRAME_BYTES_MAX, FRAME_HEADER_SIZE, Position, SEGMENT_HEADER_SIZE, is_segment};
 pub use pending::PENDING_BYTES_MAX;
 pub use reader::{Damage, Frame, Item, Loaded, Reader};
-pub use segments::path as segment_path;
+pub use segments::{number as segment_number, path as segment_path};
 pub use writer::{OpenReport, Wal, WalOptions};

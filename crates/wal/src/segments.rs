@@ -15,7 +15,8 @@ pub fn path(dir: &Path, number: u64) -> PathBuf {
 /// to follow each number, and whoever keeps a position in one word has half of it for the segment.
 const NUMBERS_END: u64 = 1 << 32;
 
-fn number(name: &Path) -> Option<u64> {
+/// The number of the segment that has this name, if one has.
+pub fn number(name: &Path) -> Option<u64> {
     let number = name.to_str()?.strip_suffix(".wal")?.parse().ok()?;
     // One number, one name: "1.wal" or "+0000001.wal" are not ours.
     (number < NUMBERS_END && path(Path::new(""), number) == name).then_some(number)

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! create ─► { series ─► run … } … ─► finish ─► synced, renamed, directory synced
-//!    └──────────── dropped, failed ─► nothing; after a crash a file NAME.tmp, which the next create replaces
+//!    └──────────── dropped, failed ─► nothing; after a crash a file NAME.tmp, which goes when the directory is
+//!                                     opened next
 //! ```
 
 mod columns;
@@ -91,7 +92,7 @@ struct Beside {
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        // Nothing is there when it has its name. What can not be removed now the next create does.
+        // Nothing is there when it has its name. What can not be removed now goes at the next start.
         if self.env.disk.exists(&self.path).unwrap_or(false) {
             let _ = self.env.disk.remove(&self.path);
         }
