@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use serde::Deserialize;
 use tidewatch_env::Env;
+use tidewatch_model::histogram::CounterResetHint;
 use tidewatch_model::{Labels, NativeHistogram};
 
 use super::index::{ChunkAt, Index};
@@ -52,11 +53,21 @@ impl Meta {
         self.compaction.hints.iter().any(|hint| hint == "from-out-of-order")
     }
 
+    /// Whether a reset that a chunk begins with is one that a sender told: so an export of ours says. What Prometheus
+    /// writes anew of such a block has the hint no more.
+    fn tells_resets(&self) -> bool {
+        self.compaction.hints.iter().any(|hint| hint == TELLS_RESETS)
+    }
+
     /// The blocks that this one replaces.
     pub fn parents(&self) -> impl Iterator<Item = &str> {
         self.compaction.parents.iter().map(|parent| &*parent.ulid)
     }
 }
+
+/// The hint in `meta.json` by which an import knows an export, see [`Meta::tells_resets`]. Prometheus looks for hints
+/// that it knows and leaves others alone.
+pub const TELLS_RESETS: &str = "tidewatch-tells-resets";
 
 /// Encodings of chunks of floats; the other one has start timestamps, too.
 pub const XOR: u8 = 1;
@@ -184,7 +195,16 @@ impl Block {
         match encoding {
             XOR => xor::decode(data, times, floats)?,
             XOR2 => xor2::decode(data, times, floats, starts)?,
-            histogram::INTEGER | histogram::FLOAT => histogram::decode(encoding, data, times, histograms)?,
+            histogram::INTEGER | histogram::FLOAT => {
+                histogram::decode(encoding, data, times, histograms)?;
+                let first = histograms.first_mut().filter(|first| !first.is_stale());
+                if let Some(first) = first
+                    && self.meta.tells_resets()
+                    && histogram::begins_with_reset(data)
+                {
+                    first.set_hint(CounterResetHint::Reset);
+                }
+            }
             _ => return Err(format!("the chunk has encoding {encoding}, which is not known")),
         }
         Ok(())

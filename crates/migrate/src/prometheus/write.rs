@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tidewatch_env::{Env, File, Open, create_dir_durably};
 use tidewatch_model::{Labels, NativeHistogram};
 
-use super::block::{Values, XOR};
+use super::block::{TELLS_RESETS, Values, XOR};
 use super::index::{ChunkAt, SERIES_ALIGN};
 use super::reader::{push_uvarint, push_varint};
 use super::{histogram, tombstones, xor};
@@ -215,7 +215,7 @@ impl BlockWriter {
                 "numSeries": self.series.len(),
                 "numChunks": chunks().count(),
             },
-            "compaction": {"level": 1, "sources": [self.ulid]},
+            "compaction": {"level": 1, "sources": [self.ulid], "hints": [TELLS_RESETS]},
             "version": 1,
         });
         format!("{meta:#}\n")
@@ -455,6 +455,58 @@ mod tests {
             let says_no_more = read.hint() == written.hint() || read.hint() == CounterResetHint::Unknown;
             assert!(says_no_more, "{:?} became {:?}", written.hint(), read.hint());
         }
+    }
+
+    /// The hints of all histograms of a block, as it is read with this `meta.json`.
+    fn hints(env: &Env, dir: &Path, meta: &str) -> Vec<CounterResetHint> {
+        let meta = serde_json::from_str(meta).expect("as it is written");
+        let block = Block::open(env, dir, meta).expect("opens");
+        let mut hints = Vec::new();
+        let mut visit = |run: super::super::Run<'_>| {
+            let Values::Histograms(values) = run.values else { panic!("no floats are written") };
+            hints.extend(values.iter().map(NativeHistogram::hint));
+            Ok::<(), ()>(())
+        };
+        block.visit(&mut |place, reason| panic!("{place}: {reason}"), &mut visit).expect("no visit fails");
+        hints
+    }
+
+    /// A sender may know of a reset that no count shows. What Prometheus says of a chunk it has found out itself, of
+    /// the samples that it had then.
+    #[test]
+    fn a_reset_that_a_sender_told_reads_back_from_an_export_and_not_from_prometheus() {
+        use CounterResetHint::{Gauge, NotReset, Reset, Unknown};
+        let simulation = Env::simulated(1);
+        let env = &simulation.env;
+        let mut writer = BlockWriter::create(env, Path::new("/out")).expect("a good disk");
+        let written = [Reset, NotReset, Reset, Reset, NotReset, Unknown, Gauge];
+        for is_float in [false, true] {
+            let labels = Labels::from_pairs([("__name__", "h"), ("is_float", &is_float.to_string())]);
+            let histograms: Vec<NativeHistogram> = (1..)
+                .zip(written)
+                .map(|(count, hint)| {
+                    let integer = NativeHistogram::Integer(Histogram {
+                        hint,
+                        count,
+                        sum: 0.5,
+                        positive_spans: vec![Span { offset: 0, length: 1 }],
+                        positive_deltas: vec![count as i64],
+                        ..Histogram::default()
+                    });
+                    if is_float { NativeHistogram::Float(integer.into_float()) } else { integer }
+                })
+                .collect();
+            let times: Vec<i64> = (0..histograms.len() as i64).collect();
+            writer.push(&labels, &times, Values::Histograms(&histograms)).expect("a good disk");
+        }
+        let ulid = writer.finish().expect("a good disk").expect("a block");
+        let dir = Path::new("/out").join(ulid);
+        let meta = env.disk.map(&dir.join("meta.json")).expect("written").to_vec();
+        let meta = String::from_utf8(meta).expect("JSON");
+        assert_eq!(hints(env, &dir, &meta), [written, written].concat());
+        let of_prometheus = written.map(|hint| if hint == Reset { Unknown } else { hint });
+        let without = meta.replace(TELLS_RESETS, "from-out-of-order");
+        assert_eq!(hints(env, &dir, &without), [of_prometheus, of_prometheus].concat());
     }
 
     /// Every bit of index and chunks flipped: refused, or all that is left out is named.

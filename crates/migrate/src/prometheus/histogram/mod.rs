@@ -15,8 +15,9 @@
 //! Numbers are varbits, floats 64 bits; see `bits`. A marker of staleness has no buckets, but in the
 //! first place, where its layout has none.
 //!
-//! A chunk says of its first histogram alone how it relates to the one before, and Prometheus does
-//! not trust that, since it may be another chunk that comes before by now; nor does an import.
+//! A chunk says of its first histogram alone how it relates to the one before. Prometheus works that out itself and
+//! does not trust it when it reads, since it may be another chunk that comes before by now (late samples, other
+//! blocks); nor does an import. What an export writes there is what a sender said, see [`begins_with_reset`].
 
 #[cfg(test)]
 mod tests;
@@ -82,6 +83,11 @@ pub fn decode(
         _ => decode_floats(bits, count, &mut rows),
     }
     .ok_or(SHORT)
+}
+
+/// Whether a chunk says that its counters were reset before its first histogram.
+pub fn begins_with_reset(data: &[u8]) -> bool {
+    data.get(2).is_some_and(|flags| flags & GAUGE == RESET)
 }
 
 /// Where decoded samples go.
