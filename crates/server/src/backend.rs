@@ -38,8 +38,9 @@ pub trait Backend: Send + Sync {
     /// Begins an orderly shutdown.
     fn quit(&self);
 
-    /// In order of file and place in the file.
-    fn rule_groups(&self) -> Vec<GroupStatus>;
+    /// In order of file and place in the file; `None` while a start still brings back their alerts or the data: an
+    /// empty list would say that nothing is wrong.
+    fn rule_groups(&self) -> Option<Vec<GroupStatus>>;
 
     fn targets(&self) -> TargetsSnapshot;
 

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use support::{NOW_MS, Scene, options};
 use tidewatch_model::Limits;
@@ -295,6 +297,20 @@ fn targets_and_their_metadata_are_shown() {
         "GET /api/v1/targets/metadata?metric=up&match_target=%7Binstance%3D%22b%22%7D",
         &answer(r#"[{"target":{"instance":"b"},"type":"gauge","help":"Is it up?","unit":""}]"#),
     );
+}
+
+// An empty list would say that nothing is wrong.
+#[test]
+fn alerts_are_not_told_while_a_start_brings_them_back() {
+    let scene = Scene::new();
+    scene.backend.restoring.store(true, Ordering::Relaxed);
+    let refused = r#"503 {"status":"error","errorType":"unavailable","error":"the store is recovering and not complete yet"}"#;
+    for path in ["alerts", "rules", "rules?type=alert&exclude_alerts=true"] {
+        scene.check(&format!("GET /api/v1/{path}"), refused);
+    }
+    assert!(scene.ask("GET /-/ready").starts_with("200 "));
+    scene.backend.restoring.store(false, Ordering::Relaxed);
+    assert!(scene.ask("GET /api/v1/alerts").contains("firing"));
 }
 
 #[test]

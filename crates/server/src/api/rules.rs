@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use tidewatch_model::Matcher;
 use tidewatch_rules::{AlertStatus, AlertingStatus, GroupStatus, RuleStatus};
+use tidewatch_storage::SelectError;
 
 use super::selectors;
+use crate::backend::Backend;
 use crate::error::ApiError;
 use crate::json::{Json, push_scientific};
 use crate::reply::Reply;
@@ -13,6 +15,11 @@ use crate::request::{Params, format_time};
 
 /// What Go prints for a time that was never set.
 const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// The groups with their alerts; 503 as for queries until a start is complete.
+pub(crate) fn groups(backend: &dyn Backend) -> Result<Vec<GroupStatus>, ApiError> {
+    backend.rule_groups().ok_or_else(|| SelectError::Recovering.into())
+}
 
 pub(crate) fn alerts(groups: &[GroupStatus]) -> Reply {
     let alerts =

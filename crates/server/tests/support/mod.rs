@@ -103,6 +103,8 @@ fn add(store: &MemoryStore, labels: &[(&str, &str)], samples: &[(i64, f64)]) {
 #[derive(Default)]
 pub struct FixedBackend {
     pub stopping: AtomicBool,
+    /// A start still brings back alerts.
+    pub restoring: AtomicBool,
     pub reload_fails: AtomicBool,
     pub quit: AtomicBool,
     /// The log failed: nothing becomes durable any more.
@@ -163,8 +165,9 @@ impl Backend for FixedBackend {
         self.elections.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn rule_groups(&self) -> Vec<GroupStatus> {
-        vec![group("first", "a.yml"), group("second", "b.yml")]
+    fn rule_groups(&self) -> Option<Vec<GroupStatus>> {
+        let is_restoring = self.restoring.load(Ordering::Relaxed);
+        (!is_restoring).then(|| vec![group("first", "a.yml"), group("second", "b.yml")])
     }
 
     fn targets(&self) -> TargetsSnapshot {

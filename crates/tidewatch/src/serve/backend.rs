@@ -168,8 +168,8 @@ impl Backend for Running {
         }
     }
 
-    fn rule_groups(&self) -> Vec<GroupStatus> {
-        self.rules.status()
+    fn rule_groups(&self) -> Option<Vec<GroupStatus>> {
+        self.rules.status().filter(|_| self.db.is_complete())
     }
 
     fn targets(&self) -> TargetsSnapshot {

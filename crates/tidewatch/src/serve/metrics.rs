@@ -157,7 +157,7 @@ fn replicas(out: &mut Exposition, running: &Running) {
 }
 
 fn rules(out: &mut Exposition, running: &Running) {
-    let groups = running.rules.status();
+    let groups = running.rules.status().unwrap_or_default();
     let labels: Vec<String> = groups.iter().map(|group| format!("{};{}", group.file, group.name)).collect();
     out.family("tidewatch_rule_group_last_duration_seconds", "gauge", "How long the last evaluation took.");
     for (group, label) in groups.iter().zip(&labels) {

@@ -49,8 +49,9 @@ struct Running {
 /// The groups of the configuration in force.
 pub struct Rules {
     context: Arc<RuleContext>,
-    /// Guards against two reloads at once; the tasks hold clones of the entries.
-    groups: Mutex<Vec<Arc<Running>>>,
+    /// Guards against two reloads at once; the tasks hold clones of the entries. `None` until the groups that the
+    /// journal knows have their alerts back; stays while a reload or the end has stopped the tasks, for those who ask.
+    groups: Mutex<Option<Vec<Arc<Running>>>>,
     tasks: Mutex<Tasks>,
 }
 
@@ -63,7 +64,7 @@ struct Tasks {
 impl Rules {
     pub fn new(context: RuleContext) -> Rules {
         let tasks = Tasks { stop: watch::channel(false).0, handles: Vec::new() };
-        Rules { context: Arc::new(context), groups: Mutex::new(Vec::new()), tasks: Mutex::new(tasks) }
+        Rules { context: Arc::new(context), groups: Mutex::new(None), tasks: Mutex::new(tasks) }
     }
 
     /// Stops all tasks, between two evaluations, and gives their groups back.
@@ -78,8 +79,8 @@ impl Rules {
                 tracing::error!("a rule group's task panicked");
             }
         }
-        let groups = std::mem::take(&mut *self.groups.lock());
-        groups.iter().filter_map(|running| running.group.lock().take()).collect()
+        let groups = self.groups.lock();
+        groups.iter().flatten().filter_map(|running| running.group.lock().take()).collect()
     }
 
     /// Starts tasks for these groups, and ends series that no rule gives any more.
@@ -96,12 +97,15 @@ impl Rules {
         for ended in reloaded.ended {
             handles.push(tokio::spawn(end_series(self.context.clone(), ended, stopped.clone())));
         }
-        *self.groups.lock() = groups;
+        *self.groups.lock() = Some(groups);
         *self.tasks.lock() = Tasks { stop, handles };
     }
 
-    pub fn status(&self) -> Vec<GroupStatus> {
-        self.groups.lock().iter().map(|running| GroupStatus::clone(&running.status.load())).collect()
+    /// `None` until groups were started.
+    pub fn status(&self) -> Option<Vec<GroupStatus>> {
+        let groups = self.groups.lock();
+        let groups = groups.as_ref()?.iter();
+        Some(groups.map(|running| GroupStatus::clone(&running.status.load())).collect())
     }
 }
 
@@ -175,5 +179,60 @@ async fn end_series(context: Arc<RuleContext>, ended: EndedSeries, mut stopped: 
     let samples = stale_markers(&ended.series, context.env.clock.wall_ms());
     if let Err(reason) = append_rule_samples(&*context.append, &samples) {
         tracing::warn!(reason, "series of rules that are no more could not be ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tidewatch_journal::Journal;
+    use tidewatch_promql::{Engine, EngineOptions, MemoryPool};
+    use tidewatch_rules::{LoadOptions, RuleFile, Settings, reload};
+    use tidewatch_tsdb::{Db, DbOptions};
+
+    use super::*;
+
+    fn rules(env: &Env) -> Rules {
+        let db = Arc::new(Db::in_memory(env.clone(), DbOptions::new("/data")));
+        let (journal, state) = Journal::open(env, Path::new("/journal")).expect("memory");
+        Rules::new(RuleContext {
+            env: env.clone(),
+            evaluator: LocalEvaluator {
+                env: env.clone(),
+                engine: Arc::new(Engine::new(env.clone(), EngineOptions::default())),
+                store: db.clone(),
+                timeout_ms: 1000,
+                memory: MemoryPool::new(1 << 20),
+            },
+            query_log: Arc::default(),
+            append: db.clone(),
+            alerting: Arc::new(Alerting::new(env.clone(), db, journal, &state)),
+            complete: watch::channel(false).1,
+        })
+    }
+
+    fn names(rules: &Rules) -> Option<Vec<String>> {
+        rules.status().map(|groups| groups.into_iter().map(|group| group.name).collect())
+    }
+
+    // Who asks for alerts must not take what is not known for nothing.
+    #[tokio::test]
+    async fn groups_are_shown_from_their_first_start_and_while_they_are_exchanged() {
+        let env = Env::in_memory();
+        let rules = rules(&env);
+        assert_eq!(names(&rules), None);
+        assert!(rules.stop().await.is_empty());
+        assert_eq!(names(&rules), None);
+        let text = "groups: [{name: a, rules: [{alert: Up, expr: up}]}]";
+        let file = RuleFile::parse(text, "r.yml", &LoadOptions::default()).expect("valid");
+        let settings = Arc::new(Settings::default());
+        rules.start(reload(Vec::new(), vec![file], &settings, env.clock.wall_ms()));
+        assert_eq!(names(&rules), Some(vec!["a".to_owned()]));
+        let former = rules.stop().await;
+        assert_eq!((former.len(), names(&rules)), (1, Some(vec!["a".to_owned()])));
+        assert!(rules.stop().await.is_empty(), "a group is handed out once");
+        rules.start(reload(former, Vec::new(), &settings, env.clock.wall_ms()));
+        assert_eq!(names(&rules), Some(Vec::new()));
     }
 }
