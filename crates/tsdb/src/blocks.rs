@@ -53,7 +53,7 @@ impl Blocks {
     /// remove are removed.
     pub(crate) fn load(&self, env: &Env, directory: &Directory) -> Result<(), OpenError> {
         let dir = directory.blocks();
-        let names = env.disk.list(&dir).map_err(|source| OpenError::Io { path: dir.clone(), source })?;
+        let names = env.disk.list(&dir).map_err(OpenError::io(&dir))?;
         let there: Vec<BlockId> = names.iter().filter_map(|name| parse_block_name(name)).collect();
         let mut blocks = Vec::new();
         let mut newest = 0;
@@ -240,7 +240,7 @@ pub(crate) fn damage_of(error: BlockError) -> Result<(PathBuf, u64, String), Ope
         BlockError::Version { path, found, newest } => {
             Err(OpenError::Version { path, found: found.into(), newest: newest.into() })
         }
-        BlockError::Io { path, source } => Err(OpenError::Io { path, source }),
+        BlockError::Io { path, source } => Err(OpenError::io(&path)(source)),
     }
 }
 
@@ -258,7 +258,7 @@ pub(crate) fn read_tombstones(env: &Env, block: Block) -> Result<(Block, Option<
     let cause = match map(env, &path, usize::MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((block, None)),
         Err(error) if is_unreadable(&error) => UNREADABLE.to_owned(),
-        Err(source) => return Err(OpenError::Io { path, source }),
+        Err(source) => return Err(OpenError::io(&path)(source)),
         Ok(bytes) => match Tombstones::decode(&bytes, &block) {
             Ok((tombstones, is_flawed)) => {
                 let reason = TOMBSTONES_FLAWED.to_owned();

@@ -58,33 +58,28 @@ struct Found {
     files: BTreeSet<PathBuf>,
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> OpenError {
-    let path = path.to_owned();
-    move |source| OpenError::Io { path, source }
-}
-
 impl Directory {
     /// Takes the directory, creating it where it is missing.
     pub(crate) fn open(env: &Env, root: &Path) -> Result<Directory, OpenError> {
         create_dir_durably(&*env.disk, root).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
                 let reason = "a file is in the way; name a directory for the data";
-                io_error(root)(io::Error::new(error.kind(), reason))
+                OpenError::io(root)(io::Error::new(error.kind(), reason))
             }
-            _ => io_error(root)(error),
+            _ => OpenError::io(root)(error),
         })?;
         refuse_foreign(env, root)?;
         let lock_path = root.join("LOCK");
         let lock = env.disk.lock(&lock_path).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => OpenError::Locked { path: root.to_owned() },
-            _ => io_error(&lock_path)(error),
+            _ => OpenError::io(&lock_path)(error),
         })?;
         let directory =
             Directory { env: env.clone(), root: root.to_owned(), damage: Mutex::default(), _lock: lock };
         directory.check_format()?;
         for name in ["wal", "head", "blocks"] {
             let path = directory.root.join(name);
-            create_dir_durably(&*env.disk, &path).map_err(io_error(&path))?;
+            create_dir_durably(&*env.disk, &path).map_err(OpenError::io(&path))?;
         }
         directory.remove_half_made();
         Ok(directory)
@@ -113,7 +108,7 @@ impl Directory {
 
     fn check_format(&self) -> Result<(), OpenError> {
         let path = self.root.join("FORMAT");
-        let exists = self.env.disk.exists(&path).map_err(io_error(&path))?;
+        let exists = self.env.disk.exists(&path).map_err(OpenError::io(&path))?;
         let checked = if exists { check_format(&self.env, &self.root).map(|()| true) } else { Ok(false) };
         match checked {
             Ok(true) => return Ok(()),
@@ -123,7 +118,7 @@ impl Directory {
             Ok(false) => {}
             Err(error) => return Err(error),
         }
-        write_format(&self.env, &self.root).map_err(io_error(&path))
+        write_format(&self.env, &self.root).map_err(OpenError::io(&path))
     }
 
     pub(crate) fn wal(&self) -> PathBuf {
@@ -154,7 +149,7 @@ impl Directory {
         match replace_durably(disk, &path, &bytes) {
             // Without room the old file stays; it may well be whole, and it must be readable.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
-            result => result.map_err(io_error(&path)),
+            result => result.map_err(OpenError::io(&path)),
         }
     }
 
@@ -216,7 +211,7 @@ impl Directory {
 
     /// Gives a damaged file a second name under `damaged/`, so that it outlives its first, which is overwritten next.
     pub(crate) fn keep_copy_surely(&self, path: &Path) -> Result<(), OpenError> {
-        self.keep(path, |from, to| self.env.disk.link(from, to)).map_err(io_error(path))
+        self.keep(path, |from, to| self.env.disk.link(from, to)).map_err(OpenError::io(path))
     }
 
     /// The same, unless a file of that name and length is there.
@@ -270,7 +265,7 @@ const NOBODYS: [&str; 3] = ["LOCK", "FORMAT.tmp", "lost+found"];
 /// Refuses a directory with files of others, before anything is written there. `FORMAT` is
 /// durable before anything else is created but the lock, so without it there are no data of ours.
 fn refuse_foreign(env: &Env, root: &Path) -> Result<(), OpenError> {
-    let mut paths = env.disk.list(root).map_err(io_error(root))?;
+    let mut paths = env.disk.list(root).map_err(OpenError::io(root))?;
     let is_format = |path: &PathBuf| path.file_name().is_some_and(|name| name == "FORMAT");
     if paths.iter().any(is_format) || has_our_files(env, root) {
         return Ok(());
@@ -301,7 +296,7 @@ pub(crate) fn check_format(env: &Env, root: &Path) -> Result<(), OpenError> {
     // A disk that fails is asked once more.
     let bytes = match read_small(env, &path).or_else(|_| read_small(env, &path)) {
         Err(error) if is_unreadable(&error) => Vec::new(),
-        read => read.map_err(io_error(&path))?,
+        read => read.map_err(OpenError::io(&path))?,
     };
     match parse_format(&bytes) {
         Some(found) if found > FORMAT => {

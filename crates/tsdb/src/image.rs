@@ -108,7 +108,7 @@ impl Db {
             put(&self.env, &path, &image)?;
             drop(image);
             if !placed.is_empty() {
-                let file = self.env.disk.map(&path).map_err(|source| OpenError::Io { path, source })?;
+                let file = self.env.disk.map(&path).map_err(OpenError::io(&path))?;
                 shard.lock().relocate(file, &placed);
             }
         }
@@ -123,7 +123,7 @@ impl Db {
 }
 
 fn put(env: &Env, path: &Path, image: &[u8]) -> Result<(), OpenError> {
-    replace_durably(&*env.disk, path, image).map_err(|source| OpenError::Io { path: path.to_owned(), source })
+    replace_durably(&*env.disk, path, image).map_err(OpenError::io(path))
 }
 
 /// Images of a start, with their headers checked.
@@ -280,8 +280,7 @@ fn open_image(
     path: &Path,
     kind: ImageKind,
 ) -> Result<Option<(ImageHeader, Bytes)>, OpenError> {
-    let io = |source| OpenError::Io { path: path.to_owned(), source };
-    if !env.disk.exists(path).map_err(io)? {
+    if !env.disk.exists(path).map_err(OpenError::io(path))? {
         return Ok(None);
     }
     let bytes = match map(env, path, HEADER_LEN) {
@@ -289,7 +288,7 @@ fn open_image(
             directory.set_aside(path, 0, UNREADABLE.to_owned());
             return Ok(None);
         }
-        mapped => mapped.map_err(io)?,
+        mapped => mapped.map_err(OpenError::io(path))?,
     };
     match ImageHeader::find(&bytes) {
         Ok(header) if header.kind == kind => Ok(Some((header, bytes))),

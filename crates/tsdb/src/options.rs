@@ -1,7 +1,7 @@
 //! How a database is opened, and why that can fail.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tidewatch_model::Limits;
 
@@ -104,10 +104,44 @@ pub enum OpenError {
         path.display()
     )]
     Version { path: PathBuf, found: u32, newest: u32 },
-    /// The disk failed, or permission is missing.
+    /// The disk failed, or permission is missing. Made by [`OpenError::io`].
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     /// The log can not be opened.
     #[error("{0}")]
     Log(String),
+}
+
+impl OpenError {
+    /// What the disk says of a path. Missing permission has a remedy that the system does not name.
+    pub fn io(path: &Path) -> impl FnOnce(io::Error) -> OpenError + use<> {
+        let path = path.to_owned();
+        move |error| {
+            let source = match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    let remedy = "run this as the user whose data it is, or give this user the right";
+                    io::Error::new(error.kind(), format!("{error}: {remedy}"))
+                }
+                _ => error,
+            };
+            OpenError::Io { path, source }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_says_of_a_path_names_it_and_a_missing_permission_its_remedy() {
+        let denied = OpenError::io(Path::new("/data/FORMAT"))(io::Error::from_raw_os_error(13));
+        assert_eq!(
+            denied.to_string(),
+            "/data/FORMAT: Permission denied (os error 13): run this as the user whose data it is, or give this \
+             user the right"
+        );
+        let failed = OpenError::io(Path::new("/data"))(io::Error::from_raw_os_error(5));
+        assert_eq!(failed.to_string(), "/data: Input/output error (os error 5)");
+    }
 }

@@ -90,11 +90,10 @@ pub fn blocks(env: &Env, root: &Path) -> Result<Blocks, OpenError> {
 }
 
 fn block_ids(env: &Env, dir: &Path) -> Result<Vec<BlockId>, OpenError> {
-    let io = |source| OpenError::Io { path: dir.to_owned(), source };
-    if !env.disk.exists(dir).map_err(io)? {
+    if !env.disk.exists(dir).map_err(OpenError::io(dir))? {
         return Ok(Vec::new());
     }
-    let names = env.disk.list(dir).map_err(io)?;
+    let names = env.disk.list(dir).map_err(OpenError::io(dir))?;
     Ok(names.iter().filter_map(|name| parse_block_name(name)).collect())
 }
 

@@ -66,7 +66,7 @@ fn verify_blocks(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
             let end = start.saturating_add(SLICE_SERIES).min(block.series_count());
             match block.verify(start..end) {
                 Ok(damage) => verified.findings.extend(damage.into_iter().map(Finding::of_chunk)),
-                Err(BlockError::Io { path, source }) => return Err(OpenError::Io { path, source }),
+                Err(BlockError::Io { path, source }) => return Err(OpenError::io(&path)(source)),
                 Err(error) => verified.findings.push(Finding::new(block.path(), 0, error.to_string())),
             }
         }
@@ -77,11 +77,10 @@ fn verify_blocks(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
 /// The numbers of the log's segments, ascending.
 fn segments(env: &Env, root: &Path) -> Result<Vec<u64>, OpenError> {
     let dir = root.join("wal");
-    let io = |source| OpenError::Io { path: dir.clone(), source };
-    if !env.disk.exists(&dir).map_err(io)? {
+    if !env.disk.exists(&dir).map_err(OpenError::io(&dir))? {
         return Ok(Vec::new());
     }
-    let names = env.disk.list(&dir).map_err(io)?;
+    let names = env.disk.list(&dir).map_err(OpenError::io(&dir))?;
     let number = |name: &PathBuf| name.to_str()?.strip_suffix(".wal")?.parse().ok();
     let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
     numbers.sort_unstable();
@@ -92,11 +91,10 @@ fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
     let dir = root.join("head");
     let missing = missing(env, &dir, &segments(env, root)?);
     verified.findings.extend(missing.into_iter().map(|(path, lost)| Finding::new(&path, 0, lost)));
-    let io = |source| OpenError::Io { path: dir.clone(), source };
-    if !env.disk.exists(&dir).map_err(io)? {
+    if !env.disk.exists(&dir).map_err(OpenError::io(&dir))? {
         return Ok(());
     }
-    for name in env.disk.list(&dir).map_err(io)? {
+    for name in env.disk.list(&dir).map_err(OpenError::io(&dir))? {
         if name.extension().is_none_or(|extension| extension != "image") {
             continue;
         }
@@ -108,7 +106,7 @@ fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
                 verified.findings.push(Finding::new(&path, 0, UNREADABLE));
                 continue;
             }
-            Err(source) => return Err(OpenError::Io { path, source }),
+            Err(source) => return Err(OpenError::io(&path)(source)),
         };
         verified.images += 1;
         let header = match ImageHeader::find(&bytes) {
@@ -142,8 +140,7 @@ fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
 
 fn verify_log(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), OpenError> {
     let dir = root.join("wal");
-    let io = |source| OpenError::Io { path: dir.clone(), source };
-    if !env.disk.exists(&dir).map_err(io)? {
+    if !env.disk.exists(&dir).map_err(OpenError::io(&dir))? {
         return Ok(());
     }
     let failed = |error: tidewatch_wal::WalError| OpenError::Log(error.to_string());

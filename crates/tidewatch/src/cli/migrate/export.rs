@@ -10,7 +10,7 @@ use tidewatch_migrate::prometheus::{BlockWriter, Values};
 use tidewatch_model::{Labels, Matcher};
 use tidewatch_storage::TimeRange;
 use tidewatch_tsdb::block::{StoredRun, StoredValues};
-use tidewatch_tsdb::{BLOCK_MS, Db, DbOptions, Stored};
+use tidewatch_tsdb::{BLOCK_MS, Db, DbOptions, OpenError, Stored};
 
 use super::parquet::{self, ParquetWriter};
 use super::progress::Progress;
@@ -137,7 +137,8 @@ fn selectors(arguments: &Export) -> Result<Vec<Vec<Matcher>>> {
 
 /// Opens a database that is there, without removing what a server's retention would.
 fn open(env: &Env, dir: &Path) -> Result<Db> {
-    if !env.disk.exists(&dir.join("FORMAT"))? {
+    let format = dir.join("FORMAT");
+    if !env.disk.exists(&format).map_err(OpenError::io(&format))? {
         bail!("{}: this is no data directory of Tidewatch", dir.display());
     }
     let options = DbOptions { retention_ms: None, exemplars_max: usize::MAX, ..DbOptions::new(dir) };
@@ -296,15 +297,16 @@ fn write_blocks(
         let until = from.div_euclid(BLOCK_MS).saturating_add(1).saturating_mul(BLOCK_MS);
         let window = TimeRange { start: from, end: end.min(until - 1) };
         let union = Union::select(db, selectors, window)?;
-        let mut writer = BlockWriter::create(env, output).with_context(|| output.display().to_string())?;
+        let shown = || output.display().to_string();
+        let mut writer = BlockWriter::create(env, output).with_context(shown)?;
         union.visit(window, &mut counts, &mut |_| {}, &mut |labels, run, _| {
             let values = match run.values {
                 StoredValues::Floats(values) => Values::Floats(values),
                 StoredValues::Histograms(values) => Values::Histograms(values),
             };
-            Ok(writer.push(labels, run.timestamps, values)?)
+            writer.push(labels, run.timestamps, values).with_context(shown)
         })?;
-        counts.blocks += u64::from(writer.finish()?.is_some());
+        counts.blocks += u64::from(writer.finish().with_context(shown)?.is_some());
         let samples = counts.samples;
         progress.set(until.saturating_sub(start).unsigned_abs(), err, || format!("{samples} samples"));
         from = until;
@@ -328,4 +330,25 @@ fn next_held(db: &Db, from: i64) -> Option<i64> {
     let head = status.head.min_time.zip(status.head.max_time);
     let blocks = status.blocks.iter().map(|block| (block.min_time, block.max_time));
     blocks.chain(head).filter(|(_, newest)| *newest >= from).map(|(oldest, _)| oldest.max(from)).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a command says of a place that it can not look into, without which nobody could tell which one that is.
+    #[test]
+    fn a_directory_that_can_not_be_looked_into_is_named() {
+        let folder = tempfile::tempdir().expect("a disk");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").expect("a disk");
+        let env = Env::real().expect("threads");
+        let said = open(&env, &file.join("data")).err().expect("a file is no directory").to_string();
+        assert_eq!(said, format!("{}: Not a directory (os error 20)", file.join("data/FORMAT").display()));
+        let said =
+            super::super::import::entries(&env, &file.join("wal")).expect_err("a file is none").to_string();
+        assert_eq!(said, format!("{}: Not a directory (os error 20)", file.join("wal").display()));
+        let said = super::super::state::State::load(&env, &file).err().expect("a file is none").to_string();
+        assert_eq!(said, format!("{}: Not a directory (os error 20)", file.join("IMPORTS").display()));
+    }
 }

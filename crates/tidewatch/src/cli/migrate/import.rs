@@ -10,7 +10,7 @@ use tidewatch_migrate::openmetrics::Said;
 use tidewatch_migrate::{Lines, Piece, Place, jsonl, openmetrics};
 use tidewatch_model::Labels;
 use tidewatch_tsdb::block::{StoredRun, StoredValues};
-use tidewatch_tsdb::{Backfill, Damage};
+use tidewatch_tsdb::{Backfill, Damage, OpenError};
 
 use super::beside::Beside;
 use super::progress::Progress;
@@ -38,7 +38,8 @@ pub fn run(arguments: &Import, console: &mut Console<'_>) -> Result<u8> {
     for source in &arguments.sources {
         // Before anything is created.
         env.disk
-            .exists(source)?
+            .exists(source)
+            .map_err(OpenError::io(source))?
             .then_some(())
             .with_context(|| format!("{}: no such source", source.display()))?;
     }
@@ -71,7 +72,7 @@ impl Importer<'_, '_> {
 
     fn text(&mut self, source: &Path, format: ImportFormat) -> Result<()> {
         let shown = source.display().to_string();
-        let file = self.env.disk.open(source, Open::Read).with_context(|| shown.clone())?;
+        let file = self.env.disk.open(source, Open::Read).map_err(OpenError::io(source))?;
         let name = if format == ImportFormat::Jsonl { "jsonl" } else { "openmetrics" };
         let key = key_of(name, &*file).with_context(|| shown.clone())?;
         let mut from = (Place::default(), String::new());
@@ -86,9 +87,10 @@ impl Importer<'_, '_> {
             }
             None => {}
         }
-        let mut progress = Progress::start(&shown, file.len()?);
+        let mut progress = Progress::start(&shown, file.len().with_context(|| shown.clone())?);
         let is_openmetrics = format == ImportFormat::Openmetrics;
-        let is_complete = is_openmetrics && self.read_beside_again(file.clone(), from.0)?;
+        let is_complete =
+            is_openmetrics && self.read_beside_again(file.clone(), from.0).with_context(|| shown.clone())?;
         let mut reader = openmetrics::Reader::resume(&from.1, is_complete);
         let mut lines = Lines::new(file, from.0);
         while let Some(piece) = lines.next_piece().with_context(|| shown.clone())? {
@@ -217,10 +219,10 @@ impl Importer<'_, '_> {
 
 /// Names in a directory, with their paths; none where there is no such directory.
 pub fn entries(env: &Env, dir: &Path) -> Result<Vec<(String, PathBuf)>> {
-    if !env.disk.exists(dir)? {
+    if !env.disk.exists(dir).map_err(OpenError::io(dir))? {
         return Ok(Vec::new());
     }
-    let names = env.disk.list(dir).with_context(|| dir.display().to_string())?;
+    let names = env.disk.list(dir).map_err(OpenError::io(dir))?;
     let text = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
     Ok(names.iter().filter_map(|path| text(path).map(|name| (name.clone(), dir.join(name)))).collect())
 }

@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use tidewatch_migrate::prometheus::{
     At, Block, Interval, Meta, Metadata, Record, Run, Segments, Values, decode_record, is_deleted,
     read_segment,
 };
 use tidewatch_model::{Exemplar, Labels};
 use tidewatch_tsdb::block::{StoredRun, StoredValues};
-use tidewatch_tsdb::{Backfill, FamilyMetadata};
+use tidewatch_tsdb::{Backfill, FamilyMetadata, OpenError};
 
 use super::import::{Importer, entries};
 use super::progress::Progress;
@@ -160,7 +160,7 @@ impl Log {
         let mut sum = Sum::default();
         let mut bytes = 0;
         for file in log.files.iter().chain(&late.files) {
-            let map = importer.env.disk.map(file).with_context(|| file.display().to_string())?;
+            let map = importer.env.disk.map(file).map_err(OpenError::io(file))?;
             bytes += map.len() as u64;
             sum.add(file.file_name().unwrap_or_default().as_encoded_bytes());
             sum.add(&map.len().to_le_bytes());
@@ -201,7 +201,7 @@ impl Log {
 
     /// Reads a segment; gives its length.
     fn read(&mut self, importer: &mut Importer<'_, '_>, file: &Path, pass: &mut Pass) -> Result<u64> {
-        let map = importer.env.disk.map(file).with_context(|| file.display().to_string())?;
+        let map = importer.env.disk.map(file).map_err(OpenError::io(file))?;
         let mut problems = Vec::new();
         let mut outcome = Ok(());
         let mut broken = Vec::new();

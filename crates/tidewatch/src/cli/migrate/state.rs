@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use tidewatch_env::{Env, File, Open, replace_durably};
 use tidewatch_migrate::Place;
+use tidewatch_tsdb::OpenError;
 
 const HEADER: &str = "tidewatch-imports 1";
 
@@ -42,12 +43,13 @@ impl State {
     pub fn load(env: &Env, dir: &Path) -> Result<State> {
         let path = dir.join("IMPORTS");
         let mut state = State { env: env.clone(), path, sources: Vec::new() };
-        if !env.disk.exists(&state.path)? {
+        let io = || OpenError::io(&state.path);
+        if !env.disk.exists(&state.path).map_err(io())? {
             return Ok(state);
         }
-        let file = env.disk.open(&state.path, Open::Read)?;
-        let mut bytes = vec![0; usize::try_from(file.len()?)?];
-        let len = file.read_at(0, &mut bytes)?;
+        let file = env.disk.open(&state.path, Open::Read).map_err(io())?;
+        let mut bytes = vec![0; usize::try_from(file.len().map_err(io())?)?];
+        let len = file.read_at(0, &mut bytes).map_err(io())?;
         bytes.truncate(len);
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let shown = state.path.display().to_string();
