@@ -9,9 +9,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::alert::AlertInstance;
 use crate::alerting::{Alerts, Moment};
-use crate::definition::RuleGroup;
+use crate::definition::{Rule, RuleGroup};
 use crate::effects::{AlertChange, Append, ChangeKind, Effects, Evaluator, Gap, RuleId, RuleSample};
-use crate::patience::Patience;
+use crate::patience::{Patience, Wait};
 use crate::running::{RunningRule, stale};
 use crate::status::GroupStatus;
 
@@ -64,11 +64,8 @@ pub struct Group {
     rules: Vec<RunningRule>,
     /// The next evaluation.
     next_ms: i64,
-    /// Restored, and not stepped since: when an earlier process last evaluated it.
-    asleep_since_ms: Option<i64>,
     patience: Patience,
-    /// No evaluation before this time, after a long sleep.
-    hold_ms: i64,
+    pub(crate) wait: Wait,
     last_ms: Option<i64>,
     evaluation_ns: u64,
     missed: u64,
@@ -80,17 +77,15 @@ impl Group {
     /// A group that has never been evaluated; the first time is after `now_ms`.
     pub fn new(file: &str, definition: RuleGroup, settings: Arc<Settings>, now_ms: i64) -> Group {
         let rules = definition.rules.iter().cloned().map(RunningRule::new).collect();
-        let interval_ms = definition.interval_ms.unwrap_or(settings.interval_ms).max(1);
-        let patience = Patience::of(&definition, interval_ms, &settings);
+        let patience = Patience::of(&definition, &settings);
         let mut group = Group {
             file: file.to_owned(),
             definition,
             settings,
             rules,
             next_ms: 0,
-            asleep_since_ms: None,
             patience,
-            hold_ms: i64::MIN,
+            wait: Wait::default(),
             last_ms: None,
             evaluation_ns: 0,
             missed: 0,
@@ -118,7 +113,7 @@ impl Group {
 
     /// When the group is to be evaluated next.
     pub fn next_due_ms(&self) -> i64 {
-        self.next_ms.max(self.hold_ms)
+        self.next_ms.max(self.wait.hold_ms.unwrap_or(i64::MIN))
     }
 
     /// The first time after `after_ms` at which the group is due.
@@ -136,32 +131,36 @@ impl Group {
     /// then, and their alerts would tell of the past.
     pub fn step(&mut self, now_ms: i64, evaluator: &dyn Evaluator, append: Append<'_>) -> Option<Effects> {
         let interval_ms = self.interval_ms();
-        if let Some(since_ms) = self.asleep_since_ms.take() {
+        if let Some(since_ms) = self.wait.asleep_since_ms.take() {
             self.slept(since_ms, now_ms);
         }
         if self.next_ms - now_ms > interval_ms {
             // The clock was set back: go on from where it is now.
             self.next_ms = self.slot_after(now_ms);
-            self.hold_ms = i64::MIN;
+            self.wait.hold_ms = None;
         }
         // It was set forward for a while, and the group waits until then.
-        self.hold_ms = self.hold_ms.min(now_ms + self.patience.wait_ms);
-        if now_ms < self.hold_ms {
+        self.wait.hold_ms = self.wait.hold_ms.map(|hold_ms| hold_ms.min(now_ms + self.patience.wait_ms));
+        if self.wait.hold_ms.is_some_and(|hold_ms| now_ms < hold_ms) {
             return self.remind(now_ms, evaluator);
         }
+        let hold_ms = self.wait.hold_ms.take();
         if now_ms < self.next_ms {
             return None;
         }
         let skipped = (now_ms - self.next_ms) / interval_ms;
-        let at_ms = self.next_ms + skipped * interval_ms;
-        let gap = (skipped > 0).then(|| Gap {
+        let slot_ms = self.next_ms + skipped * interval_ms;
+        // A slot within the wait is missed, too: what it would look at had not come back.
+        let at_ms = slot_ms.max(hold_ms.unwrap_or(i64::MIN));
+        let missed = if at_ms > slot_ms { skipped + 1 } else { skipped };
+        let gap = (missed > 0).then(|| Gap {
             from_ms: self.next_ms,
-            to_ms: at_ms - interval_ms,
-            evaluations: skipped as u64,
+            to_ms: self.next_ms + (missed - 1) * interval_ms,
+            evaluations: missed as u64,
         });
         let mut effects = self.evaluate(at_ms, evaluator, append);
-        self.missed += skipped as u64;
-        self.next_ms = at_ms + interval_ms;
+        self.missed += missed as u64;
+        self.next_ms = slot_ms + interval_ms;
         effects.gap = gap;
         Some(effects)
     }
@@ -169,9 +168,21 @@ impl Group {
     /// Hears that the process did nothing from `since_ms` until `now_ms`: it was stopped, or did not
     /// run. Where what was stored before does not last until there is more, rules judge later.
     pub fn slept(&mut self, since_ms: i64, now_ms: i64) {
-        let was_waiting = since_ms < self.hold_ms && now_ms > since_ms;
+        let was_waiting = self.wait.hold_ms.is_some_and(|hold_ms| since_ms < hold_ms) && now_ms > since_ms;
         if was_waiting || now_ms - since_ms > self.patience.bearable_ms {
-            self.hold_ms = now_ms + self.patience.wait_ms;
+            self.wait.hold_ms = Some(now_ms + self.patience.wait_ms);
+        }
+    }
+
+    /// Whether its rules give series that others may read.
+    pub(crate) fn records(&self) -> bool {
+        self.definition.rules.iter().any(|rule| !rule.is_alerting())
+    }
+
+    /// Hears at which intervals, at most, series come that its alerts may read.
+    pub(crate) fn reads_recorded(&mut self, interval_ms: i64) {
+        if self.definition.rules.iter().any(Rule::is_alerting) {
+            self.patience.wait_ms += interval_ms;
         }
     }
 
@@ -222,35 +233,33 @@ impl Group {
         }
     }
 
-    /// Goes on from what a journal kept: `last_ms` is the last evaluation that was recorded. What
-    /// was missed since comes out of the next step as a gap. Takes those of `alerts` that its rules
-    /// own, and returns what the journal is to note: alerts whose rules stand elsewhere now.
+    /// Goes on from what a journal kept: `last_ms` is the group's last evaluation that was recorded, and
+    /// `awake_ms` that of any, until when the process was awake. What was missed since comes out of
+    /// the next step as a gap. Takes those of `alerts` that its rules own, and returns what the journal
+    /// is to note: alerts whose rules stand elsewhere now.
     pub fn restore(
         &mut self,
         last_ms: Option<i64>,
+        awake_ms: Option<i64>,
         alerts: &mut Vec<(RuleId, AlertInstance)>,
     ) -> Vec<AlertChange> {
         if let Some(last_ms) = last_ms {
             self.last_ms = Some(last_ms);
             self.next_ms = self.slot_after(last_ms);
-            self.asleep_since_ms = Some(last_ms);
         }
+        self.wait.asleep_since_ms = awake_ms;
         self.take_owned(alerts, moved)
     }
 
-    /// Takes over alerts of a group that does not have them any more and was last evaluated at
-    /// `last_ms`, as far as rules of this group own them. Returns what the journal is to note of
-    /// this group.
-    pub(crate) fn take_in(
-        &mut self,
-        last_ms: Option<i64>,
-        alerts: &mut Vec<(RuleId, AlertInstance)>,
-    ) -> Vec<AlertChange> {
-        let changes = self.take_owned(alerts, |_, to, instance| vec![note(to, ChangeKind::Moved, instance)]);
-        if !changes.is_empty() {
-            self.asleep_since_ms = self.asleep_since_ms.into_iter().chain(last_ms).min();
-        }
-        changes
+    /// Takes over alerts of a group that does not have them any more, as far as rules of this group
+    /// own them. Returns what the journal is to note of this group.
+    pub(crate) fn take_in(&mut self, alerts: &mut Vec<(RuleId, AlertInstance)>) -> Vec<AlertChange> {
+        self.take_owned(alerts, |_, to, instance| vec![note(to, ChangeKind::Moved, instance)])
+    }
+
+    /// Whether it was never evaluated, as far as it knows.
+    pub(crate) fn is_new(&self) -> bool {
+        self.last_ms.is_none()
     }
 
     /// Moves alerts to the rules that own them; an alert that a rule has already stays as it is.
@@ -306,7 +315,7 @@ impl Group {
         if old_interval_ms == self.interval_ms() {
             self.next_ms = old.next_ms;
         }
-        (self.asleep_since_ms, self.hold_ms) = (old.asleep_since_ms, old.hold_ms);
+        self.wait = old.wait;
         let (mut changes, mut homeless) = (Vec::new(), Vec::new());
         for (index, rule) in old.rules.into_iter().enumerate() {
             match heirs.get_mut(&rule.key()).and_then(Vec::pop) {

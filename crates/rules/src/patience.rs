@@ -14,7 +14,7 @@
 
 use tidewatch_parser::{Duration, Expr};
 
-use crate::definition::{Rule, RuleGroup};
+use crate::definition::RuleGroup;
 use crate::group::Settings;
 
 /// The least time that senders get to come back.
@@ -28,17 +28,30 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    pub(crate) fn of(group: &RuleGroup, interval_ms: i64, settings: &Settings) -> Patience {
+    pub(crate) fn of(group: &RuleGroup, settings: &Settings) -> Patience {
         let windows = group.rules.iter().map(|rule| window_ms(&rule.query.expr, settings.lookback_ms));
         let window_ms = windows.min().unwrap_or(i64::MAX).min(settings.lookback_ms);
         // A window that is narrower than two intervals is of series that come more often.
         let refill_ms = settings.refill_ms.min(window_ms / 2);
-        // Alerts may read what other groups record, which wait themselves.
-        let reads_recorded = group.rules.iter().any(Rule::is_alerting);
-        Patience {
-            bearable_ms: window_ms - refill_ms,
-            wait_ms: settings.refill_ms.max(interval_ms).max(GRACE_MS)
-                + if reads_recorded { interval_ms } else { 0 },
+        Patience { bearable_ms: window_ms - refill_ms, wait_ms: settings.refill_ms.max(GRACE_MS) }
+    }
+}
+
+/// What a group knows of a sleep of the process, which is the same for all groups.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wait {
+    /// Until when the process before this one was awake; not stepped since.
+    pub(crate) asleep_since_ms: Option<i64>,
+    /// No evaluation as of a time before this one.
+    pub(crate) hold_ms: Option<i64>,
+}
+
+impl Wait {
+    /// What somebody knows who knows both.
+    pub(crate) fn and(self, other: Wait) -> Wait {
+        Wait {
+            asleep_since_ms: self.asleep_since_ms.into_iter().chain(other.asleep_since_ms).min(),
+            hold_ms: self.hold_ms.max(other.hold_ms),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! New rule files in place of old ones, without an alert losing its state.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tidewatch_model::Labels;
@@ -9,6 +9,7 @@ use crate::alert::AlertInstance;
 use crate::definition::RuleFile;
 use crate::effects::{AlertChange, ChangeKind, RuleId};
 use crate::group::{Group, Settings};
+use crate::patience::Wait;
 
 /// What became of the groups.
 #[derive(Debug, Default)]
@@ -41,6 +42,8 @@ pub struct EndedSeries {
 /// the alerts of others whose rule stands in another group or file now.
 pub fn reload(old: Vec<Group>, files: Vec<RuleFile>, settings: &Arc<Settings>, now_ms: i64) -> Reloaded {
     let identity = |group: &Group| (group.file().to_owned(), group.name().to_owned());
+    // All slept together, and a group that comes now finds as little as they do.
+    let wait = old.iter().map(|group| group.wait).fold(Wait::default(), Wait::and);
     let mut former: HashMap<(String, String), Group> =
         old.into_iter().map(|group| (identity(&group), group)).collect();
     let mut reloaded = Reloaded::default();
@@ -48,14 +51,20 @@ pub fn reload(old: Vec<Group>, files: Vec<RuleFile>, settings: &Arc<Settings>, n
     for file in files {
         for definition in file.groups {
             let mut group = Group::new(&file.name, definition, settings.clone(), now_ms);
-            if let Some(old) = former.remove(&identity(&group)) {
-                let (changes, alerts) = group.succeed(old);
-                reloaded.note(group.file(), group.name(), changes);
-                homeless.push((identity(&group), alerts));
+            match former.remove(&identity(&group)) {
+                Some(old) => {
+                    let (changes, alerts) = group.succeed(old);
+                    reloaded.note(group.file(), group.name(), changes);
+                    homeless.push((identity(&group), alerts));
+                }
+                None => group.wait = wait,
             }
             reloaded.groups.push(group);
         }
     }
+    let recording = reloaded.groups.iter().filter(|group| group.records()).map(Group::interval_ms);
+    let recorded_ms = recording.filter(|ms| *ms <= settings.lookback_ms).max().unwrap_or(0);
+    reloaded.groups.iter_mut().for_each(|group| group.reads_recorded(recorded_ms));
     let mut retired: Vec<Group> = former.into_values().collect();
     retired.sort_by_key(identity);
     for group in retired {
@@ -68,8 +77,7 @@ pub fn reload(old: Vec<Group>, files: Vec<RuleFile>, settings: &Arc<Settings>, n
         }
     }
     for ((file, name), alerts) in homeless {
-        // They were evaluated until now.
-        let notes = rehome(&mut reloaded.groups, &file, &name, None, alerts);
+        let notes = rehome(&mut reloaded.groups, &file, &name, alerts);
         reloaded.notes.extend(notes);
     }
     for ended in &mut reloaded.ended {
@@ -79,33 +87,43 @@ pub fn reload(old: Vec<Group>, files: Vec<RuleFile>, settings: &Arc<Settings>, n
     reloaded
 }
 
-/// Finds a rule for each alert of a group that is no more, last evaluated at `last_ms`: in a group
-/// of the same name first, then in one of the same file, then in any. Returns what a journal is to
-/// note, in an order that leaves no alert without a home: where they are now, then that the old
-/// group has none.
+/// Finds a rule for each alert that has none in its group any more: in a group that is new first, as
+/// one that was there has had its own; of these, in one of the same name, then of the same file. Returns
+/// what a journal is to note, in an order that leaves no alert without a home: where they are now, then
+/// that the old group has none.
 pub fn rehome(
     groups: &mut [Group],
     file: &str,
     name: &str,
-    last_ms: Option<i64>,
     mut alerts: Vec<(RuleId, AlertInstance)>,
 ) -> Vec<GroupNote> {
-    let gone = alerts.iter().cloned();
-    let gone = gone.map(|(rule, instance)| AlertChange { rule, kind: ChangeKind::Forgotten, instance });
-    let gone = GroupNote { file: file.to_owned(), group: name.to_owned(), changes: gone.collect() };
+    let mut gone: BTreeSet<(RuleId, Labels)> =
+        alerts.iter().map(|(rule, instance)| (rule.clone(), instance.labels.clone())).collect();
+    let instances = alerts.clone();
     let mut order: Vec<&mut Group> = groups.iter_mut().collect();
-    order.sort_by_key(|group| (group.name() != name, group.file() != file));
+    order.sort_by_key(|group| (!group.is_new(), group.name() != name, group.file() != file));
     let mut notes = Vec::new();
     for group in order {
         if alerts.is_empty() {
             break;
         }
-        let changes = group.take_in(last_ms, &mut alerts);
+        let changes = group.take_in(&mut alerts);
+        if group.file() == file && group.name() == name {
+            // Back at its place, under the key that it had.
+            changes.iter().for_each(|change| {
+                gone.remove(&(change.rule.clone(), change.instance.labels.clone()));
+            });
+        }
         if !changes.is_empty() {
             let (file, group) = (group.file().to_owned(), group.name().to_owned());
             notes.push(GroupNote { file, group, changes });
         }
     }
+    let gone =
+        instances.into_iter().filter(|(rule, alert)| gone.contains(&(rule.clone(), alert.labels.clone())));
+    let change = |(rule, instance)| AlertChange { rule, kind: ChangeKind::Forgotten, instance };
+    let gone =
+        GroupNote { file: file.to_owned(), group: name.to_owned(), changes: gone.map(change).collect() };
     notes.extend((!gone.changes.is_empty()).then_some(gone));
     notes
 }

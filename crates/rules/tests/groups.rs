@@ -347,7 +347,7 @@ fn after_a_restart_an_alert_goes_on_as_if_the_process_had_slept() {
     let mut before = groups(DOWN, &settings());
     run(&mut before, &evaluator, &[0, 30], false);
     let mut after = groups(DOWN, &settings());
-    assert!(after[0].restore(Some(30_000), &mut kept(&before)).is_empty());
+    assert!(after[0].restore(Some(30_000), Some(30_000), &mut kept(&before)).is_empty());
     assert_eq!(kept(&after), kept(&before));
     let got = run(&mut after, &evaluator, &[120], true);
     assert!(
@@ -364,25 +364,66 @@ fn after_a_long_sleep_rules_wait_for_fresh_samples() {
     let mut before = groups(DOWN, &settings());
     run(&mut before, &Scripted::new(r#"down{job="a"} 1 1 1 1"#), &[0, 30, 60, 90], false);
     let mut after = groups(DOWN, &settings()).remove(0);
-    after.restore(Some(90_000), &mut kept(&before));
+    after.restore(Some(90_000), Some(95_000), &mut kept(&before));
     // What fires is told again meanwhile: receivers would take silence for its end.
     let effects = after.step(1_000_000, &nothing, &mut append).expect("a reminder");
     assert!(!effects.evaluated && effects.gap.is_none() && effects.failures.is_empty());
     assert_eq!(effects.changes.iter().map(|change| change.kind).collect::<Vec<_>>(), [ChangeKind::Sent]);
     assert!(effects.notifications[0].ends_at_ms > 1_190_000, "{:?}", effects.notifications);
     assert!(after.step(1_005_000, &nothing, &mut append).is_none());
-    // A minute for the senders, and one interval for groups whose series it may read.
-    assert_eq!(after.next_due_ms(), 1_090_000);
-    let effects = after.step(1_089_999, &nothing, &mut append).expect("a reminder");
-    assert!(!effects.evaluated && effects.notifications[0].state == AlertState::Firing);
+    assert_eq!(after.next_due_ms(), 1_060_000);
+    assert!(after.step(1_059_999, &nothing, &mut append).is_none());
     // Stopped in the middle of it: nothing came in, so the time begins anew.
-    after.slept(1_080_000, 1_100_000);
-    assert!(after.step(1_100_000, &nothing, &mut append).is_none());
-    let effects = after.step(1_190_000, &nothing, &mut append).expect("it is due");
-    assert!(
-        effects.evaluated && effects.gap.is_some_and(|gap| gap.from_ms > 90_000 && gap.from_ms <= 120_000)
-    );
+    after.slept(1_050_000, 1_100_000);
+    let effects = after.step(1_100_000, &nothing, &mut append).expect("a reminder");
+    assert!(!effects.evaluated && effects.notifications[0].state == AlertState::Firing);
+    let effects = after.step(1_160_007, &nothing, &mut append).expect("it is due");
+    // As of a time at which all had come back, not as of the slot before it.
+    assert!(effects.evaluated && effects.at_ms == 1_160_000, "{effects:?}");
+    let gap = effects.gap.expect("what was missed");
+    assert!(gap.from_ms > 90_000 && gap.from_ms <= 120_000 && gap.to_ms < 1_160_000, "{gap:?}");
+    assert_eq!(gap.evaluations as i64, (gap.to_ms - gap.from_ms) / STEP_MS + 1);
     assert_eq!(effects.changes[0].kind, ChangeKind::Resolved);
+    assert!(after.next_due_ms() > 1_160_000 && after.next_due_ms() <= 1_190_000);
+}
+
+#[test]
+fn a_group_that_a_reload_brings_waits_as_the_others_do() {
+    let settings = settings();
+    let file = |text: &str| RuleFile::parse(text, "rules.yml", &LoadOptions::default()).expect("valid");
+    let mut old = groups(DOWN, &settings);
+    old[0].slept(0, 1_000_000);
+    let with_new = format!("{DOWN}\n- {{name: new, rules: [{{alert: Gone, expr: absent(down)}}]}}");
+    let reloaded = reload(old, vec![file(&with_new)], &settings, 1_001_000);
+    let due: Vec<i64> = reloaded.groups.iter().map(Group::next_due_ms).collect();
+    assert_eq!(due, [1_060_000, 1_060_000]);
+}
+
+#[test]
+fn a_rule_that_is_written_anew_with_the_same_labels_keeps_its_alert_and_its_key() {
+    let settings = settings();
+    let mut old = groups(DOWN, &settings);
+    run(&mut old, &Scripted::new(r#"down{job="a"} 1 1"#), &[0], false);
+    let anew = DOWN.replace("$labels.job", ".Labels.job");
+    let file = RuleFile::parse(&anew, "rules.yml", &LoadOptions::default()).expect("valid");
+    let reloaded = reload(old, vec![file], &settings, 10_000);
+    // Forgotten after this would take it out of the journal.
+    assert_eq!(noted(&reloaded.notes), ["rules.yml g: Moved Down 0"]);
+    assert_eq!(kept(&reloaded.groups).len(), 1);
+}
+
+#[test]
+fn an_alert_goes_to_the_group_that_is_new_rather_than_to_one_that_has_its_own() {
+    let rules =
+        |expr: &str| format!("groups: [{{name: node, rules: [{{alert: Down, expr: {expr}, for: 1m}}]}}]");
+    let file = |name: &str, expr: &str| {
+        RuleFile::parse(&rules(expr), name, &LoadOptions::default()).expect("the rules are valid")
+    };
+    let settings = settings();
+    let mut old = reload(Vec::new(), vec![file("a.yml", "a"), file("b.yml", "b")], &settings, 0).groups;
+    run(&mut old, &Scripted::new("b 1 1 1 1"), &[0, 30, 60], false);
+    let reloaded = reload(old, vec![file("a.yml", "a"), file("c.yml", "b")], &settings, 70_000);
+    assert_eq!(noted(&reloaded.notes), ["c.yml node: Moved Down 0", "b.yml node: Forgotten Down 0"]);
 }
 
 #[test]
@@ -403,7 +444,6 @@ fn a_clock_that_was_ahead_for_a_while_stops_no_group() {
 #[test]
 fn a_sleep_that_the_window_does_not_bridge_makes_rules_wait() {
     let alert = |expr: &str| format!("groups: [{{name: g, rules: [{{alert: A, expr: '{expr}'}}]}}]");
-    let record = |expr: &str| format!("groups: [{{name: g, rules: [{{record: r, expr: '{expr}'}}]}}]");
     let wait = |rules: &str, lookback: i64, refill: i64, slept: i64| {
         let (lookback_ms, refill_ms) = (lookback * 1000, refill * 1000);
         let settings = Settings { lookback_ms, refill_ms, interval_ms: STEP_MS, ..Settings::default() };
@@ -414,17 +454,18 @@ fn a_sleep_that_the_window_does_not_bridge_makes_rules_wait() {
     };
     // What the head holds lasts for five minutes, of which new samples need half a minute.
     assert_eq!(wait(&alert("a"), 300, 30, 270), 0);
-    assert_eq!(wait(&alert("a"), 300, 30, 271), 90);
-    // Nothing that is recorded is read by a group without alerts.
-    assert_eq!(wait(&record("a"), 300, 30, 271), 60);
+    assert_eq!(wait(&alert("a"), 300, 30, 271), 60);
+    // Alerts may read what is recorded once the samples are there.
+    let both = "groups: [{name: g, rules: [{alert: A, expr: r}]}, {name: h, interval: 1m, rules: [{record: r, expr: a}]}]";
+    assert_eq!(wait(both, 300, 30, 271), 120);
     // Targets that are scraped every two minutes.
     assert_eq!(wait(&alert("a"), 300, 240, 149), 0);
-    assert_eq!(wait(&alert("a"), 300, 240, 151), 270);
+    assert_eq!(wait(&alert("a"), 300, 240, 151), 240);
     // The narrowest window counts, also one of the server's.
-    assert_eq!(wait(&alert("a > b or rate(c[1m]) > 1"), 300, 30, 31), 90);
+    assert_eq!(wait(&alert("a > b or rate(c[1m]) > 1"), 300, 30, 31), 60);
     assert_eq!(wait(&alert("rate(c[10m]) > 1"), 300, 30, 60), 0);
-    assert_eq!(wait(&alert("max_over_time(a[1h:1m]) > 1"), 300, 30, 271), 90);
-    assert_eq!(wait(&alert("a"), 20, 30, 30), 90);
+    assert_eq!(wait(&alert("max_over_time(a[1h:1m]) > 1"), 300, 30, 271), 60);
+    assert_eq!(wait(&alert("a"), 20, 30, 30), 60);
     // The clock was set back.
     assert_eq!(wait(&alert("a"), 300, 30, -3_000), 0);
 }
@@ -435,9 +476,9 @@ fn alerts_of_rules_that_are_gone_at_the_restart_are_forgotten() {
     run(&mut before, &Scripted::new(r#"down{job="a"} 1"#), &[0], false);
     let mut after = groups(&DOWN.replace("severity: page", "severity: warn"), &settings());
     let mut alerts = kept(&before);
-    assert!(after[0].restore(None, &mut alerts).is_empty());
+    assert!(after[0].restore(None, None, &mut alerts).is_empty());
     assert_eq!(alerts.len(), 1);
-    assert_eq!(noted(&rehome(&mut after, "rules.yml", "g", None, alerts)), ["rules.yml g: Forgotten Down 0"]);
+    assert_eq!(noted(&rehome(&mut after, "rules.yml", "g", alerts)), ["rules.yml g: Forgotten Down 0"]);
 }
 
 fn noted(notes: &[GroupNote]) -> Vec<String> {
@@ -468,8 +509,8 @@ fn an_alert_goes_on_where_its_rule_stands_now() {
     // Over a restart: the file that the alert was in has a group of that name, without the rule.
     let mut after = reload(Vec::new(), files(), &settings, 0).groups;
     let mut alerts = kept(&before);
-    assert!(after[1].restore(Some(30_000), &mut alerts).is_empty());
-    assert_eq!(noted(&rehome(&mut after, "rules.yml", "g", Some(30_000), alerts)), notes);
+    assert!(after[1].restore(Some(30_000), Some(30_000), &mut alerts).is_empty());
+    assert_eq!(noted(&rehome(&mut after, "rules.yml", "g", alerts)), notes);
     let got = run(&mut after, &evaluator, &[60], false);
     assert!(got.contains("60s Firing {alertname=\"Down\", job=\"a!\", severity=\"page\"} since 0s"), "{got}");
 
@@ -520,7 +561,7 @@ fn steps_come_at_fixed_times_and_missed_ones_are_a_gap() {
     assert_eq!(again.next_due_ms(), due);
     // A restart goes on from the last evaluation.
     let mut restored = groups(rules, &settings()).remove(0);
-    restored.restore(Some(late.at_ms), &mut Vec::new());
+    restored.restore(Some(late.at_ms), None, &mut Vec::new());
     assert_eq!(restored.next_due_ms(), late.at_ms + 60_000);
     // A clock that was set back does not stop the group.
     assert!(group.step(due + 60_000, &evaluator, &mut append).is_none());

@@ -264,17 +264,20 @@ fn alert(notification: &Notification) -> Alert {
 /// forgets those whose rules are no more.
 pub fn restore(groups: &mut [Group], state: &JournalState, alerting: &Alerting) {
     let mut kept: BTreeMap<(String, String), Vec<(RuleId, AlertInstance)>> = records::alerts(state);
+    let awake_ms = records::newest_evaluation(state, alerting.env.clock.wall_ms());
     for group in &mut *groups {
         let (file, name) = (group.file().to_owned(), group.name().to_owned());
         let last_ms = records::last_evaluation(state, &file, &name);
         let mut none = Vec::new();
-        let changes =
-            group.restore(last_ms, kept.get_mut(&(file.clone(), name.clone())).unwrap_or(&mut none));
+        let changes = group.restore(
+            last_ms,
+            awake_ms,
+            kept.get_mut(&(file.clone(), name.clone())).unwrap_or(&mut none),
+        );
         alerting.note(&file, &name, &changes);
     }
     for ((file, name), alerts) in kept {
-        let last_ms = records::last_evaluation(state, &file, &name);
-        for note in rehome(groups, &file, &name, last_ms, alerts) {
+        for note in rehome(groups, &file, &name, alerts) {
             alerting.note(&note.file, &note.group, &note.changes);
         }
     }

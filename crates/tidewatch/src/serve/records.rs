@@ -60,6 +60,11 @@ pub fn last_evaluation(state: &JournalState, file: &str, group: &str) -> Option<
     state.groups.get(&group_key(file, group)).copied()
 }
 
+/// The last evaluation of any group that is not after `now_ms`, as one is whose clock was ahead.
+pub fn newest_evaluation(state: &JournalState, now_ms: i64) -> Option<i64> {
+    state.groups.values().copied().filter(|at_ms| *at_ms <= now_ms).max()
+}
+
 /// Alerts by file and name of their group.
 pub fn alerts(state: &JournalState) -> BTreeMap<(String, String), Vec<(RuleId, AlertInstance)>> {
     let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();

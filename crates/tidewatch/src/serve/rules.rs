@@ -115,7 +115,7 @@ async fn run(context: Arc<RuleContext>, running: Arc<Running>, mut stopped: watc
         _ = complete.wait_for(|complete| *complete) => {}
         _ = stopped.wait_for(|stop| *stop) => return,
     }
-    let mut awake_ms = context.env.clock.wall_ms();
+    let mut pulse = Pulse { beat_ms: context.env.clock.wall_ms(), slept: None };
     loop {
         let Some(due_ms) = running.group.lock().as_ref().map(Group::next_due_ms) else { return };
         let wait_ms = (due_ms - context.env.clock.wall_ms()).max(0).unsigned_abs();
@@ -123,19 +123,43 @@ async fn run(context: Arc<RuleContext>, running: Arc<Running>, mut stopped: watc
             () = tokio::time::sleep(Duration::from_millis(wait_ms).min(SLEEP_MAX)) => {}
             _ = stopped.wait_for(|stop| *stop) => return,
         }
-        // An evaluation that took as long counts as well: it makes rules wait, no more.
-        let now_ms = context.env.clock.wall_ms();
-        if now_ms - awake_ms > NOTICED_MS
+        pulse.beat(&context.env);
+        if let Some((since_ms, now_ms)) = pulse.slept.take()
             && let Some(group) = running.group.lock().as_mut()
         {
-            group.slept(awake_ms, now_ms);
+            group.slept(since_ms, now_ms);
         }
-        awake_ms = now_ms;
-        let (context, running) = (context.clone(), running.clone());
         // Queries and syncs block.
-        if tokio::task::spawn_blocking(move || step(&context, &running)).await.is_err() {
+        let (shared, running) = (context.clone(), running.clone());
+        let mut work = tokio::task::spawn_blocking(move || step(&shared, &running));
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut work => break outcome,
+                () = tokio::time::sleep(SLEEP_MAX) => pulse.beat(&context.env),
+            }
+        };
+        pulse.beat(&context.env);
+        if outcome.is_err() {
             tracing::error!("an evaluation panicked; the group goes on with its next one");
         }
+    }
+}
+
+/// Notices that the process was stopped: a task looks at the clock every few seconds, also while an
+/// evaluation takes long.
+struct Pulse {
+    beat_ms: i64,
+    slept: Option<(i64, i64)>,
+}
+
+impl Pulse {
+    fn beat(&mut self, env: &Env) {
+        let now_ms = env.clock.wall_ms();
+        if now_ms - self.beat_ms > NOTICED_MS {
+            let since_ms = self.slept.map_or(self.beat_ms, |(since_ms, _)| since_ms);
+            self.slept = Some((since_ms, now_ms));
+        }
+        self.beat_ms = now_ms;
     }
 }
 
