@@ -126,9 +126,9 @@ impl Group {
     }
 
     /// Evaluates the group if it is due at `now_ms`; nothing otherwise, but that a group which waits
-    /// after a sleep goes on telling of what fires, so that no receiver takes silence for an end. Of several evaluations that
-    /// are due only the last is done and the others are a gap: rules on old data would answer as of
-    /// then, and their alerts would tell of the past.
+    /// after a sleep goes on telling of what fires, so that no receiver takes silence for an end. Of
+    /// several evaluations that are due only the last is done and the others are a gap: rules on old
+    /// data would answer as of then, and their alerts would tell of the past.
     pub fn step(&mut self, now_ms: i64, evaluator: &dyn Evaluator, append: Append<'_>) -> Option<Effects> {
         let interval_ms = self.interval_ms();
         if let Some(since_ms) = self.wait.asleep_since_ms.take() {
@@ -326,9 +326,8 @@ impl Group {
                     self.rules[heir].succeed(rule);
                 }
                 None => {
-                    let id = rule.id(index);
-                    let (alerts, series) = rule.retire();
-                    homeless.extend(alerts.map(|alert| (id.clone(), alert)));
+                    let (alerts, series) = rule.retire(index);
+                    homeless.extend(alerts);
                     self.ended.extend(series);
                 }
             }
@@ -341,9 +340,8 @@ impl Group {
     pub(crate) fn retire(self) -> (Vec<(RuleId, AlertInstance)>, Vec<Labels>) {
         let (mut homeless, mut series) = (Vec::new(), self.ended);
         for (index, rule) in self.rules.into_iter().enumerate() {
-            let id = rule.id(index);
-            let (alerts, ended) = rule.retire();
-            homeless.extend(alerts.map(|alert| (id.clone(), alert)));
+            let (alerts, ended) = rule.retire(index);
+            homeless.extend(alerts);
             series.extend(ended);
         }
         (homeless, series)

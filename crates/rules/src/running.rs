@@ -192,10 +192,13 @@ impl RunningRule {
         self.last_ms = old.last_ms;
     }
 
-    pub(crate) fn retire(self) -> (impl Iterator<Item = AlertInstance>, Vec<Labels>) {
+    /// Its alerts, and the series that it gave last.
+    pub(crate) fn retire(self, index: usize) -> (Vec<(RuleId, AlertInstance)>, Vec<Labels>) {
+        let id = self.id(index);
+        let instances = self.alerts.into_iter().flat_map(Alerts::into_instances);
         let mut series: Vec<Labels> = self.previous.into_iter().collect();
         series.sort();
-        (self.alerts.into_iter().flat_map(Alerts::into_instances), series)
+        (instances.map(|instance| (id.clone(), instance)).collect(), series)
     }
 
     pub(crate) fn status(&self) -> RuleStatus {

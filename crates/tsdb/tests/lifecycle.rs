@@ -556,7 +556,6 @@ fn the_oldest_blocks_go_when_the_store_takes_more_than_it_may() {
     assert_eq!(contents(&db).keys().map(|(_, time)| *time).max(), newest, "the head stays");
 }
 
-/// A merge needs room before it gives some back; it waits. What frees room goes on.
 /// What a merge makes stands beside what it is made of until it is done: it must not take the room of the log.
 #[test]
 fn a_merge_that_the_disk_has_no_room_for_waits() {
@@ -586,6 +585,7 @@ fn a_merge_that_the_disk_has_no_room_for_waits() {
     ledger.check(&contents(&db), "with room again");
 }
 
+/// A merge needs room before it gives some back; it waits. What frees room goes on.
 #[test]
 fn a_disk_that_is_nearly_full_holds_merges_back_and_nothing_else() {
     let simulation = Env::simulated(7);
