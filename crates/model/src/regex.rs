@@ -202,6 +202,10 @@ mod tests {
         check("(?P<name>x)(?<other>y)", &["xy"], &["x"]);
         check("a_<b>:c@d", &["a_<b>:c@d"], &[]);
         check(r"\pL\p{Greek}", &["éα"], &["1α"]);
+        check(r"\p{^Lu}\P{^Lu}", &["aÉ"], &["Aa", "AA"]);
+        check(r"é\B\W", &["é\n", "éé"], &["éa"]);
+        check(r"\S\B", &["é"], &["a"]);
+        check(r"a\Bb", &["ab"], &["a"]);
         check("", &[""], &["a"]);
     }
 

@@ -215,8 +215,7 @@ impl<'a> Walk<'a> {
             'A' => "\\A",
             'z' => "\\z",
             'b' => "(?-u:\\b)",
-            // ASCII's would fall between the bytes of a character, which Rust does not allow.
-            'B' => "\\B",
+            'B' => "(?-u:\\B)",
             'C' => return error("invalid escape sequence", &self.pattern[at..at + 2]),
             _ => {
                 if let Some(class) = self.class_escape(at)? {
@@ -279,7 +278,13 @@ impl<'a> Walk<'a> {
             Some(_) => {}
         }
         let end = self.pos();
-        Ok(self.pattern[at..end].to_owned())
+        let class = &self.pattern[at..end];
+        // Go negates within the braces, too.
+        match class.split_once("{^") {
+            Some(("\\p", name)) => Ok(format!("\\P{{{name}")),
+            Some((_, name)) => Ok(format!("\\p{{{name}")),
+            None => Ok(class.to_owned()),
+        }
     }
 
     /// Reads an escape that stands for one character.
