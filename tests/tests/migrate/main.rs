@@ -179,8 +179,11 @@ fn metadata_and_exemplars_of_a_text_come_in_and_go_out() -> Result<()> {
          wait_seconds_bucket{{le=\"+Inf\"}} 2 {seconds}\nwait_seconds_count 2 {seconds}\n\
          wait_seconds_sum 3.5 {seconds}\n# EOF\n"
     );
-    let said = import(&first, "openmetrics", &write(folder.path(), "in.txt", &text)?)?;
-    ensure!(said.contains("1 exemplars and the metadata of 2 metrics"), "{said}");
+    // One that no reader of Prometheus would take comes in, and does not go out.
+    let rooms = format!("\nrooms 3 {seconds}");
+    let source = text.replace(&rooms, &format!("{rooms} # {{trace=\"c\"}} 3 {seconds}"));
+    let said = import(&first, "openmetrics", &write(folder.path(), "in.txt", &source)?)?;
+    ensure!(said.contains("2 exemplars and the metadata of 2 metrics"), "{said}");
     let found = export(&first, "openmetrics", &[])?;
     let mut lines: (Vec<&str>, Vec<&str>) = (text.lines().collect(), found.lines().collect());
     // Buckets are in the order of their labels' texts.

@@ -10,7 +10,7 @@ mod write;
 use tidewatch_ingest::{Entry, Format, Parser};
 use tidewatch_model::{Exemplar, Labels, LabelsBuilder, MetricType};
 
-pub use write::{EOF, Place, keeps_labels, place_of, series_text, write_family, write_line};
+pub use write::{EOF, Place, keeps_labels, place_of, series_text, takes_exemplars, write_family, write_line};
 
 /// Reads line after line.
 #[derive(Debug, Default)]

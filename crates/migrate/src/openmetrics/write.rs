@@ -56,6 +56,11 @@ pub(super) fn unescape(text: &str) -> String {
     out
 }
 
+/// Whether exemplars may stand on samples of a metric: Prometheus' reader refuses the whole text otherwise.
+pub fn takes_exemplars(metric: &str) -> bool {
+    metric.ends_with("_total") || metric.ends_with("_bucket")
+}
+
 /// Appends a sample's line; `false` for a staleness marker, for which the format has no word: there
 /// is none then.
 pub fn write_line(

@@ -93,7 +93,10 @@ fn say(counts: &Counts, format: ExportFormat, err: &mut dyn Write) -> Result<()>
         (counts.nameless, "series left out: OpenMetrics has none without a metric name"),
         (counts.histograms, "native histograms left out: only blocks of Prometheus have a place for them"),
         (counts.exemplars, "exemplars among them"),
-        (counts.exemplars_left, "exemplars left out: they stand on samples, and in OpenMetrics alone"),
+        (
+            counts.exemplars_left,
+            "exemplars left out: they stand on samples of `_total` and `_bucket`, and in OpenMetrics alone",
+        ),
         (
             counts.metadata_left,
             "descriptions of metrics left out: type, help and unit stand in OpenMetrics alone",

@@ -81,7 +81,9 @@ pub fn write_openmetrics(
         for series in &family.series {
             let labels = union.labels(*series);
             let prefix = openmetrics::series_text(labels).expect("nameless ones are in no family");
-            let mut waiting = exemplars.remove(labels).unwrap_or_default();
+            let may_have = labels.metric_name().is_some_and(openmetrics::takes_exemplars);
+            // Those that may not stand here stay where they are counted.
+            let mut waiting = may_have.then(|| exemplars.remove(labels)).flatten().unwrap_or_default();
             union.visit_one(*series, range, &mut counts, &mut |_, run, counts| {
                 let StoredValues::Floats(values) = run.values else {
                     leave_histograms(run, counts);
