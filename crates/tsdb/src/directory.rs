@@ -280,7 +280,7 @@ fn refuse_foreign(env: &Env, root: &Path) -> Result<(), OpenError> {
 
 /// Whether a directory has a file that only Tidewatch writes, with its header under its checksum: then
 /// it is ours even if `FORMAT` is gone.
-fn has_our_files(env: &Env, root: &Path) -> bool {
+pub(crate) fn has_our_files(env: &Env, root: &Path) -> bool {
     let has = |dir: &str, is_ours: fn(&[u8]) -> bool| {
         let dir = root.join(dir);
         let names = env.disk.list(&dir).unwrap_or_default();

@@ -50,7 +50,7 @@ impl Files {
     pub(crate) fn open(env: &Env, root: &Path) -> Result<Files, OpenError> {
         let directory = Directory::open(env, root)?;
         let images = Images::open(env, &directory)?;
-        let wal = WalOptions { segment_min: images.newest_segment() + 1, ..WalOptions::default() };
+        let wal = WalOptions { segment_min: images.segment_min(), ..WalOptions::default() };
         let (log, opened) = DurableLog::open(env, &directory.wal(), wal)
             .map_err(|error| OpenError::Log(error.to_string()))?;
         if let Some(torn) = &opened.torn {

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tidewatch_env::{Env, Job, Open, is_unreadable, replace_durably};
 use tidewatch_storage::SelectError;
-use tidewatch_wal::{Position, SEGMENT_HEADER_SIZE};
+use tidewatch_wal::{Position, SEGMENT_HEADER_SIZE, segment_path};
 
 use crate::block::UNREADABLE;
 use crate::db::Db;
@@ -62,7 +62,29 @@ pub(crate) fn missing(env: &Env, head: &Path, segments: &[u64]) -> Vec<(PathBuf,
     gone.map(|path| (path, "the image is missing, with what the log had before it".to_owned())).collect()
 }
 
-fn to_position((segment, offset): (u64, u64)) -> Position {
+/// What a log lacks at its end, which was durable once up to this position. A segment that is behind it may
+/// be there; the segments are given in ascending order.
+pub(crate) fn missing_end(
+    env: &Env,
+    wal: &Path,
+    end: Position,
+    segments: &[u64],
+) -> Option<(PathBuf, u64, &'static str)> {
+    if end.offset <= SEGMENT_HEADER_SIZE as u64 {
+        return None;
+    }
+    let path = segment_path(wal, end.segment);
+    match segments.last().filter(|newest| **newest >= end.segment) {
+        None => Some((path, 0, "the segment is missing")),
+        Some(newest) if *newest == end.segment => {
+            let len = env.disk.open(&path, Open::Read).and_then(|file| file.len()).ok()?;
+            (len < end.offset).then_some((path, len, "the segment is cut short"))
+        }
+        Some(_) => None,
+    }
+}
+
+pub(crate) fn to_position((segment, offset): (u64, u64)) -> Position {
     Position { segment, offset }
 }
 
@@ -144,10 +166,12 @@ impl Images {
         Ok(images)
     }
 
-    /// The newest segment that an image speaks of: the log has to go on behind it.
-    pub(crate) fn newest_segment(&self) -> u64 {
+    /// The lowest number that a new segment may have: the log has to go on behind what images speak of. One of
+    /// which they have nothing may not have been begun, and is not to be missed.
+    pub(crate) fn segment_min(&self) -> u64 {
         let headers = self.shards.iter().chain([&self.series]).flatten();
-        headers.map(|(header, _)| header.position.0).max().unwrap_or(0)
+        let newest = headers.map(|(header, _)| to_position(header.position)).max().unwrap_or(Position::START);
+        newest.segment + u64::from(newest.offset > SEGMENT_HEADER_SIZE as u64)
     }
 
     /// Names the end of the log where it is missing: an image is put in place when all before its position is
@@ -159,21 +183,10 @@ impl Images {
                 directory.report(&path, 0, lost);
             }
         }
-        let all = self.positions().into_iter().chain([self.series_position()]);
-        let Some(end) = all.max().filter(|end| end.offset > SEGMENT_HEADER_SIZE as u64) else { return };
-        let path = directory.segment(end.segment);
-        match segments.last().filter(|newest| **newest >= end.segment) {
-            None => directory.report(&path, 0, "the segment is missing".to_owned()),
-            Some(newest) if *newest == end.segment => {
-                let len = directory.env.disk.open(&path, Open::Read).and_then(|file| file.len());
-                if let Ok(len) = len
-                    && len < end.offset
-                {
-                    directory.report(&path, len, "the segment is cut short".to_owned());
-                }
-            }
-            Some(_) => {}
-        }
+        let end = self.positions().into_iter().chain([self.series_position()]).max();
+        let flaw = end.and_then(|end| missing_end(&directory.env, &directory.wal(), end, segments));
+        flaw.into_iter()
+            .for_each(|(path, offset, reason)| directory.report(&path, offset, reason.to_owned()));
     }
 
     pub(crate) fn bytes(&self) -> u64 {

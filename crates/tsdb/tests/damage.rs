@@ -388,6 +388,23 @@ fn no_shortened_file_gives_a_wrong_answer_or_a_silent_loss() {
     eprintln!("== {tried} shortened files, {} of all lengths", share(all));
 }
 
+#[test]
+fn tombstones_of_another_length_hide_what_they_did_while_one_copy_is_whole() {
+    let reference = Reference::new();
+    let is_one = |path: &&(PathBuf, Vec<u8>)| path.0.extension().is_some_and(|end| end == "tombstones");
+    for (path, bytes) in reference.files.iter().filter(is_one) {
+        let longer = [&bytes[..], &bytes[..bytes.len() / 2], b"of others"].concat();
+        for len in (bytes.len() / 2..=longer.len()).filter(|len| *len != bytes.len()) {
+            let simulation = reference.disk();
+            put(&simulation, path, &longer[..len]);
+            let db = open(&simulation, u64::MAX).expect("opens");
+            assert_eq!(contents(&db), reference.whole, "{} with {len} bytes", path.display());
+            let said: Vec<String> = db.status().damage.into_iter().map(|damage| damage.path).collect();
+            assert_eq!(said, [path.display().to_string()]);
+        }
+    }
+}
+
 fn share(all: bool) -> &'static str {
     if all { "all" } else { "a part" }
 }

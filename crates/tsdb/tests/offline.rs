@@ -12,7 +12,7 @@ use tidewatch_env::{Clock, Env, Open};
 use tidewatch_model::{Labels, Matcher, Sample};
 use tidewatch_storage::TimeRange;
 use tidewatch_tsdb::block::reseal;
-use tidewatch_tsdb::offline::{self, Lost};
+use tidewatch_tsdb::offline::{self, Finding, Lost};
 use tidewatch_tsdb::{Db, DbOptions, Job};
 
 use files::{files, restore};
@@ -112,6 +112,47 @@ fn a_damaged_chunk_is_named_and_costs_its_samples_alone() {
     };
     let expected: Contents = whole.into_iter().filter(|(key, _)| !lost(key)).collect();
     assert_eq!(contents(&open(&simulation)), expected);
+}
+
+/// What a start names and heals, these commands name and heal.
+#[test]
+fn a_damaged_format_file_and_missing_segments_are_named_and_mended() {
+    let (simulation, mut ledger, _) = directory();
+    let root = Path::new(ROOT);
+    let format = root.join("FORMAT");
+    let whole = simulation.disk.peek(&format).expect("there");
+    simulation.disk.poke(&format, b"tidewatch-dat").expect("there");
+    let repaired = offline::repair(&simulation.env, root).expect("a good disk");
+    let named: Vec<&PathBuf> = repaired.findings.iter().map(|finding| &finding.path).collect();
+    assert_eq!((named, simulation.disk.peek(&format).ok()), (vec![&format], Some(whole)));
+
+    let mut write_and = |job: Option<Job>| {
+        simulation.clock.advance_ms(15_000);
+        let db = open(&simulation);
+        assert_eq!(db.status().damage, []);
+        if job.is_none() {
+            let sample = Sample { timestamp: simulation.clock.wall_ms(), value: 1.0 };
+            assert!(ledger.append(&db, &[(&labels(0), sample)], &[]) && ledger.commit(&db));
+        }
+        job.into_iter().for_each(|job| db.run(job).expect("a good disk"));
+        drop(db);
+        simulation.disk.kill();
+        assert_eq!(offline::verify(&simulation.env, root).expect("readable").findings, []);
+    };
+    // Images that speak of a segment which was not begun when they were written.
+    write_and(Some(Job::Image));
+    write_and(None);
+    write_and(None);
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "wal");
+    let segments: Vec<PathBuf> = simulation.disk.files().into_iter().filter(is_log).collect();
+    let [.., gone, _] = &segments[..] else { panic!("{segments:?}") };
+    simulation.env.disk.remove(gone).expect("a good disk");
+    let named =
+        |findings: &[Finding]| findings.iter().map(|finding| finding.path.clone()).collect::<Vec<_>>();
+    let verified = offline::verify(&simulation.env, root).expect("readable");
+    assert_eq!(named(&verified.findings), [gone.clone()]);
+    let repaired = offline::repair(&simulation.env, root).expect("a good disk");
+    assert_eq!((named(&repaired.findings), named(&repaired.left.findings)), (vec![gone.clone()], Vec::new()));
 }
 
 #[test]

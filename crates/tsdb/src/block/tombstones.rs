@@ -146,7 +146,11 @@ impl Tombstones {
         let (first, second) = bytes.split_at(bytes.len() / 2);
         let (body, is_flawed) = match [first, second].map(check) {
             [Ok(body), other] | [other, Ok(body)] => (body, other != Ok(body)),
-            _ => check(bytes).map(|body| (body, version(body) == VERSION))?,
+            // One copy, of version 1 or of what is left: cut off, or with something behind it.
+            _ => match check(bytes).map_err(|error| first_copy(bytes).ok_or(error)) {
+                Ok(body) => (body, version(body) == VERSION),
+                Err(copy) => (check(copy?)?, true),
+            },
         };
         Tombstones::decode_body(body, block).map(|tombstones| (tombstones, is_flawed))
     }
@@ -207,6 +211,20 @@ fn check(copy: &[u8]) -> Result<&[u8], TombstonesError> {
         return Err(damaged("the tombstones' checksum does not hold"));
     }
     Ok(body)
+}
+
+/// The copy that a file begins with, whatever it has behind it.
+fn first_copy(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = bytes.get(HEADER_LEN..)?;
+    let count = u32::from_le_bytes(bytes[HEADER_LEN - 4..HEADER_LEN].try_into().expect("four bytes"));
+    for _ in 0..count {
+        take_u32(&mut rest)?;
+        for _ in 0..take_varint(&mut rest)? {
+            take_varint(&mut rest)?;
+            take_varint(&mut rest)?;
+        }
+    }
+    bytes.get(..bytes.len() - rest.len() + CRC_LEN)
 }
 
 /// Reads the stretches of all series, under the numbers that these have now; those that the block lacks are left out.
@@ -385,8 +403,10 @@ mod tests {
         }
         for len in 0..twice.len() {
             let found = Tombstones::decode(&twice[..len], &block);
-            match len == file.len() {
-                true => assert_eq!(found, Ok((tombstones.clone(), true)), "the second is gone"),
+            match len >= file.len() {
+                true => {
+                    assert_eq!(found, Ok((tombstones.clone(), true)), "of the second there are {len} bytes")
+                }
                 false => assert!(found.is_err(), "{len} bytes"),
             }
         }

@@ -22,7 +22,7 @@ use crate::block::{
 use crate::blocks::has_all;
 use crate::db::Db;
 use crate::delete::write_frame;
-use crate::directory::Directory;
+use crate::directory::{Directory, has_our_files};
 use crate::expected::list_path;
 use crate::head::append::FrameLog;
 use crate::intervals::Intervals;
@@ -46,12 +46,20 @@ pub struct Repaired {
 
 /// Repairs a data directory that no server has open. Damaged files are kept under `damaged/`.
 pub fn repair(env: &Env, root: &Path) -> Result<Repaired, JobError> {
+    let mut repaired = Repaired::default();
+    if has_our_files(env, root) {
+        // Opening it writes a damaged FORMAT anew and removes what is half-made.
+        let (healed, _) = Directory::open(env, root)?.damage();
+        let findings =
+            healed.into_iter().map(|flaw| Finding::new(Path::new(&flaw.path), flaw.offset, flaw.reason));
+        repaired.findings.extend(findings);
+    }
     let before = verify(env, root)?;
-    let mut repaired = Repaired { findings: before.findings, ..Repaired::default() };
-    if repaired.findings.is_empty() {
-        repaired.left = verify(env, root)?;
+    if before.findings.is_empty() {
+        repaired.left = before;
         return Ok(repaired);
     }
+    repaired.findings.extend(before.findings);
     {
         let directory = Directory::open(env, root)?;
         // What it said is among the findings. It goes before any block or tombstones do, and the next start writes

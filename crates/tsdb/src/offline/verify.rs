@@ -4,16 +4,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use tidewatch_env::{Env, is_unreadable};
-use tidewatch_wal::{Item, Position, Reader};
+use tidewatch_wal::{Item, Position, Reader, segment_path};
 
 use super::{Finding, block_ids, blocks};
 use crate::block::{BlockError, UNREADABLE};
 use crate::directory::check_format;
 use crate::expected::look;
+use crate::head::SHARDS;
 use crate::head::image::{ImageError, ImageHeader, ImageKind, Section, VERSION, sections, visit_series};
 use crate::head::registry::Registry;
 use crate::head::shard::Shard;
-use crate::image::missing;
+use crate::image::{missing, missing_end, to_position};
 use crate::log::{Frame, read_frame};
 use crate::options::OpenError;
 
@@ -36,8 +37,18 @@ pub fn verify(env: &Env, root: &Path) -> Result<Verified, OpenError> {
     check_format(env, root)?;
     let mut verified = Verified::default();
     verify_blocks(env, root, &mut verified)?;
-    verify_images(env, root, &mut verified)?;
-    verify_log(env, root, &mut verified)?;
+    // Before the images are read: a server that writes newer ones beside us removes what only these need.
+    let before = segments(env, root)?;
+    let positions = verify_images(env, root, &mut verified)?;
+    if positions.len() > SHARDS
+        && let Some(first) = positions.iter().map(|position| position.segment).min()
+        // A gap between segments the reader names.
+        && before.first().is_some_and(|oldest| first < *oldest)
+    {
+        let path = segment_path(&root.join("wal"), first);
+        verified.findings.push(Finding::new(&path, 0, "the segment is missing"));
+    }
+    verify_log(env, root, &positions, &mut verified)?;
     Ok(verified)
 }
 
@@ -87,12 +98,14 @@ fn segments(env: &Env, root: &Path) -> Result<Vec<u64>, OpenError> {
     Ok(numbers)
 }
 
-fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), OpenError> {
+/// Gives the positions in the log from which the images that can be read need it.
+fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<Vec<Position>, OpenError> {
     let dir = root.join("head");
     let missing = missing(env, &dir, &segments(env, root)?);
     verified.findings.extend(missing.into_iter().map(|(path, lost)| Finding::new(&path, 0, lost)));
+    let mut positions = Vec::new();
     if !env.disk.exists(&dir).map_err(OpenError::io(&dir))? {
-        return Ok(());
+        return Ok(positions);
     }
     for name in env.disk.list(&dir).map_err(OpenError::io(&dir))? {
         if name.extension().is_none_or(|extension| extension != "image") {
@@ -119,6 +132,7 @@ fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
                 continue;
             }
         };
+        positions.push(to_position(header.position));
         let findings = &mut verified.findings;
         let damage = |offset: u64, reason: &str| findings.push(Finding::new(&path, offset, reason));
         match header.kind {
@@ -135,14 +149,22 @@ fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
             }
         }
     }
-    Ok(())
+    Ok(positions)
 }
 
-fn verify_log(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), OpenError> {
+fn verify_log(
+    env: &Env,
+    root: &Path,
+    positions: &[Position],
+    verified: &mut Verified,
+) -> Result<(), OpenError> {
     let dir = root.join("wal");
     if !env.disk.exists(&dir).map_err(OpenError::io(&dir))? {
         return Ok(());
     }
+    let there = segments(env, root)?;
+    let end = positions.iter().max().and_then(|end| missing_end(env, &dir, *end, &there));
+    verified.findings.extend(end.map(|(path, offset, reason)| Finding::new(&path, offset, reason)));
     let failed = |error: tidewatch_wal::WalError| OpenError::Log(error.to_string());
     let mut reader = Reader::open(env, &dir, Position::START).map_err(failed)?;
     while let Some(item) = reader.read().map_err(failed)? {
@@ -156,7 +178,7 @@ fn verify_log(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), Ope
         verified.frames += 1;
         let whole = read_frame(&frame.bytes).and_then(|frame| frame.check());
         if let Err(error) = whole {
-            let path = tidewatch_wal::segment_path(&dir, frame.position.segment);
+            let path = segment_path(&dir, frame.position.segment);
             verified.findings.push(Finding::new(&path, frame.position.offset, error.to_string()));
         }
     }
