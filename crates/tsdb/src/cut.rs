@@ -13,6 +13,8 @@
 //! A series that is new may come with samples of any age that retention allows: a sender that
 //! catches up after an outage looks like that. One cut makes few blocks all the same (`stretches`).
 //!
+//! A cut goes back where the clock was ahead: all runs are in blocks then, and what is cut is late samples.
+//!
 //! Not here: when to cut (`jobs`).
 
 use std::ops::ControlFlow;
@@ -37,7 +39,8 @@ use crate::stretches::Stretches;
 
 impl Db {
     pub(crate) fn cut(&self, files: &Files, until_ms: i64) -> Result<(), JobError> {
-        if until_ms <= self.head.floor() {
+        let floor = self.head.floor();
+        if until_ms <= floor && !self.is_ahead(floor, self.env.clock.wall_ms()) {
             // Planned before another cut ran.
             return Ok(());
         }

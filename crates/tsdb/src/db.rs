@@ -1,7 +1,7 @@
 //! The database: head, log and blocks as one, behind the traits of `storage`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tidewatch_env::Env;
@@ -10,6 +10,7 @@ use tidewatch_storage::{
     Append, AppendError, AppendOutcome, Room, Select, SelectError, Selection, Ticket, TimeRange,
 };
 
+use crate::block::BlockMeta;
 use crate::blocks::Blocks;
 use crate::compact;
 use crate::counters::AtomicCounters;
@@ -72,6 +73,8 @@ pub struct Db {
     pub(crate) metadata: MetadataStore,
     pub(crate) stale: StaleWatch,
     pub(crate) growth: GrowthWatch,
+    /// Up to when time has passed as far as blocks tell, see [`compact::passed`]; `i64::MAX` where they do not.
+    pub(crate) passed_ms: AtomicI64,
     /// Damage that was met in runs of the head.
     pub(crate) head_wounds: Arc<Wounds>,
     pub(crate) counters: AtomicCounters,
@@ -120,6 +123,7 @@ impl Db {
             retention: RwLock::new(options.retention()),
             stale: StaleWatch::new(options.stale_share),
             growth: GrowthWatch::default(),
+            passed_ms: AtomicI64::new(i64::MAX),
             head_wounds: Arc::default(),
             env,
             options,
@@ -153,7 +157,9 @@ impl Db {
         self.exemplars.complete();
         self.metadata.complete();
         files.log.count_replayed(recovered.log_bytes);
-        let of_blocks = self.blocks.metas().iter().map(|meta| meta.max_ms).max();
+        let metas = self.blocks.metas();
+        self.note_passed(&metas);
+        let of_blocks = metas.iter().map(|meta| meta.max_ms).max();
         let of_head = self.head.time_range().map(|(_, newest)| newest);
         of_blocks.max(of_head).into_iter().for_each(|newest| self.head.has_newest(newest));
         self.counters.replayed.fetch_add(recovered.samples, Ordering::Relaxed);
@@ -332,6 +338,12 @@ impl Db {
         }
     }
 
+    pub(crate) fn note_passed(&self, metas: &[BlockMeta]) {
+        let retention_ms = self.retention().time_ms;
+        let passed_ms = retention_ms.and_then(|retention_ms| compact::passed(metas, retention_ms));
+        self.passed_ms.store(passed_ms.unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+
     /// What requests are held against at `now_ms`.
     ///
     /// Older than retention is what the retention job would take for it right now; a store that
@@ -340,6 +352,7 @@ impl Db {
     fn terms(&self, now_ms: i64) -> Terms<'_> {
         let retention_ms = self.retention().time_ms.filter(|_| self.files.is_some());
         let newest_ms = self.head.newest().filter(|_| self.is_complete()).unwrap_or(now_ms);
+        let newest_ms = newest_ms.min(self.passed_ms.load(Ordering::Relaxed));
         Terms {
             now_ms,
             from_ms: retention_ms

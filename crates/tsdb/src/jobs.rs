@@ -120,6 +120,7 @@ impl Db {
             !state.not_before_ms.get(job.kind()).is_some_and(waits)
         };
         let metas = self.blocks.metas();
+        self.note_passed(&metas);
         let expired = self.past_retention(files, &metas, now_ms);
         if let Some(job) = (!expired.is_empty()).then_some(Job::Retain(expired)).filter(may) {
             return Some(job);
@@ -152,8 +153,7 @@ impl Db {
         let retention = self.retention();
         let mut gone = Vec::new();
         if let Some(retention_ms) = retention.time_ms {
-            let newest_ms = self.head.newest().unwrap_or(now_ms);
-            gone = compact::expired(metas, retention_ms, newest_ms, now_ms);
+            gone = compact::expired(metas, retention_ms, now_ms);
         }
         if let Some(bytes_max) = self.size_max(files) {
             let head_bytes = files.log_bytes() + self.image_bytes.load(Ordering::Relaxed);
@@ -252,12 +252,22 @@ impl Db {
     }
 
     /// Up to where the head is to be cut, if it is time: whole blocks, and nothing that a sample
-    /// within the out-of-order window could still fall into.
+    /// within the out-of-order window could still fall into. Of a clock that was ahead there are samples of times
+    /// to come, and nothing would be new beside them: all goes to blocks, and the next cut is up to now again.
     fn cut_due(&self, now_ms: i64) -> Option<i64> {
         let (oldest, newest) = self.head.time_range()?;
+        if self.is_ahead(newest, now_ms) && newest < i64::MAX {
+            return Some(newest + 1);
+        }
         let settled = newest.min(now_ms).saturating_sub(self.options.limits.out_of_order_window_ms);
         let until_ms = settled.div_euclid(BLOCK_MS).saturating_mul(BLOCK_MS);
-        (oldest < until_ms && self.head.floor() < until_ms).then_some(until_ms)
+        let floor = self.head.floor();
+        (oldest < until_ms && floor < until_ms || self.is_ahead(floor, now_ms)).then_some(until_ms)
+    }
+
+    /// Whether no sample of this time would be taken yet.
+    pub(crate) fn is_ahead(&self, time_ms: i64, now_ms: i64) -> bool {
+        time_ms > now_ms.saturating_add(self.options.limits.future_ms)
     }
 
     fn retain(&self, files: &Files, expired: &[BlockId]) -> Result<(), JobError> {

@@ -72,6 +72,7 @@ struct Totals {
     stale_series_cut: u64,
     compactions: u64,
     images: u64,
+    wrong_clocks: u64,
 }
 
 impl Totals {
@@ -86,13 +87,14 @@ impl Totals {
         self.stale_series_cut += other.stale_series_cut;
         self.compactions += other.compactions;
         self.images += other.images;
+        self.wrong_clocks += other.wrong_clocks;
     }
 
     fn check(&self) {
         let Totals { acknowledged, deleted, crashes_in_work, crashes_in_recovery, .. } = *self;
         assert!(acknowledged > 10_000 && deleted > 100, "{self:?}");
         assert!(crashes_in_work > 200 && crashes_in_recovery > 50 && self.kills > 50, "{self:?}");
-        assert!(self.stale_series_cut > 100, "{self:?}");
+        assert!(self.stale_series_cut > 100 && self.wrong_clocks > 20, "{self:?}");
         assert!(self.failures > 50 && self.cuts > 20 && self.compactions > 5 && self.images > 50, "{self:?}");
     }
 }
@@ -255,6 +257,7 @@ impl Life {
                 self.note(|| format!("snapshot: {done:?}"));
             }
             96 => self.simulation.clock.advance_ms(self.numbers.upto(3) * 60 * MINUTE_MS as u64),
+            97 => self.wrong_clock(),
             _ => self.restart(),
         }
     }
@@ -308,6 +311,23 @@ impl Life {
             let names: Vec<String> = names.map(|labels| labels.to_string()).collect();
             format!("append at {timestamp}: {taken}: {}", names.join(" "))
         });
+    }
+
+    /// The clock is wrong for a moment, and right again.
+    fn wrong_clock(&mut self) {
+        const YEAR_MS: i64 = 365 * 24 * 60 * MINUTE_MS;
+        let right = self.now();
+        let wrong = right + if self.one_in(4) { -YEAR_MS } else { YEAR_MS };
+        self.totals.wrong_clocks += 1;
+        self.ledger.may_refuse_late = true;
+        self.simulation.clock.jump_to_ms(wrong);
+        self.note(|| format!("the clock is at {wrong}"));
+        for _ in 0..self.numbers.upto(3) {
+            self.scrape();
+            self.run_jobs();
+        }
+        self.simulation.clock.jump_to_ms(right);
+        self.note(|| format!("the clock is at {right}"));
     }
 
     fn run_jobs(&mut self) {

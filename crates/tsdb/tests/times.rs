@@ -122,3 +122,60 @@ fn scattered_times_make_few_blocks_and_the_jobs_go_on() {
     run_jobs(&db, &simulation);
     assert_eq!(contents(&db), acknowledged);
 }
+
+/// The clock is a year ahead for a moment, or behind: in between a scrape and the jobs take it at its word.
+#[test]
+fn a_clock_that_was_wrong_costs_nothing_once_it_is_right() {
+    for (seed, wrong_ms) in [400 * DAY_MS, HOUR_MS, -HOUR_MS, -400 * DAY_MS].into_iter().enumerate() {
+        for restarts in [false, true] {
+            check_wrong_clock(seed as u64, wrong_ms, restarts);
+        }
+    }
+}
+
+fn check_wrong_clock(seed: u64, wrong_ms: i64, restarts: bool) {
+    let simulation = Env::simulated(seed);
+    let context = format!("{wrong_ms} ms, restarts: {restarts}");
+    let retention_ms = Some(15 * DAY_MS);
+    let mut db = recovered(&simulation, retention_ms);
+    let scrape = |db: &Db, name: &str| send(db, name, [simulation.clock.wall_ms()]);
+    for _ in 0..60 {
+        assert_eq!(scrape(&db, "x"), "accepted");
+        simulation.clock.advance_ms(HOUR_MS as u64 / 2);
+        run_jobs(&db, &simulation);
+    }
+    let restart = |db: Db| {
+        if !restarts {
+            return db;
+        }
+        drop(db);
+        simulation.disk.kill();
+        recovered(&simulation, retention_ms)
+    };
+    let right = simulation.clock.wall_ms();
+    simulation.clock.jump_to_ms(right + wrong_ms);
+    db = restart(db);
+    run_jobs(&db, &simulation);
+    assert_eq!(scrape(&db, "new"), "accepted", "{context}");
+    let taken = scrape(&db, "x");
+    // Between a jump back and the next look at what is to be done a scrape comes too late.
+    assert!(wrong_ms < 0 || taken == "accepted", "{context}: {taken}");
+    run_jobs(&db, &simulation);
+    db = restart(db);
+    simulation.clock.jump_to_ms(right);
+    run_jobs(&db, &simulation);
+    let mut held = contents(&db);
+    assert!(held.len() >= 61, "{context}");
+    for _ in 0..60 {
+        for name in ["x", "new"] {
+            assert_eq!(scrape(&db, name), "accepted", "{context}");
+            held.insert((format!("{{__name__=\"{name}\"}}"), simulation.clock.wall_ms()), Default::default());
+        }
+        simulation.clock.advance_ms(HOUR_MS as u64 / 2);
+        run_jobs(&db, &simulation);
+        db = restart(db);
+    }
+    // What the clock stamped while it was a year behind is older than retention, as it says itself.
+    held.retain(|(_, time), _| *time > right - 15 * DAY_MS);
+    assert_eq!(contents(&db).keys().collect::<Vec<_>>(), held.keys().collect::<Vec<_>>(), "{context}");
+}

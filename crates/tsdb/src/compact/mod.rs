@@ -19,9 +19,11 @@
 
 mod merge;
 mod plan;
+mod retain;
 
 pub use merge::{Merge, Progress};
-pub use plan::{CompactOptions, Plan, beyond_size, clean, expired, kept_from, plan, plan_whole, superseded};
+pub use plan::{CompactOptions, Plan, clean, plan, plan_whole, superseded};
+pub use retain::{beyond_size, expired, kept_from, passed};
 
 use std::path::Path;
 

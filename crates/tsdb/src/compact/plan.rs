@@ -197,20 +197,6 @@ fn has_each_sample<'a>(block: &BlockMeta, parents: impl Iterator<Item = &'a Bloc
     count == block.parents.len() && (samples, min_ms, max_ms) == (block.samples, block.min_ms, block.max_ms)
 }
 
-/// The oldest time that is within retention.
-///
-/// Age is measured against the newest sample that the store holds as well as against the clock,
-/// the earlier of both: a clock that jumps ahead deletes nothing, and refuses nothing.
-pub fn kept_from(retention_ms: i64, newest_ms: i64, now_ms: i64) -> i64 {
-    newest_ms.min(now_ms).saturating_sub(retention_ms)
-}
-
-/// Blocks whose last sample is older than `retention_ms`: see [`kept_from`].
-pub fn expired(blocks: &[BlockMeta], retention_ms: i64, newest_ms: i64, now_ms: i64) -> Vec<BlockId> {
-    let from_ms = kept_from(retention_ms, newest_ms, now_ms);
-    blocks.iter().filter(|meta| meta.max_ms < from_ms).map(|meta| meta.id).collect()
-}
-
 /// Rewrites a block for its tombstones' sake, together with those that overlap it: of two
 /// samples at one time the one stays that was stored first, and only their order tells which.
 pub fn clean(blocks: &[BlockMeta], id: BlockId) -> Option<Plan> {
@@ -227,17 +213,4 @@ pub fn clean(blocks: &[BlockMeta], id: BlockId) -> Option<Plan> {
     }
     let level = taken.iter().map(|meta| meta.level).max()?;
     Some(Plan { level, ..plan_of(&taken) })
-}
-
-/// The oldest blocks, as many as are too many for `bytes_max`; `head_bytes` are taken besides.
-pub fn beyond_size(blocks: &[BlockMeta], head_bytes: u64, bytes_max: u64) -> Vec<BlockId> {
-    let mut newest_first: Vec<&BlockMeta> = blocks.iter().collect();
-    newest_first.sort_unstable_by_key(|meta| std::cmp::Reverse((meta.max_ms, meta.id)));
-    let mut bytes = head_bytes;
-    let fit = newest_first.iter().take_while(|meta| {
-        bytes = bytes.saturating_add(meta.size);
-        bytes <= bytes_max
-    });
-    let fit = fit.count();
-    newest_first[fit..].iter().map(|meta| meta.id).collect()
 }

@@ -186,16 +186,37 @@ fn blocks_of_many_hours_are_dense() {
 }
 
 #[test]
-fn retention_goes_by_samples_and_never_by_a_clock_that_jumped() {
-    let blocks = [meta(1, 0, 2), meta(2, 2, 4), meta(3, 4, 6)];
-    let gone = |retention, newest, now| -> Vec<u64> {
-        expired(&blocks, retention * HOUR, newest * HOUR, now * HOUR).iter().map(|id| id.0).collect()
-    };
-    assert_eq!(gone(2, 6, 6), [1, 2]);
-    assert_eq!(gone(3, 6, 6), [1]);
-    assert_eq!(gone(6, 6, 10_000), [0; 0]);
-    assert_eq!(gone(6, 10_000, 6), [0; 0]);
-    assert_eq!(gone(i64::MAX / HOUR, 6, 6), [0; 0]);
+fn retention_goes_by_hours_that_passed_and_never_by_a_clock_that_jumped() {
+    #[track_caller]
+    fn check(retention: i64, now: i64, blocks: &[(i64, i64)], expected: &str) {
+        let metas: Vec<BlockMeta> =
+            blocks.iter().zip(1..).map(|((start, end), id)| meta(id, *start, *end)).collect();
+        let gone = expired(&metas, retention.saturating_mul(HOUR), now * HOUR);
+        assert_eq!(gone.iter().map(|id| id.0.to_string()).collect::<Vec<_>>().join(" "), expected);
+    }
+    let day = [(0, 2), (2, 4), (4, 10), (10, 24)];
+    check(13, 24, &day, "1 2 3");
+    check(19, 24, &day, "1 2");
+    check(24, 24, &day, "");
+    check(i64::MAX, 24, &day, "");
+    // A clock that is wrong, and one that is right again.
+    check(19, 10_000, &day, "1 2");
+    check(13, 15, &day, "1");
+    // Samples that it left, in its time and behind it, and of another jump.
+    let ahead = [&day[..], &[(9_000, 9_002)]].concat();
+    check(19, 9_002, &ahead, "1 2");
+    check(19, 26, &ahead, "1 2");
+    check(19, 20_000, &[&ahead[..], &[(19_998, 20_000)]].concat(), "1 2");
+    // An outage: age goes by what was before it until half a day has passed.
+    check(19, 1_004, &[&day[..], &[(1_000, 1_004)]].concat(), "1 2");
+    check(19, 1_013, &[&day[..], &[(1_000, 1_004), (1_004, 1_013)]].concat(), "1 2 3 4");
+    // A push now and then.
+    let pushes: Vec<(i64, i64)> = (0..10).map(|n| (n * 100, n * 100 + 1)).collect();
+    check(50, 901, &pushes, "1");
+    check(50, 901, &pushes[..8], "");
+    // Less is kept than half a day.
+    check(2, 6, &[(0, 2), (2, 4), (4, 6)], "1");
+    check(1, 6, &[(0, 2), (2, 4), (4, 6)], "1 2");
 }
 
 /// Merges all blocks, some series at a time.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidewatch_model::{Batch, BatchHistogram, Labels, Matcher, RawLabels, Sample};
-use tidewatch_storage::{Append, Ticket, TimeRange};
+use tidewatch_storage::{Append, Refusal, Ticket, TimeRange};
 use tidewatch_tsdb::Db;
 
 use crate::support::{Contents, fingerprint};
@@ -24,6 +24,8 @@ pub struct Ledger {
     waiting: Vec<(Ticket, Vec<Entry>)>,
     /// Series and times whose deletion was acknowledged, and that were not sent again since.
     deleted: BTreeSet<(String, i64)>,
+    /// Whether what comes too late for its series is no mistake of the workload.
+    pub may_refuse_late: bool,
 }
 
 impl Ledger {
@@ -50,7 +52,13 @@ impl Ledger {
             self.sent.entry(key.clone()).or_default().insert(*value);
         }
         let Ok(outcome) = db.append(&batch) else { return false };
-        assert_eq!(outcome.refused, [], "the workload sends what can be taken");
+        let may_refuse = |refusal| self.may_refuse_late && refusal == Refusal::TooOld;
+        let other = outcome.refused.iter().find(|(refusal, _)| !may_refuse(*refusal));
+        assert_eq!(other, None, "the workload sends what can be taken");
+        if !outcome.refused.is_empty() {
+            // Which of them is not told, so none counts as acknowledged.
+            return true;
+        }
         self.waiting.push((outcome.ticket, entries));
         true
     }

@@ -36,8 +36,10 @@ impl Shard {
     /// A cut has ended: blocks have what was its part, and it is not read here any more.
     /// [`Shard::truncate`] gives its memory back.
     pub(crate) fn end_cut(&mut self, floor: i64) {
-        self.floor = self.floor.max(floor);
-        self.bar = self.bar.max(floor);
+        if floor < self.floor {
+            self.drop_runs();
+        }
+        (self.floor, self.bar) = (floor, floor);
         for (id, part) in std::mem::take(&mut self.cutting) {
             self.drop_late(id, &part);
         }
@@ -45,6 +47,21 @@ impl Shard {
             let Some(series) = self.histograms.get_mut(&id) else { continue };
             self.samples -= series.remove_late(|time| part.binary_search(&time).is_ok());
         }
+    }
+
+    /// Gives back all runs before the floor, which goes back: they are in blocks.
+    fn drop_runs(&mut self) {
+        for page in 0..self.page_count() {
+            let slots: Vec<(usize, Open)> =
+                self.used_of_page(page).map(|(slot, open)| (slot, *open)).collect();
+            for (slot, open) in slots {
+                let rest = self.truncate_runs(open, self.floor);
+                self.pages[page].as_mut().expect("has series")[slot] = rest;
+            }
+        }
+        let with_histograms: Vec<SeriesId> = self.histograms.keys().copied().collect();
+        with_histograms.into_iter().for_each(|id| self.truncate_histograms(id));
+        self.prune_deleted();
     }
 
     /// Late samples of a series that are part of the cut under way.
@@ -101,10 +118,17 @@ impl Shard {
     pub(crate) fn truncate_rest(&mut self) {
         self.prune_deleted();
         self.starts.values_mut().for_each(|starts| starts.truncate(self.floor));
-        let late = self.late.values().filter_map(|late| late.first()).map(|sample| sample.timestamp);
-        let late =
-            late.chain(self.histograms.values().filter_map(|series| series.late.first()).map(|(t, _)| *t));
-        self.oldest = self.oldest.max(self.floor).min(late.min().unwrap_or(i64::MAX));
+        let floats = self.late.values().flat_map(|late| [late.first(), late.last()]).flatten();
+        let histograms =
+            self.histograms.values().flat_map(|series| [series.late.first(), series.late.last()]).flatten();
+        let late = floats.map(|sample| sample.timestamp).chain(histograms.map(|(time, _)| *time));
+        let (first, last) =
+            late.fold((i64::MAX, i64::MIN), |(first, last), time| (first.min(time), last.max(time)));
+        self.oldest = self.oldest.max(self.floor).min(first);
+        if self.newest < self.floor {
+            // All runs are gone.
+            self.newest = last;
+        }
     }
 
     fn truncate_histograms(&mut self, id: SeriesId) {
