@@ -109,6 +109,11 @@ impl Matcher {
         self.regex.as_ref()
     }
 
+    /// The same matcher for labels of which the expression matches these values only, and the empty one if it does.
+    pub fn listed(&self, values: Vec<String>) -> Matcher {
+        Matcher { regex: self.regex.as_ref().map(|regex| regex.listed(values)), ..self.clone() }
+    }
+
     /// Whether series without the label satisfy the matcher.
     pub fn matches_empty(&self) -> bool {
         self.matches("")

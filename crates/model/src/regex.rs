@@ -80,6 +80,19 @@ impl GoRegex {
         if let Shape::Set(set) = &self.shape { Some(set) } else { None }
     }
 
+    /// Whether more than comparing texts is needed to match.
+    pub fn needs_engine(&self) -> bool {
+        matches!(self.shape, Shape::Other { .. })
+    }
+
+    /// The same expression for texts of which only these match, and the empty one if it does.
+    pub(crate) fn listed(&self, mut texts: Vec<String>) -> GoRegex {
+        texts.extend(self.is_match("").then(String::new));
+        texts.sort_unstable();
+        texts.dedup();
+        GoRegex { shape: Shape::Set(texts), ..self.clone() }
+    }
+
     /// A text that everything that matches begins with; empty where nothing is known.
     pub fn prefix(&self) -> &str {
         match &self.shape {
@@ -193,6 +206,7 @@ mod tests {
         check("a{,2}", &["a{,2}"], &["aa"]);
         check("{a}", &["{a}"], &["a"]);
         check("x{2}", &["xx"], &["x"]);
+        check("((a{10}b|c){10}){0,10}x{1000}(y{1000}){0}(?:z{1000}){1}", &[], &["xx"]);
         check("[[:alpha:]_-]+", &["ab_-"], &["1"]);
         check("[]a]", &["]", "a"], &["[]a]"]);
         check("[a&&b]", &["&", "a", "b"], &["c"]);
@@ -222,6 +236,8 @@ mod tests {
             ("a*+", "invalid nested repetition operator: `*+`"),
             ("a{1001}", "invalid repeat count: `{1001}`"),
             ("a{2,1}", "invalid repeat count: `{2,1}`"),
+            ("((a{1,10}){10}b){11}", "invalid repeat count: `{11}`"),
+            ("(?:x(?P<n>(a{40}|b)){5}c?){6,}", "invalid repeat count: `{6,}`"),
             (r"\y", r"invalid escape sequence: `\y`"),
             (r"\1", r"invalid escape sequence: `\1`"),
             (r"\C", r"invalid escape sequence: `\C`"),

@@ -262,7 +262,8 @@ impl Evaluator<'_> {
         let (mut charges, mut refusal) = (Vec::new(), None);
         let mut room = |bytes| match self.guard.check().and_then(|()| self.guard.charge(bytes, 0)) {
             Ok(charge) => {
-                charges.push(charge);
+                // Nothing is asked where it is for the time alone.
+                charges.extend((bytes > 0).then_some(charge));
                 true
             }
             Err(error) => {

@@ -262,7 +262,7 @@ impl Db {
         status.head.stale_series = self.stale.count();
         status.counters.series_created = self.head.series_created.load(Ordering::Relaxed);
         if let Some(files) = &self.files {
-            status.read_only = files.refusal();
+            status.read_only = self.read_only();
             status.wal_bytes = files.log_bytes();
             status.image_bytes = self.image_bytes.load(Ordering::Relaxed);
             self.note_wounds(files);
@@ -275,6 +275,11 @@ impl Db {
             });
         }
         status
+    }
+
+    /// Why samples are refused, if they are.
+    pub fn read_only(&self) -> Option<String> {
+        self.files.as_ref().and_then(Files::refusal)
     }
 
     /// The exemplars within `range` of the series that satisfy all matchers of one of the
@@ -453,9 +458,10 @@ impl Select for Db {
     ) -> Result<Vec<String>, SelectError> {
         self.check_complete()?;
         let mut texts = Texts::new(limit, room);
-        self.head.visit_label_names(matchers, range, &mut |name| texts.add(name));
+        self.head.label_names(matchers, range, &mut texts);
         for block in blocks_within(&self.blocks.list(), range) {
-            block.visit_label_names(matchers, &mut |name| texts.add(name)).map_err(damaged)?;
+            let series = block.narrowed(matchers, &mut || texts.debt().goes_on()).map_err(damaged)?;
+            block.visit_label_names(series.as_ref(), &mut |name| texts.add(name)).map_err(damaged)?;
         }
         texts.finish()
     }
@@ -470,9 +476,12 @@ impl Select for Db {
     ) -> Result<Vec<String>, SelectError> {
         self.check_complete()?;
         let mut texts = Texts::new(limit, room);
-        self.head.visit_label_values(name, matchers, range, &mut |value| texts.add(value));
+        self.head.label_values(name, matchers, range, &mut texts);
         for block in blocks_within(&self.blocks.list(), range) {
-            block.visit_label_values(name, matchers, &mut |value| texts.add(value)).map_err(damaged)?;
+            let series = block.narrowed(matchers, &mut || texts.debt().goes_on()).map_err(damaged)?;
+            block
+                .visit_label_values(name, series.as_ref(), &mut |value| texts.add(value))
+                .map_err(damaged)?;
         }
         texts.finish()
     }

@@ -11,6 +11,8 @@ use tidewatch_storage::{Room, SelectError};
 pub(crate) struct Debt<'a, 'r> {
     room: &'a mut Room<'r>,
     owed: usize,
+    /// Whether the room has said no.
+    is_refused: bool,
 }
 
 /// Bytes that are asked for at once.
@@ -18,7 +20,7 @@ const ASKED_BYTES: usize = 64 << 10;
 
 impl<'a, 'r> Debt<'a, 'r> {
     pub(crate) fn new(room: &'a mut Room<'r>) -> Debt<'a, 'r> {
-        Debt { room, owed: 0 }
+        Debt { room, owed: 0, is_refused: false }
     }
 
     pub(crate) fn owe(&mut self, bytes: usize) -> Result<(), SelectError> {
@@ -26,7 +28,19 @@ impl<'a, 'r> Debt<'a, 'r> {
         if self.owed < ASKED_BYTES {
             return Ok(());
         }
+        self.goes_on();
+        self.check()
+    }
+
+    /// Asks for what is owed, which may be nothing: "no" may mean that there is no more time.
+    pub(crate) fn goes_on(&mut self) -> bool {
         let owed = std::mem::take(&mut self.owed) as u64;
-        if (self.room)(owed) { Ok(()) } else { Err(SelectError::NoRoom) }
+        self.is_refused |= !(self.room)(owed);
+        !self.is_refused
+    }
+
+    /// Fails where the room has said no.
+    pub(crate) fn check(&self) -> Result<(), SelectError> {
+        if self.is_refused { Err(SelectError::NoRoom) } else { Ok(()) }
     }
 }

@@ -214,14 +214,17 @@ fn in_head(
     from: SeriesId,
     debt: &mut Debt<'_, '_>,
 ) -> Result<(Vec<(Labels, Place)>, SeriesId), SelectError> {
-    let directory = head.directory.read();
-    let until = directory.registry.next_id();
     let mut found = Vec::new();
+    let until = head.directory.read().registry.next_id();
     if until == from {
         return Ok((found, until));
     }
-    let mut ids = directory.matching(matchers);
+    let matchers = head.listed(matchers, debt)?;
+    let directory = head.directory.read();
+    let mut ids = directory.matching(&matchers, &mut || debt.goes_on());
+    debt.check()?;
     ids.remove_range(..from.0);
+    ids.remove_range(until.0..);
     for id in ids.iter().map(SeriesId) {
         let labels = directory.registry.to_labels(id);
         debt.owe(SERIES_BYTES + labels.as_bytes().len())?;
@@ -238,7 +241,9 @@ fn in_blocks(
     let mut found = Vec::new();
     for (at, block) in blocks.iter().enumerate() {
         let mut cursor = Cursor::default();
-        for series in &block.select(matchers).map_err(damaged)? {
+        let selected = block.select_while(matchers, &mut || debt.goes_on()).map_err(damaged)?;
+        debt.check()?;
+        for series in &selected {
             let labels = block.labels(&mut cursor, series).map_err(damaged)?;
             debt.owe(SERIES_BYTES + size_of::<Part>() + labels.as_bytes().len())?;
             found.push((labels, Place::Block(Part { block: at as u32, series })));

@@ -14,25 +14,23 @@ pub(crate) struct Texts<'a, 'r> {
     limit: usize,
     debt: Debt<'a, 'r>,
     found: BTreeSet<String>,
-    refusal: Option<SelectError>,
 }
 
 impl<'a, 'r> Texts<'a, 'r> {
     pub(crate) fn new(limit: usize, room: &'a mut Room<'r>) -> Texts<'a, 'r> {
-        Texts { limit, debt: Debt::new(room), found: BTreeSet::new(), refusal: None }
+        Texts { limit, debt: Debt::new(room), found: BTreeSet::new() }
     }
 
     /// Adds a text; gives whether there is room for more.
     pub(crate) fn add(&mut self, text: &str) -> bool {
-        if self.refusal.is_some() {
+        if self.debt.check().is_err() {
             return false;
         }
         let full = self.found.len() >= self.limit;
         if full && self.found.last().is_none_or(|last| text >= last.as_str()) || self.found.contains(text) {
             return true;
         }
-        if let Err(refusal) = self.debt.owe(text.len() + TEXT_BYTES) {
-            self.refusal = Some(refusal);
+        if self.debt.owe(text.len() + TEXT_BYTES).is_err() {
             return false;
         }
         if full {
@@ -42,12 +40,15 @@ impl<'a, 'r> Texts<'a, 'r> {
         true
     }
 
+    /// What was taken for them.
+    pub(crate) fn debt(&mut self) -> &mut Debt<'a, 'r> {
+        &mut self.debt
+    }
+
     /// All of them, sorted.
     pub(crate) fn finish(self) -> Result<Vec<String>, SelectError> {
-        match self.refusal {
-            Some(refusal) => Err(refusal),
-            None => Ok(self.found.into_iter().collect()),
-        }
+        self.debt.check()?;
+        Ok(self.found.into_iter().collect())
     }
 }
 

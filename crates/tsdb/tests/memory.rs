@@ -69,6 +69,98 @@ fn a_selection_asks_for_its_memory_as_it_grows() {
     }
 }
 
+/// An expression may take long for each value: who has no more time says so in between.
+#[test]
+fn a_selection_asks_whether_to_go_on_while_it_matches() {
+    let db = db();
+    for i in 0..2_000 {
+        let path = format!("{}-{i}", "/a/long/path".repeat(9));
+        append(&db, &labels(&[("__name__", "up"), ("path", &path)]), &[(1000, 1.0)]);
+    }
+    let none = [Matcher::new(MatchOp::Regex, "path", ".*/[b-d][[:digit:]]").expect("compiles")];
+    let mut asked = 0;
+    let mut room = |_| {
+        asked += 1;
+        asked < 3
+    };
+    assert!(matches!(db.select_within(&none, ALL, &mut room), Err(SelectError::NoRoom)));
+    assert_eq!(asked, 3, "nothing more is matched");
+    for names in [true, false] {
+        let mut asked = 0;
+        let mut room = |_| {
+            asked += 1;
+            asked < 3
+        };
+        let found = match names {
+            true => db.label_names(&none, ALL, 9, &mut room),
+            false => db.label_values("path", &none, ALL, 9, &mut room),
+        };
+        assert!(matches!(found, Err(SelectError::NoRoom)), "{found:?}");
+        assert_eq!(asked, 3);
+    }
+}
+
+/// Nobody waits for who matches: a series is added in between.
+#[test]
+fn series_are_added_while_an_expression_is_matched() {
+    let db = db();
+    let path =
+        |i: usize| labels(&[("__name__", "up"), ("path", &format!("{}-{i}", "/a/long/path".repeat(9)))]);
+    (0..2_000).for_each(|i| drop(append(&db, &path(i), &[(1000, 1.0)])));
+    let some = [Matcher::new(MatchOp::Regex, "path", ".*/path-1?[0-3]").expect("compiles")];
+    let (mut asked, mut new) = (0, 5_000);
+    let mut room = |_| {
+        asked += 1;
+        std::thread::scope(|scope| {
+            let (done, is_done) = std::sync::mpsc::channel();
+            let (db, labels) = (&db, path(new));
+            scope.spawn(move || done.send(append(db, &labels, &[(1000, 1.0)])));
+            assert_eq!(is_done.recv_timeout(std::time::Duration::from_secs(20)), Ok(vec![]), "{asked}");
+        });
+        new += 1;
+        true
+    };
+    let found = db.select_within(&some, ALL, &mut room).expect("there is room").len();
+    assert_eq!(found, 8);
+    let names = db.label_values("path", &some, ALL, usize::MAX, &mut room).expect("there is room");
+    assert_eq!(names.len(), 8);
+    assert!(asked > 6, "{asked}");
+}
+
+#[test]
+fn expressions_find_what_they_match() {
+    let db = db();
+    let all: Vec<Labels> = (0..600)
+        .map(|i| match i % 3 {
+            0 => labels(&[("__name__", "up"), ("i", &i.to_string())]),
+            1 => labels(&[("__name__", "up"), ("i", &i.to_string()), ("job", &format!("job-{}", i % 7))]),
+            _ => labels(&[("__name__", "down"), ("job", &format!("job {i}"))]),
+        })
+        .collect();
+    all.iter().for_each(|labels| drop(append(&db, labels, &[(1000, 1.0)])));
+    for (name, expression) in [
+        ("job", "job.[1-4]"),
+        ("job", "(job.*[05])?"),
+        ("i", "[^1]*"),
+        ("i", "1.+|2.+5"),
+        ("nobody", "a.b|c.d"),
+    ] {
+        for op in [MatchOp::Regex, MatchOp::NotRegex] {
+            let matchers =
+                [Matcher::new(op, name, expression).expect("compiles"), Matcher::equal("__name__", "up")];
+            let satisfies = |labels: &&Labels| {
+                matchers.iter().all(|matcher| matcher.matches(labels.get(matcher.name()).unwrap_or_default()))
+            };
+            let mut expected: Vec<String> =
+                all.iter().filter(satisfies).map(|labels| format!("{labels} 1@1000")).collect();
+            expected.sort_unstable();
+            let mut found = dump(&db, &matchers, ALL);
+            found.sort_unstable();
+            assert_eq!(found, expected, "{name} {op:?} {expression}");
+        }
+    }
+}
+
 #[test]
 fn samples_come_back_sorted_by_labels_and_time() {
     let db = db();

@@ -8,7 +8,7 @@
 use std::iter::Peekable;
 use std::str::CharIndices;
 
-/// Repetitions above this count are refused, as in Go.
+/// Repetitions above this count are refused, as in Go, and those within one another whose product is above it.
 const REPEAT_MAX: u32 = 1000;
 
 /// Translates `pattern`, or gives Go's message about it.
@@ -17,7 +17,8 @@ pub(super) fn translate(pattern: &str) -> Result<String, String> {
         pattern,
         chars: pattern.char_indices().peekable(),
         out: String::with_capacity(pattern.len() + 16),
-        open: 0,
+        repeated: vec![1],
+        operand: 1,
         last: Last::Nothing,
     };
     walk.expression()?;
@@ -38,8 +39,10 @@ struct Walk<'a> {
     pattern: &'a str,
     chars: Peekable<CharIndices<'a>>,
     out: String,
-    /// How many groups are open.
-    open: usize,
+    /// Of the expression and of each open group, how often the most repeated part of its operands is repeated.
+    repeated: Vec<u32>,
+    /// The same of the last operand.
+    operand: u32,
     last: Last,
 }
 
@@ -70,10 +73,11 @@ impl<'a> Walk<'a> {
         while let Some((at, c)) = self.chars.next() {
             match c {
                 '(' => self.group(at)?,
-                ')' if self.open == 0 => return error("unexpected )", self.pattern),
+                ')' if self.open() == 0 => return error("unexpected )", self.pattern),
                 ')' => {
-                    self.open -= 1;
-                    self.operand(")");
+                    self.close();
+                    self.out.push(')');
+                    self.last = Last::Operand;
                 }
                 '|' => {
                     self.out.push('|');
@@ -88,6 +92,7 @@ impl<'a> Walk<'a> {
                         }
                         self.advance_to(at + len);
                         self.repeat(at, text)?;
+                        self.count(most, text)?;
                     }
                     None => self.literal('{'),
                 },
@@ -97,7 +102,7 @@ impl<'a> Walk<'a> {
                 literal => self.literal(literal),
             }
         }
-        if self.open > 0 {
+        if self.open() > 0 {
             return error("missing closing )", self.pattern);
         }
         Ok(())
@@ -105,12 +110,41 @@ impl<'a> Walk<'a> {
 
     fn operand(&mut self, text: &str) {
         self.out.push_str(text);
-        self.last = Last::Operand;
+        self.begin_operand();
     }
 
     fn literal(&mut self, c: char) {
         push_literal(&mut self.out, c);
+        self.begin_operand();
+    }
+
+    fn begin_operand(&mut self) {
+        self.end_operand();
         self.last = Last::Operand;
+    }
+
+    /// No repetition of the last operand follows.
+    fn end_operand(&mut self) {
+        let operand = std::mem::replace(&mut self.operand, 1);
+        let most = self.repeated.last_mut().expect("the expression is the first");
+        *most = (*most).max(operand);
+    }
+
+    /// How many groups are open.
+    fn open(&self) -> usize {
+        self.repeated.len() - 1
+    }
+
+    fn open_group(&mut self) {
+        self.end_operand();
+        self.repeated.push(1);
+        self.last = Last::Nothing;
+    }
+
+    /// Ends a group, which is an operand.
+    fn close(&mut self) {
+        self.end_operand();
+        self.operand = self.repeated.pop().expect("a group is open");
     }
 
     /// Reads a repetition whose operator `text` starts at `at`, with the `?` that makes it lazy.
@@ -135,12 +169,22 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Repetitions within repetitions multiply; where nothing is taken nothing is within.
+    fn count(&mut self, most: Option<u32>, text: &str) -> Result<(), String> {
+        let most = most.unwrap_or_default();
+        let product = self.operand.saturating_mul(most);
+        if most >= 2 && product > REPEAT_MAX {
+            return error("invalid repeat count", text);
+        }
+        self.operand = product.max(1);
+        Ok(())
+    }
+
     /// Reads what opens a group, or flags for the rest of one.
     fn group(&mut self, at: usize) -> Result<(), String> {
         if !self.accept('?') {
-            self.open += 1;
+            self.open_group();
             self.out.push('(');
-            self.last = Last::Nothing;
             return Ok(());
         }
         let rest = self.rest();
@@ -165,8 +209,7 @@ impl<'a> Walk<'a> {
         self.out.push_str(&format!("(?P<{prefix}{name}>"));
         let end = self.pos() + start + len + 1;
         self.advance_to(end);
-        self.open += 1;
-        self.last = Last::Nothing;
+        self.open_group();
         Ok(())
     }
 
@@ -179,8 +222,7 @@ impl<'a> Walk<'a> {
                 '-' if !negated => (negated, any) = (true, false),
                 ':' | ')' if !negated || any => {
                     if c == ':' {
-                        self.open += 1;
-                        self.last = Last::Nothing;
+                        self.open_group();
                     }
                     // Empty flags are nothing to Go and an error to Rust.
                     if c == ':' || any {
@@ -237,7 +279,7 @@ impl<'a> Walk<'a> {
         let rest = self.rest();
         let Some(len) = rest.find("\\E") else {
             let anchored = format!("^(?s:{})$", self.pattern);
-            return error("missing closing )", if self.open > 0 { self.pattern } else { &anchored });
+            return error("missing closing )", if self.open() > 0 { self.pattern } else { &anchored });
         };
         let end = self.pos() + len + 2;
         for c in rest[..len].chars() {

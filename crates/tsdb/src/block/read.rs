@@ -102,35 +102,46 @@ impl Block {
 
     /// The series that satisfy all matchers and of which something is left.
     pub fn select(&self, matchers: &[Matcher]) -> Result<RoaringBitmap, BlockError> {
-        let found = self.of_index(postings_for_matchers(&*self.index, matchers))?;
+        self.select_while(matchers, &mut || true)
+    }
+
+    /// The same while `go_on` says yes; after a no it is not whole.
+    pub fn select_while(
+        &self,
+        matchers: &[Matcher],
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<RoaringBitmap, BlockError> {
+        let found = self.of_index(postings_for_matchers(&*self.index, matchers, go_on))?;
         Ok(found - self.tombstones.gone())
     }
 
-    /// Visits the names of labels on series that satisfy the matchers, while `visit` gives true.
-    pub fn visit_label_names(
+    /// The series that satisfy the matchers, as far as `go_on` says yes, or `None` for all of the block.
+    pub fn narrowed(
         &self,
         matchers: &[Matcher],
-        visit: &mut dyn FnMut(&str) -> bool,
-    ) -> Result<(), BlockError> {
-        let series = self.narrowed(matchers)?;
-        self.of_index(visit_names_of(&*self.index, series.as_ref(), visit))
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<RoaringBitmap>, BlockError> {
+        let all = matchers.is_empty() && self.tombstones.gone().is_empty();
+        if all { Ok(None) } else { self.select_while(matchers, go_on).map(Some) }
     }
 
-    /// Visits the values of `name` on series that satisfy the matchers, while `visit` gives true.
+    /// Visits the names of labels on `series`, or on all, while `visit` gives true.
+    pub fn visit_label_names(
+        &self,
+        series: Option<&RoaringBitmap>,
+        visit: &mut dyn FnMut(&str) -> bool,
+    ) -> Result<(), BlockError> {
+        self.of_index(visit_names_of(&*self.index, series, visit))
+    }
+
+    /// Visits the values of `name` on `series`, or on all, while `visit` gives true.
     pub fn visit_label_values(
         &self,
         name: &str,
-        matchers: &[Matcher],
+        series: Option<&RoaringBitmap>,
         visit: &mut dyn FnMut(&str) -> bool,
     ) -> Result<(), BlockError> {
-        let series = self.narrowed(matchers)?;
-        self.of_index(visit_values_of(&*self.index, name, series.as_ref(), visit))
-    }
-
-    /// The series that satisfy the matchers, or `None` for all of the block.
-    fn narrowed(&self, matchers: &[Matcher]) -> Result<Option<RoaringBitmap>, BlockError> {
-        let all = matchers.is_empty() && self.tombstones.gone().is_empty();
-        if all { Ok(None) } else { self.select(matchers).map(Some) }
+        self.of_index(visit_values_of(&*self.index, name, series, visit))
     }
 
     /// The labels of a series. Ask in ascending order with one cursor: neighbours share the work.

@@ -313,9 +313,9 @@ fn exercise(file: Vec<u8>) {
     let Ok(block) = Block::from_bytes(Bytes::from(file), Path::new("x")) else { return };
     for matcher in index_tests::sample_matchers().iter().step_by(5) {
         let _ = block.select(std::slice::from_ref(matcher));
-        let _ = block.visit_label_values(matcher.name(), &[], &mut |_| true);
+        let _ = block.visit_label_values(matcher.name(), None, &mut |_| true);
     }
-    let _ = block.visit_label_names(&[], &mut |_| true);
+    let _ = block.visit_label_names(None, &mut |_| true);
     let _ = read(&block);
     let _ = block.verify(0..block.series_count());
 }

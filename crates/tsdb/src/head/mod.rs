@@ -21,6 +21,7 @@ pub(crate) mod deleted;
 pub(crate) mod ended;
 pub(crate) mod histograms;
 pub(crate) mod image;
+mod listed;
 pub(crate) mod lookup;
 mod names;
 pub(crate) mod read;

@@ -4,6 +4,7 @@
 
 use std::cmp::Ordering;
 
+use parking_lot::RwLockReadGuard;
 use roaring::RoaringBitmap;
 use tidewatch_model::Matcher;
 use tidewatch_storage::TimeRange;
@@ -13,6 +14,7 @@ use super::registry::{Registry, SeriesId};
 use super::shard::Shard;
 use super::{Directory, Head};
 use crate::index::{postings_for_matchers, visit_names_of, visit_values_of};
+use crate::texts::Texts;
 
 impl Head {
     /// All series in the order of their labels.
@@ -28,36 +30,41 @@ impl Head {
         ids
     }
 
-    /// Visits the names of labels on series that satisfy `matchers` and have samples in `range`, while
-    /// `visit` gives true.
-    pub(crate) fn visit_label_names(
-        &self,
-        matchers: &[Matcher],
-        range: TimeRange,
-        visit: &mut dyn FnMut(&str) -> bool,
-    ) {
-        let directory = self.directory.read();
-        let living = self.living(&directory, matchers, range);
-        visit_names_of(&directory.index(), Some(&living), visit).expect(IN_MEMORY);
+    /// Adds the names of labels on series that satisfy `matchers` and have samples in `range`.
+    pub(crate) fn label_names(&self, matchers: &[Matcher], range: TimeRange, texts: &mut Texts<'_, '_>) {
+        let (directory, living) = self.living(matchers, range, texts);
+        visit_names_of(&directory.index(), Some(&living), &mut |name| texts.add(name)).expect(IN_MEMORY);
     }
 
-    /// Visits the values of `name` on series that satisfy `matchers` and have samples in `range`, while
-    /// `visit` gives true.
-    pub(crate) fn visit_label_values(
+    /// Adds the values of `name` on series that satisfy `matchers` and have samples in `range`.
+    pub(crate) fn label_values(
         &self,
         name: &str,
         matchers: &[Matcher],
         range: TimeRange,
-        visit: &mut dyn FnMut(&str) -> bool,
+        texts: &mut Texts<'_, '_>,
     ) {
-        let directory = self.directory.read();
-        let living = self.living(&directory, matchers, range);
-        visit_values_of(&directory.index(), name, Some(&living), visit).expect(IN_MEMORY);
+        let (directory, living) = self.living(matchers, range, texts);
+        let mut add = |value: &str| texts.add(value);
+        visit_values_of(&directory.index(), name, Some(&living), &mut add).expect(IN_MEMORY);
     }
 
-    /// The series that satisfy `matchers` and have samples in `range`.
-    fn living(&self, directory: &Directory, matchers: &[Matcher], range: TimeRange) -> RoaringBitmap {
-        let mut ids = directory.matching(matchers);
+    /// The series that satisfy `matchers` and have samples in `range`; none where `texts` takes no more.
+    fn living(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        texts: &mut Texts<'_, '_>,
+    ) -> (RwLockReadGuard<'_, Directory>, RoaringBitmap) {
+        let until = self.directory.read().registry.next_id();
+        let matchers = self.listed(matchers, texts.debt());
+        let directory = self.directory.read();
+        let mut ids = match matchers {
+            Ok(matchers) => directory.matching(&matchers, &mut || texts.debt().goes_on()),
+            Err(_) => RoaringBitmap::new(),
+        };
+        // Of those that came since the list may say something else.
+        ids.remove_range(until.0..);
         let mut out = RoaringBitmap::new();
         for (at, shard) in self.shards.iter().enumerate() {
             let shard = shard.lock();
@@ -69,15 +76,16 @@ impl Head {
             }
         }
         ids -= out;
-        ids
+        (directory, ids)
     }
 }
 
 const IN_MEMORY: &str = "the head's index is in memory and can not be damaged";
 
 impl Directory {
-    pub(crate) fn matching(&self, matchers: &[Matcher]) -> RoaringBitmap {
-        postings_for_matchers(&self.index(), matchers).expect(IN_MEMORY)
+    /// The series that satisfy all matchers; not whole where `go_on` has said no.
+    pub(crate) fn matching(&self, matchers: &[Matcher], go_on: &mut dyn FnMut() -> bool) -> RoaringBitmap {
+        postings_for_matchers(&self.index(), matchers, go_on).expect(IN_MEMORY)
     }
 }
 

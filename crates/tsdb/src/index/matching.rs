@@ -7,15 +7,26 @@ use tidewatch_model::{MatchOp, Matcher};
 
 use super::{Index, IndexError};
 
-/// The series that satisfy all matchers.
+/// Bytes of values that are matched before the caller is asked whether to go on: an expression takes up to some
+/// microseconds for each.
+const ASKED_BYTES: usize = 16 << 10;
+
+/// Bytes that a value counts beside its own.
+const VALUE_BYTES: usize = 16;
+
+/// The series that satisfy all matchers. Where `go_on` says no the result is not whole, and who said so knows.
 ///
 /// A matcher that the empty text satisfies can not be answered by a union: series without the
 /// label satisfy it too. It takes away those whose value it refuses. The others are intersected,
 /// the smallest first.
-pub fn postings_for_matchers(index: &dyn Index, matchers: &[Matcher]) -> Result<RoaringBitmap, IndexError> {
+pub fn postings_for_matchers(
+    index: &dyn Index,
+    matchers: &[Matcher],
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<RoaringBitmap, IndexError> {
     let mut wanted = Vec::new();
     for matcher in matchers.iter().filter(|matcher| !matcher.matches_empty()) {
-        let series = union_of(index, matcher, true)?;
+        let series = union_of(index, matcher, true, go_on)?;
         if series.is_empty() {
             return Ok(RoaringBitmap::new());
         }
@@ -34,7 +45,7 @@ pub fn postings_for_matchers(index: &dyn Index, matchers: &[Matcher]) -> Result<
         if result.is_empty() {
             break;
         }
-        result -= union_of(index, matcher, false)?.as_ref();
+        result -= union_of(index, matcher, false, go_on)?.as_ref();
     }
     Ok(result)
 }
@@ -47,8 +58,9 @@ fn union_of<'a>(
     index: &'a dyn Index,
     matcher: &Matcher,
     holds: bool,
+    go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Cow<'a, RoaringBitmap>, IndexError> {
-    let pairs = pairs_of(index, matcher, holds)?;
+    let pairs = pairs_of(index, matcher, holds, go_on)?;
     match pairs.as_slice() {
         [] => Ok(Cow::Owned(RoaringBitmap::new())),
         [pair] => index.series_of(*pair),
@@ -64,16 +76,25 @@ fn union_of<'a>(
 }
 
 /// The pairs of the matcher's name with a value for which it holds, or does not.
-fn pairs_of(index: &dyn Index, matcher: &Matcher, holds: bool) -> Result<Vec<u32>, IndexError> {
+fn pairs_of(
+    index: &dyn Index,
+    matcher: &Matcher,
+    holds: bool,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Vec<u32>, IndexError> {
     // Whether values are wanted that are equal to the text or match the expression, or the others.
     let like = holds == matches!(matcher.op(), MatchOp::Equal | MatchOp::Regex);
-    let mut pairs = Vec::new();
+    let (mut pairs, mut matched) = (Vec::new(), 0);
     let mut visit = |prefix| {
         index.visit_values(matcher.name(), prefix, &mut |value, pair| {
             if matcher.matches(value) == holds {
                 pairs.push(pair);
             }
-            true
+            matched += value.len() + VALUE_BYTES;
+            matched < ASKED_BYTES || {
+                matched = 0;
+                go_on()
+            }
         })
     };
     match (matcher.regex(), like) {

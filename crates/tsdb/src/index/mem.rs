@@ -30,6 +30,8 @@ pub struct MemPostings {
     /// The pairs of each name whose lists are not empty, in the order in which they appeared.
     names: HashMap<Box<str>, Vec<u32>, RandomState>,
     all: RoaringBitmap,
+    /// How often pairs have lost their place in `names`, or their number.
+    moves: u64,
 }
 
 /// Ascending ids. Many pairs have one series (a host's name, a version): those cost no allocation.
@@ -227,6 +229,7 @@ impl MemPostings {
                 self.lists[pair as usize].remove(series);
             }
         }
+        self.moves += 1;
         let lists = &self.lists;
         self.names.retain(|_, pairs| {
             pairs.retain(|pair| lists[*pair as usize].len() > 0);
@@ -241,6 +244,7 @@ impl MemPostings {
 
     /// Pairs have other numbers now: the new one of each, or [`GONE`] where no series bears it.
     pub(crate) fn renumber(&mut self, numbers: &[u32]) {
+        self.moves += 1;
         let mut lists = Vec::with_capacity(self.pair_counts().0);
         for (list, number) in std::mem::take(&mut self.lists).into_iter().zip(numbers) {
             if *number != GONE {
@@ -253,6 +257,11 @@ impl MemPostings {
             pairs.iter_mut().for_each(|pair| *pair = numbers[*pair as usize]);
             pairs.shrink_to_fit();
         }
+    }
+
+    /// The pairs of a name, of which new ones come at the end, until the number beside them is another.
+    pub(crate) fn pairs_of_name(&self, name: &str) -> (&[u32], u64) {
+        (self.names.get(name).map_or(&[], Vec::as_slice), self.moves)
     }
 
     /// How many series there are.

@@ -125,11 +125,11 @@ mod tests {
                 prop_assert!(held < 64.max(2 * (living.len() + 2)), "{} texts of {} series", held, living.len());
                 for (n, id) in &living {
                     prop_assert_eq!(directory.registry.to_labels(*id), pod(*n));
-                    let by_pod = directory.matching(&[Matcher::equal("pod", &format!("pod-{n}"))]);
+                    let by_pod = directory.matching(&[Matcher::equal("pod", &format!("pod-{n}"))], &mut || true);
                     prop_assert_eq!(by_pod.iter().collect::<Vec<_>>(), [id.0]);
                 }
                 prop_assert_eq!(directory.postings.len(), living.len() as u64);
-                let up = directory.matching(&[Matcher::equal("__name__", "up")]);
+                let up = directory.matching(&[Matcher::equal("__name__", "up")], &mut || true);
                 prop_assert_eq!(up.len(), living.keys().filter(|n| *n % 2 == 0).count() as u64);
             }
         }
