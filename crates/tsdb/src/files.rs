@@ -45,6 +45,12 @@ pub(crate) fn reserve_bytes(space: Space) -> u64 {
     (space.total_bytes / 20).min(RESERVE_BYTES_MAX)
 }
 
+/// What is said of a disk that is down to the reserve.
+pub(crate) fn nearly_full(space: Option<Space>) -> String {
+    let reserve = space.map_or(RESERVE_BYTES_MAX, reserve_bytes) >> 20;
+    format!("the disk is nearly full: its last {reserve} MiB are a reserve; make room")
+}
+
 impl Files {
     /// Takes a directory and makes its log ready for appends. No sample is read yet.
     pub(crate) fn open(env: &Env, root: &Path) -> Result<Files, OpenError> {
@@ -104,8 +110,7 @@ impl Files {
 
     /// Why samples are refused, if they are.
     pub(crate) fn refusal(&self) -> Option<String> {
-        let low = || "the disk is nearly full: its last 5 % or 256 MiB are a reserve".to_owned();
-        self.log.refusal().or_else(|| self.is_low().then(low))
+        self.log.refusal().or_else(|| self.is_low().then(|| nearly_full(self.space())))
     }
 
     /// Bytes of the log's files, as far as they can be asked.

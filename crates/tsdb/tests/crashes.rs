@@ -317,9 +317,11 @@ impl Life {
     fn wrong_clock(&mut self) {
         const YEAR_MS: i64 = 365 * 24 * 60 * MINUTE_MS;
         let right = self.now();
-        let wrong = right + if self.one_in(4) { -YEAR_MS } else { YEAR_MS };
+        // No time twice: what a block has of a series that left is not looked at.
+        let wrong =
+            right + if self.one_in(4) { -YEAR_MS } else { YEAR_MS } + self.numbers.upto(59_999) as i64;
         self.totals.wrong_clocks += 1;
-        self.ledger.may_refuse_late = true;
+        self.ledger.clock_was_wrong = true;
         self.simulation.clock.jump_to_ms(wrong);
         self.note(|| format!("the clock is at {wrong}"));
         for _ in 0..self.numbers.upto(3) {

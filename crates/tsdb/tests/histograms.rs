@@ -304,6 +304,24 @@ fn counters_keep_the_time_at_which_they_started() {
     ]);
 }
 
+/// Late samples that a cut did not have: their starts are in no block.
+#[test]
+fn late_samples_before_a_cut_keep_their_start_over_a_restart() {
+    let mut world = World::new();
+    for minute in [12, 50] {
+        world.float("c", minute, minute as f64, 1000);
+        world.histogram("h", minute, integer(minute as u64), 2000);
+    }
+    world.simulation.clock.advance_ms(10 * MINUTE as u64);
+    world.db().compact_whole().expect("a good disk");
+    world.float("c", 8, 8.0, 1000);
+    world.histogram("h", 8, integer(8), 2000);
+    let expected = world.samples();
+    assert!(expected.contains(&"c 8: 8 since 1000".to_owned()), "{expected:?}");
+    world.restart();
+    assert_eq!(world.samples(), expected);
+}
+
 #[test]
 fn exemplars_and_metadata_survive_the_log_that_had_them() {
     let mut world = World::new();

@@ -150,7 +150,7 @@ fn a_damaged_format_file_and_missing_segments_are_named_and_mended() {
     let named =
         |findings: &[Finding]| findings.iter().map(|finding| finding.path.clone()).collect::<Vec<_>>();
     let verified = offline::verify(&simulation.env, root).expect("readable");
-    assert_eq!(named(&verified.findings), [gone.clone()]);
+    assert_eq!(named(&verified.findings), std::slice::from_ref(gone));
     let repaired = offline::repair(&simulation.env, root).expect("a good disk");
     assert_eq!((named(&repaired.findings), named(&repaired.left.findings)), (vec![gone.clone()], Vec::new()));
 }

@@ -20,6 +20,9 @@ const HEADER: usize = 7;
 /// The longest record that is unpacked: Prometheus' batches are far below.
 const RECORD_BYTES_MAX: usize = 256 << 20;
 
+/// Missing segments of one gap that are named.
+const GAP_MAX: usize = 3;
+
 const SNAPPY: u8 = 8;
 const ZSTD: u8 = 16;
 
@@ -27,6 +30,8 @@ const ZSTD: u8 = 16;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Segments {
     pub files: Vec<PathBuf>,
+    /// Those that ought to lie between them and are not there.
+    pub missing: Vec<PathBuf>,
 }
 
 impl Segments {
@@ -54,6 +59,14 @@ impl Segments {
             names.iter().filter_map(|name| Some((number(name)?, name))).collect();
         behind.retain(|(number, _)| checkpoint.is_none_or(|(covered, _)| *number > covered));
         behind.sort_unstable();
+        let first = checkpoint.map(|(covered, _)| covered + 1).or(behind.first().map(|(number, _)| *number));
+        let mut expected = first.unwrap_or(0);
+        for (number, _) in &behind {
+            // A stray name with a large number must not count millions.
+            let gap = (expected..*number).take(GAP_MAX).map(|gone| dir.join(format!("{gone:08}")));
+            segments.missing.extend(gap);
+            expected = number.saturating_add(1);
+        }
         segments.files.extend(behind.iter().map(|(_, name)| dir.join(name)));
         Ok(segments)
     }

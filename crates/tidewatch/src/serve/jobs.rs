@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -27,7 +28,11 @@ const KINDS: [&str; 9] =
 
 /// How the jobs went so far.
 #[derive(Debug, Default)]
-pub struct JobHealth(Mutex<BTreeMap<&'static str, Health>>);
+pub struct JobHealth {
+    kinds: Mutex<BTreeMap<&'static str, Health>>,
+    /// Whether the store took no writes when it was asked last.
+    is_read_only: AtomicBool,
+}
 
 /// How the jobs of one kind went.
 #[derive(Debug, Default)]
@@ -46,7 +51,7 @@ impl JobHealth {
             Ok(Err(error)) => (None, Some(error.to_string())),
             Err(panic) => (None, Some(format!("it panicked: {}", message(&*panic)))),
         };
-        let mut kinds = self.0.lock();
+        let mut kinds = self.kinds.lock();
         let health = kinds.entry(kind).or_default();
         if let Some(cause) = &cause {
             tracing::error!(job = kind, cause, "a storage job failed");
@@ -56,15 +61,26 @@ impl JobHealth {
         done
     }
 
+    /// Logs that the store takes no writes, and that it takes them again.
+    fn note_read_only(&self, reason: Option<String>) {
+        if self.is_read_only.swap(reason.is_some(), Ordering::Relaxed) == reason.is_some() {
+            return;
+        }
+        match reason {
+            Some(reason) => tracing::error!(reason, "the store takes no writes"),
+            None => tracing::info!("the store takes writes again"),
+        }
+    }
+
     /// How many jobs failed, by kind.
     pub fn failures(&self) -> Vec<(&'static str, u64)> {
-        let kinds = self.0.lock();
+        let kinds = self.kinds.lock();
         KINDS.map(|kind| (kind, kinds.get(kind).map_or(0, |health| health.failures))).to_vec()
     }
 
     /// A line for each kind whose last job failed.
     pub fn notices(&self) -> Vec<String> {
-        let kinds = self.0.lock();
+        let kinds = self.kinds.lock();
         let failing = kinds.iter().filter_map(|(kind, health)| Some((kind, health, health.cause.as_ref()?)));
         let line = |(kind, health, cause): (&&str, &Health, &String)| {
             let times = health.failures;
@@ -101,6 +117,7 @@ fn run_due(running: &Running) -> Duration {
     let health = &running.job_health;
     // Without it the log of alerts grows; the store's jobs do not wait for that.
     let _ = health.watch("journal", || running.alerting.maintain());
+    health.note_read_only(running.db.read_only());
     if !running.db.is_complete() {
         return IDLE;
     }

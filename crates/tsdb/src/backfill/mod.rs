@@ -34,12 +34,13 @@ use self::sorted::relate;
 use crate::block::{Block, BlockError, BlockId, StoredRun, StoredValues, Writer, WriterOptions, block_path};
 use crate::blocks::Blocks;
 use crate::compact::{self, CompactOptions, Merge, Progress};
-use crate::directory::Directory;
-use crate::files::reserve_bytes;
+use crate::db::Db;
+use crate::directory::{Directory, has_our_files};
+use crate::files::{nearly_full, reserve_bytes};
 use crate::head::append::{TIME_MIN, check_histogram};
 use crate::head::registry::check_labels;
-use crate::jobs::SLICE_SERIES;
-use crate::options::{BLOCK_MS, OpenError};
+use crate::jobs::{Job, JobError, SLICE_SERIES};
+use crate::options::{BLOCK_MS, DbOptions, OpenError};
 use crate::status::Damage;
 
 /// What became of what was pushed.
@@ -67,12 +68,12 @@ pub enum BackfillError {
     Block(#[from] BlockError),
     #[error("{0}")]
     Open(#[from] OpenError),
+    #[error("{0}")]
+    Head(#[from] JobError),
     #[error(
-        "{}: the disk is nearly full: its last 5 % or 256 MiB are a reserve. Make room, and run the import \
-         again: it goes on where it was",
-        path.display()
+        "{}: {reason}, and run the import again: it goes on where it was", path.display()
     )]
-    Full { path: PathBuf },
+    Full { path: PathBuf, reason: String },
 }
 
 /// A data directory that takes samples of the past.
@@ -83,6 +84,8 @@ pub struct Backfill {
     limits: Limits,
     pending: Pending,
     counts: BackfillCounts,
+    /// What was found when the head was read.
+    damage: Vec<Damage>,
 }
 
 /// What of a run can be stored, where that is not all.
@@ -127,9 +130,24 @@ fn sift(labels: &Labels, run: &StoredRun<'_>) -> Option<Sifted> {
     Some(Sifted { rows, reason })
 }
 
+/// Moves all that the head of a database has to blocks; gives what a start finds damaged.
+fn cut_head(env: &Env, dir: &Path) -> Result<Vec<Damage>, JobError> {
+    let options = DbOptions { retention_ms: None, exemplars_max: usize::MAX, ..DbOptions::new(dir) };
+    let db = Db::open(env.clone(), options)?;
+    db.recover()?;
+    if let Some((_, newest_ms)) = db.head.time_range() {
+        db.run(Job::Cut { until_ms: newest_ms.saturating_add(1) })?;
+        db.run(Job::Image)?;
+    }
+    Ok(db.status().damage)
+}
+
 impl Backfill {
     /// Takes the directory, creating it where it is missing. Fails where a server has it.
-    pub fn open(env: &Env, dir: &Path) -> Result<Backfill, OpenError> {
+    ///
+    /// What the head has was stored first, so it moves to blocks before others are made.
+    pub fn open(env: &Env, dir: &Path) -> Result<Backfill, BackfillError> {
+        let damage = if has_our_files(env, dir) { cut_head(env, dir)? } else { Vec::new() };
         let directory = Directory::open(env, dir)?;
         let blocks = Blocks::default();
         blocks.load(env, &directory)?;
@@ -140,13 +158,14 @@ impl Backfill {
             limits: Limits::default(),
             pending: Pending::default(),
             counts: BackfillCounts::default(),
+            damage,
         })
     }
 
     /// What was found damaged or missing when the directory was opened. Nobody else is told: the next
     /// start finds it in order.
     pub fn damage(&self) -> Vec<Damage> {
-        self.directory.damage().0
+        self.damage.iter().cloned().chain(self.directory.damage().0).collect()
     }
 
     pub fn counts(&self) -> &BackfillCounts {
@@ -274,7 +293,7 @@ impl Backfill {
         let root = &self.directory.root;
         match self.env.disk.space(root) {
             Ok(space) if space.free_bytes < reserve_bytes(space) => {
-                Err(BackfillError::Full { path: root.clone() })
+                Err(BackfillError::Full { path: root.clone(), reason: nearly_full(Some(space)) })
             }
             _ => Ok(()),
         }

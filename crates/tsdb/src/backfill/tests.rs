@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use tidewatch_env::Env;
+use tidewatch_env::{Clock, Env};
 use tidewatch_model::histogram::{CounterResetHint, Histogram, Span};
-use tidewatch_model::{Matcher, NativeHistogram};
-use tidewatch_storage::{RunValues, Scratch, Select, TimeRange};
+use tidewatch_model::{Batch, Matcher, NativeHistogram, Sample};
+use tidewatch_storage::{Append, RunValues, Scratch, Select, TimeRange};
 
 use super::*;
 use crate::{Db, DbOptions};
@@ -125,6 +125,36 @@ fn a_sorted_source_becomes_a_block_as_it_is_read() {
         "10: 7 since 0",
     ];
     assert_eq!(listed(&simulation.env), expected);
+}
+
+/// What the head has was stored first, and what comes after it goes on.
+#[test]
+fn what_was_stored_first_stays_where_it_is_in_the_head() {
+    let simulation = Env::simulated(1);
+    let open = || {
+        let db = Db::open(simulation.env.clone(), DbOptions::new("/data")).expect("opens");
+        db.recover().expect("recovers");
+        db
+    };
+    let send = |db: &Db, timestamp: i64, value: f64| {
+        let (labels, mut batch) = (series(0), Batch::new());
+        batch.push(RawLabels::Canonical(labels.as_bytes()), &[Sample { timestamp, value }]);
+        assert_eq!(db.append(&batch).expect("takes writes").accepted, 1);
+        db.commit().expect("a good disk");
+    };
+    let now = simulation.clock.wall_ms();
+    send(&open(), now, 5.0);
+    let mut backfill = Backfill::open(&simulation.env, Path::new("/data")).expect("opens");
+    backfill.push(&series(0), &floats(&[now - 1000, now], &[104.0, 105.0])).expect("taken");
+    backfill.flush().expect("a good disk");
+    backfill.merge(&mut |_| {}).expect("a good disk");
+    drop(backfill);
+    send(&open(), now + 1000, 6.0);
+    let found: Vec<(i64, f64)> = held(&simulation.env)
+        .into_iter()
+        .map(|((_, time), bits)| (time - now, f64::from_bits(bits)))
+        .collect();
+    assert_eq!(found, [(-1000, 104.0), (0, 5.0), (1000, 6.0)]);
 }
 
 type Samples = BTreeMap<(String, i64), u64>;

@@ -24,8 +24,8 @@ pub struct Ledger {
     waiting: Vec<(Ticket, Vec<Entry>)>,
     /// Series and times whose deletion was acknowledged, and that were not sent again since.
     deleted: BTreeSet<(String, i64)>,
-    /// Whether what comes too late for its series is no mistake of the workload.
-    pub may_refuse_late: bool,
+    /// Whether what comes too late for its series, or a second time, is no mistake of the workload.
+    pub clock_was_wrong: bool,
 }
 
 impl Ledger {
@@ -52,7 +52,8 @@ impl Ledger {
             self.sent.entry(key.clone()).or_default().insert(*value);
         }
         let Ok(outcome) = db.append(&batch) else { return false };
-        let may_refuse = |refusal| self.may_refuse_late && refusal == Refusal::TooOld;
+        let may_refuse =
+            |refusal| self.clock_was_wrong && matches!(refusal, Refusal::TooOld | Refusal::Conflict);
         let other = outcome.refused.iter().find(|(refusal, _)| !may_refuse(*refusal));
         assert_eq!(other, None, "the workload sends what can be taken");
         if !outcome.refused.is_empty() {

@@ -70,6 +70,13 @@ impl Importer<'_, '_> {
         }
     }
 
+    /// Says that nothing is to be done for a source, and how it is imported again all the same.
+    pub fn was_imported(&mut self, shown: &str, key: &str) -> Result<()> {
+        let file = self.state.path().display();
+        let remedy = format!("to import it anew, remove the line with {key} from {file}");
+        Ok(writeln!(self.console.out, "{shown}: was imported before; {remedy}")?)
+    }
+
     fn text(&mut self, source: &Path, format: ImportFormat) -> Result<()> {
         let shown = source.display().to_string();
         let file = self.env.disk.open(source, Open::Read).map_err(OpenError::io(source))?;
@@ -78,7 +85,7 @@ impl Importer<'_, '_> {
         let mut from = (Place::default(), String::new());
         match self.state.reached(&key) {
             Some(Reached::Done) => {
-                writeln!(self.console.out, "{shown}: was imported before")?;
+                self.was_imported(&shown, &key)?;
                 return Ok(());
             }
             Some(Reached::At { place, type_line }) => {

@@ -65,7 +65,7 @@ fn block(importer: &mut Importer<'_, '_>, dir: &Path, meta: Meta) -> Result<()> 
         return Ok(());
     }
     if importer.state.reached(&key) == Some(&Reached::Done) {
-        writeln!(importer.console.out, "{shown}: was imported before")?;
+        importer.was_imported(&shown, &key)?;
         return Ok(());
     }
     let all = meta.stats.num_samples;
@@ -157,6 +157,9 @@ impl Log {
         late: &Segments,
         in_blocks: i64,
     ) -> Result<()> {
+        for path in log.missing.iter().chain(&late.missing) {
+            importer.problem(path.display(), "the segment is missing, with the samples that were in it");
+        }
         let mut sum = Sum::default();
         let mut bytes = 0;
         for file in log.files.iter().chain(&late.files) {
@@ -172,7 +175,7 @@ impl Log {
             return Ok(());
         }
         if importer.state.reached(&key) == Some(&Reached::Done) {
-            writeln!(importer.console.out, "{shown}: was imported before")?;
+            importer.was_imported(&shown, &key)?;
             return Ok(());
         }
         let mut progress = Progress::start(&shown, bytes * 2);

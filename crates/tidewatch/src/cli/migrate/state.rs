@@ -66,6 +66,11 @@ impl State {
         Ok(state)
     }
 
+    /// The file that remembers.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub fn reached(&self, key: &str) -> Option<&Reached> {
         self.sources.iter().find(|(known, _)| known == key).map(|(_, reached)| reached)
     }

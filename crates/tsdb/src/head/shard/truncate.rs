@@ -117,7 +117,13 @@ impl Shard {
     /// What is left to do when all series of the shard were truncated.
     pub(crate) fn truncate_rest(&mut self) {
         self.prune_deleted();
-        self.starts.values_mut().for_each(|starts| starts.truncate(self.floor));
+        for (id, starts) in &mut self.starts {
+            // Late samples before the floor are in no block yet.
+            let float = self.late.get(id).and_then(|late| late.first()).map(|sample| sample.timestamp);
+            let late = self.histograms.get(id).and_then(|series| series.late.first()).map(|(time, _)| *time);
+            let from = [float, late].into_iter().flatten().fold(self.floor, i64::min);
+            starts.truncate(from);
+        }
         let floats = self.late.values().flat_map(|late| [late.first(), late.last()]).flatten();
         let histograms =
             self.histograms.values().flat_map(|series| [series.late.first(), series.late.last()]).flatten();
