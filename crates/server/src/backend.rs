@@ -48,9 +48,9 @@ pub trait Backend: Send + Sync {
     fn metadata(&self) -> Vec<MetadataEntry>;
 
     /// What is known about metrics of whatever source, in order of family; of targets that are
-    /// active and, without a target's labels, of what was sent or scraped before.
-    fn all_metadata(&self) -> Vec<MetadataEntry> {
-        self.metadata()
+    /// active and, without a target's labels, of what was sent or scraped before. `None` until a start has that back.
+    fn all_metadata(&self) -> Option<Vec<MetadataEntry>> {
+        Some(self.metadata())
     }
 
     /// The exemplars within `range` of the series that satisfy all matchers of one of the

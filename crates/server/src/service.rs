@@ -217,7 +217,7 @@ impl Service {
             Route::TargetMetadata => targets::target_metadata(&backend.metadata(), params)?,
             Route::ScrapePools => targets::scrape_pools(&backend.targets()),
             Route::Alertmanagers => targets::alertmanagers(&backend.alertmanagers()),
-            Route::Metadata => targets::metadata(&backend.all_metadata(), params)?,
+            Route::Metadata => targets::metadata(&targets::all_metadata(backend)?, params)?,
             Route::Rules => rules::rules(&rules::groups(backend)?, params)?,
             Route::Alerts => rules::alerts(&rules::groups(backend)?),
             Route::BuildInfo => status::build_info(&backend.build_info()),

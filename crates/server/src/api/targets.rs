@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidewatch_model::format_duration;
 use tidewatch_scrape::{MetadataEntry, TargetStatus, TargetsSnapshot};
+use tidewatch_storage::SelectError;
 
 use super::rules::time;
-use crate::backend::AlertmanagersView;
+use crate::backend::{AlertmanagersView, Backend};
 use crate::error::ApiError;
 use crate::json::Json;
 use crate::reply::Reply;
@@ -102,6 +103,11 @@ pub(crate) fn target_metadata(entries: &[MetadataEntry], params: &Params) -> Res
             });
         });
     }))
+}
+
+/// What is known of metrics; 503 as for queries until a start is complete.
+pub(crate) fn all_metadata(backend: &dyn Backend) -> Result<Vec<MetadataEntry>, ApiError> {
+    backend.all_metadata().ok_or_else(|| SelectError::Recovering.into())
 }
 
 pub(crate) fn metadata(entries: &[MetadataEntry], params: &Params) -> Result<Reply, ApiError> {

@@ -170,6 +170,10 @@ impl Backend for FixedBackend {
         (!is_restoring).then(|| vec![group("first", "a.yml"), group("second", "b.yml")])
     }
 
+    fn all_metadata(&self) -> Option<Vec<MetadataEntry>> {
+        (!self.restoring.load(Ordering::Relaxed)).then(|| self.metadata())
+    }
+
     fn targets(&self) -> TargetsSnapshot {
         let target = TargetStatus {
             labels: Labels::from_pairs([("instance", "localhost:9100"), ("job", "node")]),

@@ -180,7 +180,10 @@ impl Backend for Running {
         self.scrape.metadata()
     }
 
-    fn all_metadata(&self) -> Vec<MetadataEntry> {
+    fn all_metadata(&self) -> Option<Vec<MetadataEntry>> {
+        if !self.db.is_complete() {
+            return None;
+        }
         let mut entries = self.scrape.metadata();
         let active: HashSet<&str> = entries.iter().map(|entry| entry.family.as_str()).collect();
         let stored = self.db.metadata().into_iter().filter(|(family, _)| !active.contains(family.as_str()));
@@ -195,7 +198,7 @@ impl Backend for Running {
             .collect();
         entries.extend(stored);
         entries.sort_by(|a, b| a.family.cmp(&b.family));
-        entries
+        Some(entries)
     }
 
     fn exemplars(
