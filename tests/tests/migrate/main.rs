@@ -177,11 +177,14 @@ fn metadata_and_exemplars_of_a_text_come_in_and_go_out() -> Result<()> {
          # HELP wait_seconds Waits.\n# TYPE wait_seconds histogram\n# UNIT wait_seconds seconds\n\
          wait_seconds_bucket{{le=\"0.5\"}} 1 {seconds} # {{trace=\"a \\\"b\\\"\"}} 0.25 {seconds}\n\
          wait_seconds_bucket{{le=\"+Inf\"}} 2 {seconds}\nwait_seconds_count 2 {seconds}\n\
-         wait_seconds_sum 3.5 {seconds}\n# EOF\n"
+         wait_seconds_sum 3.5 {seconds}\n# TYPE zones unknown\nzones{{le=\"1\"}} 1 {seconds}\n# EOF\n"
     );
+    // Nothing is known of one, whose label must not be taken for that of the histogram before it.
+    let zones = format!("zones{{le=\"1\"}} 1 {seconds}\n");
+    let source = zones.clone() + &text.replace(&format!("# TYPE zones unknown\n{zones}"), "");
     // One that no reader of Prometheus would take comes in, and does not go out.
     let rooms = format!("\nrooms 3 {seconds}");
-    let source = text.replace(&rooms, &format!("{rooms} # {{trace=\"c\"}} 3 {seconds}"));
+    let source = source.replace(&rooms, &format!("{rooms} # {{trace=\"c\"}} 3 {seconds}"));
     let said = import(&first, "openmetrics", &write(folder.path(), "in.txt", &source)?)?;
     ensure!(said.contains("2 exemplars and the metadata of 2 metrics"), "{said}");
     let found = export(&first, "openmetrics", &[])?;

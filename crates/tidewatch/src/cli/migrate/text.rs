@@ -71,13 +71,17 @@ pub fn write_openmetrics(
     let mut exemplars: HashMap<Labels, VecDeque<Exemplar>> =
         db.exemplars(selectors, range)?.into_iter().map(|(labels, of)| (labels, of.into())).collect();
     let mut progress = Progress::start("export", union.len() as u64);
-    let mut done = 0;
+    let (mut done, mut in_force) = (0, MetricType::Unknown);
     for (name, family) in &families {
         let mut text = String::new();
         if let Some((known, kind)) = &family.known {
             let FamilyMetadata { help, unit, .. } = &metadata[known];
             openmetrics::write_family(&mut text, name, *kind, help, unit);
+        } else if in_force != MetricType::Unknown {
+            // Readers go by the kind that was said last, and write `le` and `quantile` anew by it.
+            openmetrics::write_family(&mut text, name, MetricType::Unknown, "", "");
         }
+        in_force = family.known.as_ref().map_or(MetricType::Unknown, |(_, kind)| *kind);
         for series in &family.series {
             let labels = union.labels(*series);
             let prefix = openmetrics::series_text(labels).expect("nameless ones are in no family");
