@@ -89,6 +89,25 @@ impl Alerts {
         })
     }
 
+    /// Moves times that are after `at_ms` back to it: they were noted by a clock that was ahead for a
+    /// while, and `for`, tellings and ends would wait until it is there again. Returns what changed.
+    pub(crate) fn not_after(&mut self, at_ms: i64) -> Vec<AlertInstance> {
+        let ahead = self.active.values_mut().filter(|alert| is_ahead(alert, at_ms));
+        ahead
+            .map(|alert| {
+                alert.active_at_ms = alert.active_at_ms.min(at_ms);
+                for time in
+                    [&mut alert.fired_at_ms, &mut alert.resolved_at_ms, &mut alert.keep_firing_since_ms]
+                {
+                    *time = time.map(|ms| ms.min(at_ms));
+                }
+                // It is told at once: what receivers know of it ends at a time that means nothing.
+                alert.last_sent_at_ms = alert.last_sent_at_ms.filter(|ms| *ms <= at_ms);
+                alert.clone()
+            })
+            .collect()
+    }
+
     /// Moves every alert on by what the rule's expression gave, and returns the rule's samples. On
     /// an error nothing has changed.
     pub(crate) fn evaluate(
@@ -245,6 +264,12 @@ pub(crate) fn series(rule: &Rule, alert: &AlertInstance) -> [Labels; 2] {
     labels.set(METRIC_NAME, ALERTS);
     labels.set(ALERT_STATE, alert.state.as_str());
     [labels.build(), since]
+}
+
+fn is_ahead(alert: &AlertInstance, at_ms: i64) -> bool {
+    let AlertInstance { fired_at_ms, resolved_at_ms, keep_firing_since_ms, last_sent_at_ms, .. } = alert;
+    let times = [*fired_at_ms, *resolved_at_ms, *keep_firing_since_ms, *last_sent_at_ms];
+    times.into_iter().flatten().chain([alert.active_at_ms]).any(|ms| ms > at_ms)
 }
 
 fn fire(alert: &mut AlertInstance, at_ms: i64) {

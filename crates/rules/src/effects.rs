@@ -99,6 +99,8 @@ pub enum ChangeKind {
     Kept,
     /// Nothing but the times of its last notification changed.
     Sent,
+    /// Times of it that were noted by a clock that was ahead are those of the evaluation now.
+    Redated,
     /// Its rule stands at another place of the group now; the alert is as it was.
     Moved,
     /// The alert is gone: it was pending, its retention ended, or its rule was removed.

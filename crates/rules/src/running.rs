@@ -62,7 +62,7 @@ impl RunningRule {
         effects: &mut Effects,
     ) {
         let started_ns = moment.evaluator.monotonic_ns();
-        let mut changes = Changes::new();
+        let mut changes = self.redated(moment.at_ms);
         let outcome = self.evaluate(moment, &mut changes, &mut effects.annotations);
         let failed = outcome.is_err();
         self.tell(index, moment, interval_ms, failed, &mut changes, effects);
@@ -85,9 +85,14 @@ impl RunningRule {
         interval_ms: i64,
         effects: &mut Effects,
     ) {
-        let mut changes = Changes::new();
+        let mut changes = self.redated(moment.at_ms);
         self.tell(index, moment, interval_ms, true, &mut changes, effects);
         self.note_changes(index, changes, effects);
+    }
+
+    fn redated(&mut self, at_ms: i64) -> Changes {
+        let redated = self.alerts.iter_mut().flat_map(|alerts| alerts.not_after(at_ms));
+        redated.map(|alert| (ChangeKind::Redated, alert)).collect()
     }
 
     fn note_changes(&self, index: usize, changes: Changes, effects: &mut Effects) {

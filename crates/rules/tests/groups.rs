@@ -387,6 +387,43 @@ fn after_a_long_sleep_rules_wait_for_fresh_samples() {
     assert!(after.next_due_ms() > 1_160_000 && after.next_due_ms() <= 1_190_000);
 }
 
+// A clock that was an hour ahead: `for`, the next telling and the end of an alert came an hour late.
+#[test]
+fn alerts_of_a_clock_that_was_ahead_go_on_when_it_is_set_back() {
+    let rules = r#"
+groups:
+- name: g
+  rules:
+  - {alert: Held, expr: held, for: 1m}
+  - {alert: Told, expr: told}
+  - {alert: Kept, expr: told, keep_firing_for: 1m}
+"#;
+    check(
+        rules,
+        "held 1 1 1 1 1 1 1 1 _ 1\n told _ _ _ _ _ _ _ _ _ 1 1",
+        &[270, 0, 30, 60],
+        false,
+        r#"
+        270s Pending {alertname="Held"} since 270s
+        270s Firing {alertname="Told"} since 270s
+        270s Firing {alertname="Kept"} since 270s
+        270s tell firing 270s..510s {}
+        270s tell firing 270s..510s {}
+        0s Redated {alertname="Held"} since 0s
+        0s Redated {alertname="Told"} since 0s
+        0s Resolved {alertname="Told"} since 0s
+        0s Redated {alertname="Kept"} since 0s
+        0s Kept {alertname="Kept"} since 0s
+        0s tell inactive 0s..0s {}
+        0s tell firing 0s..240s {}
+        60s Firing {alertname="Held"} since 0s
+        60s Resolved {alertname="Kept"} since 0s
+        60s tell firing 60s..300s {}
+        60s tell inactive 0s..60s {}
+        "#,
+    );
+}
+
 #[test]
 fn a_group_that_a_reload_brings_waits_as_the_others_do() {
     let settings = settings();
