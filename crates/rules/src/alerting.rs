@@ -16,8 +16,8 @@ use crate::template::{AlertData, Surroundings, Template, TemplateSample, Value a
 /// How long a resolved alert is kept and told to receivers: one that was not reachable learns of it.
 const RESOLVED_RETENTION_MS: i64 = 15 * 60 * 1000;
 
-const ALERTS: &str = "ALERTS";
-const ALERTS_FOR_STATE: &str = "ALERTS_FOR_STATE";
+pub(crate) const ALERTS: &str = "ALERTS";
+pub(crate) const ALERTS_FOR_STATE: &str = "ALERTS_FOR_STATE";
 const ALERT_NAME: &str = "alertname";
 const ALERT_STATE: &str = "alertstate";
 

@@ -113,7 +113,7 @@ impl Group {
 
     /// When the group is to be evaluated next.
     pub fn next_due_ms(&self) -> i64 {
-        self.next_ms.max(self.wait.hold_ms.unwrap_or(i64::MIN))
+        self.next_ms.max(self.wait.hold_ms(&self.patience).unwrap_or(i64::MIN))
     }
 
     /// The first time after `after_ms` at which the group is due.
@@ -137,14 +137,14 @@ impl Group {
         if self.next_ms - now_ms > interval_ms {
             // The clock was set back: go on from where it is now.
             self.next_ms = self.slot_after(now_ms);
-            self.wait.hold_ms = None;
+            self.wait.clock_went_back();
         }
         // It was set forward for a while, and the group waits until then.
-        self.wait.hold_ms = self.wait.hold_ms.map(|hold_ms| hold_ms.min(now_ms + self.patience.wait_ms));
-        if self.wait.hold_ms.is_some_and(|hold_ms| now_ms < hold_ms) {
+        self.wait.not_after(now_ms);
+        let hold_ms = self.wait.hold_ms(&self.patience);
+        if hold_ms.is_some_and(|hold_ms| now_ms < hold_ms) {
             return self.remind(now_ms, evaluator);
         }
-        let hold_ms = self.wait.hold_ms.take();
         if now_ms < self.next_ms {
             return None;
         }
@@ -166,24 +166,20 @@ impl Group {
     }
 
     /// Hears that the process did nothing from `since_ms` until `now_ms`: it was stopped, or did not
-    /// run. Where what was stored before does not last until there is more, rules judge later.
-    pub fn slept(&mut self, since_ms: i64, now_ms: i64) {
-        let was_waiting = self.wait.hold_ms.is_some_and(|hold_ms| since_ms < hold_ms) && now_ms > since_ms;
-        if was_waiting || now_ms - since_ms > self.patience.bearable_ms {
-            self.wait.hold_ms = Some(now_ms + self.patience.wait_ms);
-        }
+    /// run. Where what was stored before does not last until there is more, rules judge later. Says
+    /// until when they wait because of it.
+    pub fn slept(&mut self, since_ms: i64, now_ms: i64) -> Option<i64> {
+        let waits = self.wait.slept(since_ms, now_ms, &self.patience);
+        self.wait.hold_ms(&self.patience).filter(|_| waits)
     }
 
-    /// Whether its rules give series that others may read.
-    pub(crate) fn records(&self) -> bool {
-        self.definition.rules.iter().any(|rule| !rule.is_alerting())
+    pub(crate) fn rules(&self) -> &[Rule] {
+        &self.definition.rules
     }
 
-    /// Hears at which intervals, at most, series come that its alerts may read.
-    pub(crate) fn reads_recorded(&mut self, interval_ms: i64) {
-        if self.definition.rules.iter().any(Rule::is_alerting) {
-            self.patience.wait_ms += interval_ms;
-        }
+    /// Hears how often others record what its rules read, at least, and how long after a sleep.
+    pub(crate) fn reads_recorded(&mut self, interval_ms: i64, lag_ms: i64) {
+        self.patience.reads_recorded(interval_ms, lag_ms);
     }
 
     /// Tells again of alerts that fire, without looking whether they still do.

@@ -18,6 +18,7 @@
 mod alert;
 mod alerting;
 mod definition;
+mod dependencies;
 mod effects;
 mod file;
 mod group;

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! After a sleep that the window does not bridge, rules wait. They would take every alert for
-//! resolved, start every `for` anew and find `absent` everything that had not come back yet.
+//! resolved, start every `for` anew and find `absent` everything that had not come back yet. Who reads
+//! what other groups record waits until these had the time to record it (`dependencies`).
 //!
 //! Not here: who notices that the process slept (the binary, and `Group::restore`).
 
@@ -22,8 +23,11 @@ const GRACE_MS: i64 = 60_000;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patience {
-    /// A sleep that is longer is followed by a wait.
-    pub(crate) bearable_ms: i64,
+    /// How far back the narrowest rule looks.
+    window_ms: i64,
+    /// How long it takes until each series that the rules read has new samples.
+    refill_ms: i64,
+    /// For how long the process has to be awake after a sleep that the window does not bridge.
     pub(crate) wait_ms: i64,
 }
 
@@ -31,27 +35,101 @@ impl Patience {
     pub(crate) fn of(group: &RuleGroup, settings: &Settings) -> Patience {
         let windows = group.rules.iter().map(|rule| window_ms(&rule.query.expr, settings.lookback_ms));
         let window_ms = windows.min().unwrap_or(i64::MAX).min(settings.lookback_ms);
-        // A window that is narrower than two intervals is of series that come more often.
-        let refill_ms = settings.refill_ms.min(window_ms / 2);
-        Patience { bearable_ms: window_ms - refill_ms, wait_ms: settings.refill_ms.max(GRACE_MS) }
+        let offset_ms = group.query_offset_ms.unwrap_or(settings.query_offset_ms).max(0);
+        // What rules see is as old as their offset: so is the end of the sleep.
+        let wait_ms = settings.refill_ms.max(GRACE_MS).saturating_add(offset_ms);
+        Patience { window_ms, refill_ms: settings.refill_ms, wait_ms }
+    }
+
+    /// Its rules read what other groups record: the rarest at `interval_ms`, and all of them
+    /// `lag_ms` after the samples are back.
+    pub(crate) fn reads_recorded(&mut self, interval_ms: i64, lag_ms: i64) {
+        self.refill_ms = self.refill_ms.max(interval_ms);
+        self.wait_ms = self.wait_ms.saturating_add(lag_ms);
+    }
+
+    /// A window that is narrower than two intervals is of series that come more often.
+    fn refill_ms(&self) -> i64 {
+        self.refill_ms.min(self.window_ms / 2)
+    }
+
+    /// A sleep that is longer is followed by a wait.
+    fn bearable_ms(&self) -> i64 {
+        self.window_ms - self.refill_ms()
     }
 }
 
-/// What a group knows of a sleep of the process, which is the same for all groups.
-#[derive(Debug, Clone, Copy, Default)]
+/// What a group knows of sleeps of the process, which are the same for all groups.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Wait {
     /// Until when the process before this one was awake; not stepped since.
     pub(crate) asleep_since_ms: Option<i64>,
-    /// No evaluation as of a time before this one.
-    pub(crate) hold_ms: Option<i64>,
+    /// Since when samples come back after a sleep that was too long. Short sleeps move it on, so that
+    /// what lies behind it is time awake.
+    back_since_ms: Option<i64>,
+    /// Later sleeps that were bearable, the oldest first: together they may not be.
+    sleeps: Vec<(i64, i64)>,
 }
 
 impl Wait {
+    /// Takes a sleep, and says whether a wait begins or becomes longer.
+    ///
+    /// A sleep counts until all series have new samples, so that many short ones are not taken for
+    /// a long one, nor a long one with a moment awake in it for two short ones. During a wait only one
+    /// that is not bearable begins it anew: a machine that stutters would wait forever.
+    pub(crate) fn slept(&mut self, since_ms: i64, now_ms: i64, patience: &Patience) -> bool {
+        let slept_ms = now_ms - since_ms;
+        if slept_ms <= 0 {
+            return false;
+        }
+        let (mut asleep_ms, mut awake_ms, mut behind_ms) = (slept_ms, 0, since_ms);
+        let mut fresh = self.sleeps.len();
+        for (from_ms, until_ms) in self.sleeps.iter().rev() {
+            awake_ms += (behind_ms - until_ms).max(0);
+            if awake_ms >= patience.refill_ms() {
+                break;
+            }
+            (asleep_ms, behind_ms, fresh) = (asleep_ms + until_ms - from_ms, *from_ms, fresh - 1);
+        }
+        self.sleeps.drain(..fresh);
+        if asleep_ms > patience.bearable_ms() {
+            self.back_since_ms = Some(now_ms);
+            self.sleeps.clear();
+            return true;
+        }
+        self.sleeps.push((since_ms, now_ms));
+        match self.hold_ms(patience).filter(|hold_ms| since_ms < *hold_ms) {
+            Some(_) => {
+                self.back_since_ms = self.back_since_ms.map(|back_ms| back_ms + slept_ms);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// No evaluation as of a time before this one.
+    pub(crate) fn hold_ms(&self, patience: &Patience) -> Option<i64> {
+        self.back_since_ms.map(|back_ms| back_ms + patience.wait_ms)
+    }
+
+    /// The clock was set to `now_ms`: what lies behind that is measured by another clock.
+    pub(crate) fn clock_went_back(&mut self) {
+        self.back_since_ms = None;
+        self.sleeps.clear();
+    }
+
+    /// Samples come back by now at the latest, whatever the clock showed for a while.
+    pub(crate) fn not_after(&mut self, now_ms: i64) {
+        self.back_since_ms = self.back_since_ms.map(|back_ms| back_ms.min(now_ms));
+    }
+
     /// What somebody knows who knows both.
     pub(crate) fn and(self, other: Wait) -> Wait {
+        let sleeps = [self.sleeps, other.sleeps].into_iter().max_by_key(Vec::len).unwrap_or_default();
         Wait {
             asleep_since_ms: self.asleep_since_ms.into_iter().chain(other.asleep_since_ms).min(),
-            hold_ms: self.hold_ms.max(other.hold_ms),
+            back_since_ms: self.back_since_ms.max(other.back_since_ms),
+            sleeps,
         }
     }
 }

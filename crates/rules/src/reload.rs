@@ -7,6 +7,7 @@ use tidewatch_model::Labels;
 
 use crate::alert::AlertInstance;
 use crate::definition::RuleFile;
+use crate::dependencies;
 use crate::effects::{AlertChange, ChangeKind, RuleId};
 use crate::group::{Group, Settings};
 use crate::patience::Wait;
@@ -43,7 +44,7 @@ pub struct EndedSeries {
 pub fn reload(old: Vec<Group>, files: Vec<RuleFile>, settings: &Arc<Settings>, now_ms: i64) -> Reloaded {
     let identity = |group: &Group| (group.file().to_owned(), group.name().to_owned());
     // All slept together, and a group that comes now finds as little as they do.
-    let wait = old.iter().map(|group| group.wait).fold(Wait::default(), Wait::and);
+    let wait = old.iter().map(|group| group.wait.clone()).fold(Wait::default(), Wait::and);
     let mut former: HashMap<(String, String), Group> =
         old.into_iter().map(|group| (identity(&group), group)).collect();
     let mut reloaded = Reloaded::default();
@@ -57,14 +58,12 @@ pub fn reload(old: Vec<Group>, files: Vec<RuleFile>, settings: &Arc<Settings>, n
                     reloaded.note(group.file(), group.name(), changes);
                     homeless.push((identity(&group), alerts));
                 }
-                None => group.wait = wait,
+                None => group.wait = wait.clone(),
             }
             reloaded.groups.push(group);
         }
     }
-    let recording = reloaded.groups.iter().filter(|group| group.records()).map(Group::interval_ms);
-    let recorded_ms = recording.filter(|ms| *ms <= settings.lookback_ms).max().unwrap_or(0);
-    reloaded.groups.iter_mut().for_each(|group| group.reads_recorded(recorded_ms));
+    dependencies::settle(&mut reloaded.groups);
     let mut retired: Vec<Group> = former.into_values().collect();
     retired.sort_by_key(identity);
     for group in retired {

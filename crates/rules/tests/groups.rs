@@ -373,18 +373,99 @@ fn after_a_long_sleep_rules_wait_for_fresh_samples() {
     assert!(after.step(1_005_000, &nothing, &mut append).is_none());
     assert_eq!(after.next_due_ms(), 1_060_000);
     assert!(after.step(1_059_999, &nothing, &mut append).is_none());
-    // Stopped in the middle of it: nothing came in, so the time begins anew.
-    after.slept(1_050_000, 1_100_000);
-    let effects = after.step(1_100_000, &nothing, &mut append).expect("a reminder");
+    // Stopped in the middle of it, for so long that what came in is seen no more: it begins anew.
+    assert_eq!(after.slept(1_050_000, 1_330_000), Some(1_390_000));
+    let effects = after.step(1_330_000, &nothing, &mut append).expect("a reminder");
     assert!(!effects.evaluated && effects.notifications[0].state == AlertState::Firing);
-    let effects = after.step(1_160_007, &nothing, &mut append).expect("it is due");
+    // Stopped for less: nothing came in meanwhile.
+    assert_eq!(after.slept(1_340_000, 1_360_000), Some(1_410_000));
+    let effects = after.step(1_410_007, &nothing, &mut append).expect("it is due");
     // As of a time at which all had come back, not as of the slot before it.
-    assert!(effects.evaluated && effects.at_ms == 1_160_000, "{effects:?}");
+    assert!(effects.evaluated && effects.at_ms == 1_410_000, "{effects:?}");
     let gap = effects.gap.expect("what was missed");
-    assert!(gap.from_ms > 90_000 && gap.from_ms <= 120_000 && gap.to_ms < 1_160_000, "{gap:?}");
+    assert!(gap.from_ms > 90_000 && gap.from_ms <= 120_000 && gap.to_ms < 1_410_000, "{gap:?}");
     assert_eq!(gap.evaluations as i64, (gap.to_ms - gap.from_ms) / STEP_MS + 1);
     assert_eq!(effects.changes[0].kind, ChangeKind::Resolved);
-    assert!(after.next_due_ms() > 1_160_000 && after.next_due_ms() <= 1_190_000);
+    assert!(after.next_due_ms() > 1_410_000 && after.next_due_ms() <= 1_440_000);
+}
+
+/// Sleeps of a group as `SINCE-UNTIL`, in seconds, and until when it waits after each of them.
+#[track_caller]
+fn check_sleeps(refill: i64, sleeps: &str, expected: &str) {
+    let settings = Settings { refill_ms: refill * 1000, interval_ms: STEP_MS, ..Settings::default() };
+    let rules = "groups: [{name: g, rules: [{alert: A, expr: a}]}]";
+    let mut group = groups(rules, &Arc::new(settings)).remove(0);
+    let waits: Vec<String> = sleeps
+        .split(' ')
+        .map(|sleep| {
+            let (since, until) = sleep.split_once('-').expect("SINCE-UNTIL");
+            let ms = |seconds: &str| seconds.parse::<i64>().expect("seconds") * 1000;
+            group.slept(ms(since), ms(until)).map_or("-".to_owned(), |ms| (ms / 1000).to_string())
+        })
+        .collect();
+    assert_eq!(waits.join(" "), expected);
+}
+
+// A virtual machine that is denied the CPU for a moment each minute: rules waited for ever.
+#[test]
+fn a_process_that_stutters_during_a_wait_still_ends_it() {
+    check_sleeps(240, "1000-2000 2060-2076 2136-2152 2212-2228 2288-2304", "2240 2256 2272 2288 -");
+}
+
+// A laptop that looks for mail each five minutes: alerts ended for want of samples.
+#[test]
+fn sleeps_with_a_moment_awake_between_them_are_one() {
+    check_sleeps(30, "1000-1250 1255-1505", "- 1565");
+    // Here all series came back in between.
+    check_sleeps(30, "1000-1250 1281-1531", "- -");
+    // Many short ones do not add up.
+    check_sleeps(120, "1000-1070 1190-1260 1380-1450 1570-1640", "- - - -");
+}
+
+// Alerts that read what another group records were judged before it was recorded, as a group that
+// records and alerts waited as long as its readers.
+#[test]
+fn a_group_waits_for_those_that_record_what_it_reads() {
+    let waits = |rules: &str| -> Vec<(String, i64)> {
+        let mut groups = groups(rules, &settings());
+        let wait = |group: &mut Group| group.slept(1_000_000, 2_000_000).expect("it waits") / 1000 - 2000;
+        groups.iter_mut().map(|group| (group.name().to_owned(), wait(group))).collect()
+    };
+    let named = |list: &[(&str, i64)]| -> Vec<(String, i64)> {
+        list.iter().map(|(name, wait)| ((*name).to_owned(), *wait)).collect()
+    };
+    let chain = r#"
+groups:
+- {name: last, rules: [{alert: Z, expr: t > 1}]}
+- {name: mixed, rules: [{record: r, expr: a}, {alert: X, expr: r > 1}]}
+- {name: second, interval: 15s, rules: [{record: s, expr: 'avg_over_time(r[5m])'}]}
+- {name: third, interval: 10m, rules: [{record: t, expr: 's{x="1"}'}]}
+- {name: plain, rules: [{alert: P, expr: up == 0}]}
+- {name: regex, rules: [{alert: R, expr: '{__name__=~"[ab]|s"}'}]}
+- {name: meta, rules: [{alert: M, expr: 'ALERTS{alertname="P"}'}]}
+"#;
+    let expected = [
+        ("last", 60 + 30 + 15 + 60),
+        ("mixed", 60),
+        ("second", 60 + 30),
+        ("third", 60 + 30 + 15),
+        ("plain", 60),
+        ("regex", 60 + 30 + 15),
+        ("meta", 60 + 30 + 15 + 60 + 30),
+    ];
+    assert_eq!(waits(chain), named(&expected));
+    // Nobody waits for himself by way of another.
+    let circle =
+        "groups: [{name: a, rules: [{record: r, expr: s}]}, {name: b, rules: [{record: s, expr: r}]}]";
+    assert_eq!(waits(circle), named(&[("a", 90), ("b", 60)]));
+}
+
+// The rules looked into the sleep, and took for resolved what had come back.
+#[test]
+fn a_group_that_looks_into_the_past_waits_until_the_sleep_is_behind_it() {
+    let mut groups =
+        groups("groups: [{name: g, query_offset: 2m, rules: [{alert: A, expr: a}]}]", &settings());
+    assert_eq!(groups[0].slept(1_000_000, 2_000_000), Some(2_180_000));
 }
 
 // A clock that was an hour ahead: `for`, the next telling and the end of an alert came an hour late.
