@@ -12,7 +12,7 @@ use crate::alerting::{Alerts, Moment};
 use crate::definition::{Rule, RuleGroup};
 use crate::effects::{AlertChange, Append, ChangeKind, Effects, Evaluator, Gap, RuleId, RuleSample};
 use crate::patience::{Patience, Wait};
-use crate::running::{RunningRule, stale};
+use crate::running::{Retired, RuleKey, RunningRule, stale};
 use crate::status::GroupStatus;
 
 /// What all groups of a server share.
@@ -70,7 +70,7 @@ pub struct Group {
     evaluation_ns: u64,
     missed: u64,
     /// Series of rules that are no more; they end with the next evaluation.
-    ended: Vec<Labels>,
+    pub(crate) ended: Vec<Labels>,
 }
 
 impl Group {
@@ -158,9 +158,10 @@ impl Group {
             to_ms: self.next_ms + (missed - 1) * interval_ms,
             evaluations: missed as u64,
         });
-        let mut effects = self.evaluate(at_ms, evaluator, append);
-        self.missed += missed as u64;
+        // First of all: an evaluation that panics is not to be done again at once, and for ever.
         self.next_ms = slot_ms + interval_ms;
+        self.missed += missed as u64;
+        let mut effects = self.evaluate(at_ms, evaluator, append);
         effects.gap = gap;
         Some(effects)
     }
@@ -279,7 +280,7 @@ impl Group {
     }
 
     /// Whether one of its rules gave the series last, or shows an alert with it.
-    pub(crate) fn gives(&self, series: &Labels) -> bool {
+    pub fn gives(&self, series: &Labels) -> bool {
         self.rules.iter().any(|rule| rule.previous.contains(series))
     }
 
@@ -297,9 +298,9 @@ impl Group {
 
     /// Takes over the state of the group that it replaces: each rule that of the first rule of the
     /// same name and labels that no other has taken. Returns what a journal is to note, alerts whose
-    /// rules stand elsewhere now, and the alerts whose rules are no more.
-    pub(crate) fn succeed(&mut self, old: Group) -> (Vec<AlertChange>, Vec<(RuleId, AlertInstance)>) {
-        let mut heirs: HashMap<(String, Labels, bool), Vec<usize>> = HashMap::new();
+    /// rules stand elsewhere now, and what rules leave behind that are no more.
+    pub(crate) fn succeed(&mut self, old: Group) -> (Vec<AlertChange>, Vec<Retired>) {
+        let mut heirs: HashMap<RuleKey, Vec<usize>> = HashMap::new();
         for (index, rule) in self.rules.iter().enumerate().rev() {
             heirs.entry(rule.key()).or_default().push(index);
         }
@@ -312,7 +313,7 @@ impl Group {
             self.next_ms = old.next_ms;
         }
         self.wait = old.wait;
-        let (mut changes, mut homeless) = (Vec::new(), Vec::new());
+        let (mut changes, mut retired) = (Vec::new(), Vec::new());
         for (index, rule) in old.rules.into_iter().enumerate() {
             match heirs.get_mut(&rule.key()).and_then(Vec::pop) {
                 Some(heir) => {
@@ -321,26 +322,27 @@ impl Group {
                     changes.extend(alerts.flat_map(|alert| moved(&from, &to, alert)));
                     self.rules[heir].succeed(rule);
                 }
-                None => {
-                    let (alerts, series) = rule.retire(index);
-                    homeless.extend(alerts);
-                    self.ended.extend(series);
-                }
+                None => retired.push(rule.retire(index)),
             }
         }
-        (changes, homeless)
+        (changes, retired)
     }
 
-    /// Ends a group that is no more. Returns its alerts, and the series that are to be ended (see
-    /// [`stale_markers`]).
-    pub(crate) fn retire(self) -> (Vec<(RuleId, AlertInstance)>, Vec<Labels>) {
-        let (mut homeless, mut series) = (Vec::new(), self.ended);
-        for (index, rule) in self.rules.into_iter().enumerate() {
-            let (alerts, ended) = rule.retire(index);
-            homeless.extend(alerts);
-            series.extend(ended);
+    /// Ends a group that is no more. Returns what its rules leave behind, and the series that were to
+    /// be ended already.
+    pub(crate) fn retire(self) -> (Vec<Retired>, Vec<Labels>) {
+        let retired = self.rules.into_iter().enumerate().map(|(index, rule)| rule.retire(index));
+        (retired.collect(), self.ended)
+    }
+
+    /// Takes series as given last by its rule of this key, so that this one goes on with them or ends
+    /// them, if it has such a rule; only one that never gave any if `is_new`.
+    pub(crate) fn take_series(&mut self, key: &RuleKey, is_new: bool, series: &mut Vec<Labels>) {
+        let mut rules = self.rules.iter_mut();
+        let rule = rules.find(|rule| (!is_new || rule.previous.is_empty()) && rule.key() == *key);
+        if let Some(rule) = rule {
+            rule.previous.extend(std::mem::take(series));
         }
-        (homeless, series)
     }
 
     /// Every alert that is pending, firing or resolved and retained, by rule.

@@ -11,6 +11,7 @@ use crate::dependencies;
 use crate::effects::{AlertChange, ChangeKind, RuleId};
 use crate::group::{Group, Settings};
 use crate::patience::Wait;
+use crate::running::Retired;
 
 /// What became of the groups.
 #[derive(Debug, Default)]
@@ -20,8 +21,8 @@ pub struct Reloaded {
     /// Alerts whose rules are no more or stand elsewhere, for the journal, in this order.
     pub notes: Vec<GroupNote>,
     /// Series of groups that are no more. End them a while later with
-    /// [`stale_markers`](crate::stale_markers), unless another rule gives them by then: two of the
-    /// group's intervals, as Prometheus waits.
+    /// [`stale_markers`](crate::stale_markers), unless another rule [gives](Group::gives) them by then:
+    /// two of the group's intervals, as Prometheus waits.
     pub ended: Vec<EndedSeries>,
 }
 
@@ -54,9 +55,9 @@ pub fn reload(old: Vec<Group>, files: Vec<RuleFile>, settings: &Arc<Settings>, n
             let mut group = Group::new(&file.name, definition, settings.clone(), now_ms);
             match former.remove(&identity(&group)) {
                 Some(old) => {
-                    let (changes, alerts) = group.succeed(old);
+                    let (changes, retired) = group.succeed(old);
                     reloaded.note(group.file(), group.name(), changes);
-                    homeless.push((identity(&group), alerts));
+                    homeless.push((identity(&group), retired, Leaves::ToGroup(reloaded.groups.len())));
                 }
                 None => group.wait = wait.clone(),
             }
@@ -64,26 +65,29 @@ pub fn reload(old: Vec<Group>, files: Vec<RuleFile>, settings: &Arc<Settings>, n
         }
     }
     dependencies::settle(&mut reloaded.groups);
-    let mut retired: Vec<Group> = former.into_values().collect();
-    retired.sort_by_key(identity);
-    for group in retired {
+    let mut former: Vec<Group> = former.into_values().collect();
+    former.sort_by_key(identity);
+    for group in former {
         let due_ms = now_ms + 2 * group.interval_ms();
         let identity = identity(&group);
-        let (alerts, series) = group.retire();
-        homeless.push((identity, alerts));
-        if !series.is_empty() {
-            reloaded.ended.push(EndedSeries { series, due_ms });
-        }
+        let (retired, series) = group.retire();
+        homeless.push((identity, retired, Leaves::ToEnd { series, due_ms }));
     }
-    for ((file, name), alerts) in homeless {
+    for ((file, name), retired, leaves) in homeless {
+        let (alerts, series) = reloaded.find_heirs(retired);
         let notes = rehome(&mut reloaded.groups, &file, &name, alerts);
         reloaded.notes.extend(notes);
+        reloaded.leave(leaves, series);
     }
-    for ended in &mut reloaded.ended {
-        ended.series.retain(|series| !reloaded.groups.iter().any(|group| group.gives(series)));
-    }
-    reloaded.ended.retain(|ended| !ended.series.is_empty());
+    reloaded.spare_given();
     reloaded
+}
+
+/// Where series go that no rule gives any more: to a group that ends them with its next evaluation, or
+/// to the end of a group that is no more.
+enum Leaves {
+    ToGroup(usize),
+    ToEnd { series: Vec<Labels>, due_ms: i64 },
 }
 
 /// Finds a rule for each alert that has none in its group any more: in a group that is new first, as
@@ -96,6 +100,9 @@ pub fn rehome(
     name: &str,
     mut alerts: Vec<(RuleId, AlertInstance)>,
 ) -> Vec<GroupNote> {
+    if alerts.is_empty() {
+        return Vec::new();
+    }
     let mut gone: BTreeSet<(RuleId, Labels)> =
         alerts.iter().map(|(rule, instance)| (rule.clone(), instance.labels.clone())).collect();
     let instances = alerts.clone();
@@ -132,5 +139,48 @@ impl Reloaded {
         if !changes.is_empty() {
             self.notes.push(GroupNote { file: file.to_owned(), group: group.to_owned(), changes });
         }
+    }
+
+    /// Gives recorded series to the rule that records them now, in another group or file: it goes on with
+    /// them, and its next evaluation ends those that it does not give. Returns the alerts, which
+    /// [`rehome`] takes, and the series that found none.
+    fn find_heirs(&mut self, retired: Vec<Retired>) -> (Vec<(RuleId, AlertInstance)>, Vec<Labels>) {
+        let (mut alerts, mut left) = (Vec::new(), Vec::new());
+        for Retired { key, alerts: of_rule, mut series } in retired {
+            alerts.extend(of_rule);
+            let is_alerting = key.2;
+            // A rule that has given none yet is more likely the one that moved.
+            for is_new in [true, false] {
+                for group in self.groups.iter_mut().filter(|_| !is_alerting) {
+                    if !series.is_empty() {
+                        group.take_series(&key, is_new, &mut series);
+                    }
+                }
+            }
+            left.extend(series);
+        }
+        (alerts, left)
+    }
+
+    fn leave(&mut self, leaves: Leaves, mut left: Vec<Labels>) {
+        match leaves {
+            Leaves::ToGroup(index) => self.groups[index].ended.extend(left),
+            Leaves::ToEnd { mut series, due_ms } => {
+                series.append(&mut left);
+                self.ended.push(EndedSeries { series, due_ms });
+            }
+        }
+    }
+
+    /// Ends no series that a rule shows now, such as those of an alert that moved.
+    fn spare_given(&mut self) {
+        let mut all: Vec<Vec<Labels>> =
+            self.groups.iter_mut().map(|group| std::mem::take(&mut group.ended)).collect();
+        let ended = all.iter_mut().chain(self.ended.iter_mut().map(|ended| &mut ended.series));
+        for series in ended.filter(|series| !series.is_empty()) {
+            self.groups.iter().for_each(|group| series.retain(|series| !group.gives(series)));
+        }
+        self.groups.iter_mut().zip(all).for_each(|(group, ended)| group.ended = ended);
+        self.ended.retain(|ended| !ended.series.is_empty());
     }
 }

@@ -27,6 +27,17 @@ pub(crate) struct RunningRule {
     last_ms: Option<i64>,
 }
 
+/// Name, labels, and whether it is an alerting rule.
+pub(crate) type RuleKey = (String, Labels, bool);
+
+/// What a rule that is no more leaves behind: its alerts, and the series that it gave last.
+#[derive(Debug)]
+pub(crate) struct Retired {
+    pub(crate) key: RuleKey,
+    pub(crate) alerts: Vec<(RuleId, AlertInstance)>,
+    pub(crate) series: Vec<Labels>,
+}
+
 impl RunningRule {
     pub(crate) fn new(rule: Rule) -> RunningRule {
         let alerts = match &rule.kind {
@@ -49,7 +60,7 @@ impl RunningRule {
     }
 
     /// What makes a rule the same rule after a reload.
-    pub(crate) fn key(&self) -> (String, Labels, bool) {
+    pub(crate) fn key(&self) -> RuleKey {
         (self.rule.name().to_owned(), self.rule.label_set(), self.alerts.is_some())
     }
 
@@ -197,13 +208,14 @@ impl RunningRule {
         self.last_ms = old.last_ms;
     }
 
-    /// Its alerts, and the series that it gave last.
-    pub(crate) fn retire(self, index: usize) -> (Vec<(RuleId, AlertInstance)>, Vec<Labels>) {
-        let id = self.id(index);
+    /// What it leaves behind.
+    pub(crate) fn retire(self, index: usize) -> Retired {
+        let (id, key) = (self.id(index), self.key());
         let instances = self.alerts.into_iter().flat_map(Alerts::into_instances);
+        let alerts = instances.map(|instance| (id.clone(), instance)).collect();
         let mut series: Vec<Labels> = self.previous.into_iter().collect();
         series.sort();
-        (instances.map(|instance| (id.clone(), instance)).collect(), series)
+        Retired { key, alerts, series }
     }
 
     pub(crate) fn status(&self) -> RuleStatus {

@@ -505,6 +505,59 @@ groups:
     );
 }
 
+// It was due again at once, and took a core until the server was ended.
+#[test]
+fn a_group_whose_evaluation_panics_goes_on_with_its_next_one() {
+    struct Panics;
+    impl Evaluator for Panics {
+        fn instant(&self, _: &Expr, _: i64) -> Result<(Value, Annotations), EvalError> {
+            panic!("a defect")
+        }
+        fn monotonic_ns(&self) -> u64 {
+            0
+        }
+    }
+    let mut group = groups(DOWN, &settings()).remove(0);
+    let due_ms = group.next_due_ms();
+    let step = std::panic::AssertUnwindSafe(|| group.step(due_ms, &Panics, &mut |_| Ok(())).is_some());
+    assert!(std::panic::catch_unwind(step).is_err());
+    assert_eq!(group.next_due_ms(), due_ms + STEP_MS);
+}
+
+// A group under another name: two intervals later a marker ended series that it had recorded since.
+#[test]
+fn recorded_series_go_on_where_their_rule_stands_now() {
+    let settings = settings();
+    let file = |text: &str| RuleFile::parse(text, "rules.yml", &LoadOptions::default()).expect("valid");
+    let rules = r#"
+groups:
+- {name: old, rules: [{record: r, expr: a, labels: {x: "1"}}, {record: gone, expr: a}]}
+- {name: stays, rules: [{record: moves, expr: a}, {alert: A, expr: a}, {record: t, expr: a}]}
+"#;
+    let renamed = r#"
+groups:
+- {name: new, rules: [{record: r, expr: b, labels: {x: "1"}}, {record: moves, expr: a}, {alert: A, expr: a}]}
+- {name: stays, rules: [{record: u, expr: a}]}
+"#;
+    let evaluator = Scripted::new("a{i=\"1\"} 1 1 1 1\n a{i=\"2\"} 1 1 1 1\n b{i=\"2\"} 2 2 2 2");
+    let mut groups = groups(rules, &settings);
+    run(&mut groups, &evaluator, &[0], false);
+    let mut reloaded = reload(groups, vec![file(renamed)], &settings, 10_000);
+    let ended: Vec<String> = reloaded.ended.iter().map(|ended| format!("{:?}", ended.series)).collect();
+    assert_eq!(ended, [r#"[{__name__="gone", i="1"}, {__name__="gone", i="2"}]"#]);
+    let got = run(&mut reloaded.groups, &evaluator, &[30], true);
+    let stale: Vec<&str> = got.lines().filter(|line| line.contains("stale")).collect();
+    assert_eq!(
+        stale,
+        [
+            r#"30s {__name__="r", i="1", x="1"} stale @30s"#,
+            r#"30s {__name__="t", i="1"} stale @30s"#,
+            r#"30s {__name__="t", i="2"} stale @30s"#,
+        ],
+        "\n{got}"
+    );
+}
+
 #[test]
 fn a_group_that_a_reload_brings_waits_as_the_others_do() {
     let settings = settings();
