@@ -13,3 +13,13 @@ pub enum JournalError {
     #[error("{}: written in version {found} of the journal's format, this release reads {newest}", path.display())]
     Version { path: PathBuf, found: u8, newest: u8 },
 }
+
+impl JournalError {
+    /// Whether the journal may take later what it did not take now; nothing of it is lost.
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            JournalError::Log(WalError::Full { .. } | WalError::Backlog { .. } | WalError::Io { .. })
+        )
+    }
+}

@@ -1,5 +1,6 @@
 //! The journal itself: append, commit, maintain, open.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -14,6 +15,10 @@ use crate::state::{Findings, JournalState, Mirror};
 /// About how many bytes of a snapshot go into one frame: what one damaged frame can cost, and
 /// how long appends wait for a part of a snapshot.
 const SNAPSHOT_FRAME_BYTES: usize = 16 << 10;
+
+/// About how many bytes go into one frame of [`Journal::append_all`]: far less than a frame may have, and
+/// far more than one evaluation mostly leaves behind.
+const FRAME_BYTES: usize = 4 << 20;
 
 /// How many segments may pile up by restarts before a snapshot replaces them.
 const SEGMENT_COUNT_MAX: usize = 8;
@@ -94,6 +99,29 @@ impl Journal {
             inner.mirror.apply(record.clone());
         }
         Ok(position)
+    }
+
+    /// Adds records in their order: as one frame, or as several where they are too much for one. Tries
+    /// again behind a commit where the log has no room. Takes as many as it can.
+    pub fn append_all(&self, records: Vec<Record>) -> Taken {
+        let mut taken = Taken { rest: records.into(), too_large: 0, error: None };
+        while !taken.rest.is_empty() {
+            let part = frame_of(&mut taken.rest);
+            let retry = |error: JournalError| match error.may_pass() {
+                true => self.commit().and_then(|_| self.append(&part)),
+                false => Err(error),
+            };
+            match self.append(&part).or_else(retry) {
+                Ok(_) => {}
+                Err(JournalError::Log(WalError::TooLarge { .. })) if part.len() == 1 => taken.too_large += 1,
+                Err(error) => {
+                    part.into_iter().rev().for_each(|record| taken.rest.push_front(record));
+                    taken.error = Some(error);
+                    break;
+                }
+            }
+        }
+        taken
     }
 
     /// Makes everything durable that was appended before the call.
@@ -192,6 +220,28 @@ impl Inner {
         }
         (part, until)
     }
+}
+
+/// What became of [`Journal::append_all`].
+#[derive(Debug)]
+pub struct Taken {
+    /// What was not taken, and why.
+    pub rest: VecDeque<Record>,
+    pub error: Option<JournalError>,
+    /// Records that no frame can hold. They are dropped.
+    pub too_large: usize,
+}
+
+/// Takes the records of the next frame: at least one.
+fn frame_of(records: &mut VecDeque<Record>) -> Vec<Record> {
+    let mut size = 0;
+    let fits = |record: &&Record| {
+        let is_first = size == 0;
+        size += codec::size_hint(record);
+        is_first || size <= FRAME_BYTES
+    };
+    let count = records.iter().take_while(fits).count();
+    records.drain(..count).collect()
 }
 
 struct Replayed {

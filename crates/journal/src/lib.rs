@@ -10,7 +10,8 @@
 //!
 //! Invariants:
 //! - The records of one [`Journal::append`] are one frame of the log: after a crash all of them
-//!   are there or none. A transition and the notification it causes go into one call.
+//!   are there or none. A transition and the notification it causes go into one call; where one frame
+//!   can not hold an evaluation, [`Journal::append_all`] keeps the order of several.
 //! - Records say what is, not what changed, so replaying any of them again, or a whole older
 //!   part of the log before the newer, ends in the same state.
 //! - Segments go only after everything in them that still counts is durable in a later one,
@@ -28,9 +29,11 @@ mod error;
 mod journal;
 mod record;
 mod state;
+mod waiting;
 
 pub use codec::{DecodeError, decode_frame, encode_frame};
 pub use error::JournalError;
-pub use journal::{Journal, JournalOptions};
+pub use journal::{Journal, JournalOptions, Taken};
 pub use record::{Alert, AlertKey, AlertState, Gap, GroupKey, Record};
 pub use state::{Findings, GAPS_MAX, JournalState};
+pub use waiting::Waiting;

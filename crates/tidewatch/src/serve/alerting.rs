@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tidewatch_env::Env;
-use tidewatch_journal::{Journal, JournalError, JournalState, Record};
+use tidewatch_journal::{Journal, JournalError, JournalState, Record, Taken, Waiting};
 use tidewatch_net::{Client, Request as HttpRequest};
 use tidewatch_notify::{Alert, Endpoint, Notifier, Options, OutboxChanges, Outcome, Request};
 use tidewatch_rules::{AlertChange, AlertInstance, AlertState, Effects, Group, Notification, RuleId, rehome};
@@ -28,6 +28,9 @@ use crate::exposition::Exposition;
 
 /// The sender looks for what is due at least this often.
 const IDLE: Duration = Duration::from_secs(5);
+
+/// What nobody waits for is synced as often.
+const SYNC_NS: u64 = 30_000_000_000;
 
 /// Bytes of an Alertmanager's answer that are read: it says nothing on success.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -48,8 +51,14 @@ struct State {
     /// A client for each section of `alerting.alertmanagers`.
     clients: Vec<Client>,
     dropped: Vec<String>,
-    /// Why the journal takes no more records; alerts are then sent from memory.
+    /// Why the journal does not take records; alerts are sent from memory meanwhile.
     failed: Option<String>,
+    /// It will not take any until the next start.
+    closed: bool,
+    /// Records for which it had no room.
+    waiting: Waiting,
+    /// When it was synced last without a need.
+    synced_ns: u64,
 }
 
 impl Alerting {
@@ -60,7 +69,15 @@ impl Alerting {
         if unreadable > 0 {
             tracing::error!(unreadable, "entries of the notification outbox could not be read");
         }
-        let state = State { notifier, clients: Vec::new(), dropped: Vec::new(), failed: None };
+        let state = State {
+            notifier,
+            clients: Vec::new(),
+            dropped: Vec::new(),
+            failed: None,
+            closed: false,
+            waiting: Waiting::default(),
+            synced_ns: env.clock.monotonic_ns(),
+        };
         Alerting { env, db, journal, state: Mutex::new(state), wake: Notify::new() }
     }
 
@@ -115,25 +132,57 @@ impl Alerting {
     }
 
     /// Writes `records` and the outbox's changes as one, and syncs if anything is to be told.
-    fn persist(&self, state: &mut State, mut records: Vec<Record>) {
+    fn persist(&self, state: &mut State, records: Vec<Record>) {
         let OutboxChanges { puts, removals } = state.notifier.take_changes();
         let must_sync = !puts.is_empty() || records.iter().any(records::must_sync);
-        records.extend(records::outbox_changes(puts, removals));
-        if records.is_empty() || state.failed.is_some() {
-            return;
-        }
-        let written = self
-            .journal
-            .append(&records)
-            .and_then(|_| if must_sync { self.journal.commit().map(drop) } else { Ok(()) });
-        if let Err(error) = written {
-            tracing::error!(%error, "alert state is no longer durable; alerts go on from memory");
-            state.failed = Some(error.to_string());
+        // Where it takes several frames the pages come first: told twice is better than never.
+        let mut all: Vec<Record> = records::outbox_puts(puts).collect();
+        all.extend(records);
+        all.extend(records::outbox_removals(removals));
+        if !all.is_empty() {
+            self.write(state, all, must_sync);
         }
     }
 
-    /// Keeps the journal small; cheap when there is nothing to do.
+    /// Writes records behind those that wait for room, and says once that it can not, and that it can again.
+    fn write(&self, state: &mut State, mut records: Vec<Record>, must_sync: bool) {
+        if state.closed {
+            return;
+        }
+        if !state.waiting.is_empty() {
+            state.waiting.add(records);
+            records = state.waiting.take();
+        }
+        let Taken { rest, error, too_large } = self.journal.append_all(records);
+        state.waiting.add(rest);
+        if too_large > 0 {
+            tracing::error!(too_large, "alerts are too large for the journal: shorten their annotations");
+        }
+        let synced = if must_sync { self.journal.commit().map(drop) } else { Ok(()) };
+        match error.map_or(synced, Err) {
+            Ok(()) if state.failed.take().is_some() => tracing::info!("alert state is durable again"),
+            Ok(()) => {}
+            Err(error) => {
+                if !error.may_pass() {
+                    (state.closed, state.waiting) = (true, Waiting::default());
+                }
+                if state.failed.replace(error.to_string()).is_none() {
+                    tracing::error!(%error, "alert state is not durable; alerts go on from memory");
+                }
+            }
+        }
+    }
+
+    /// Keeps the journal small and near to what it was told, also where nobody waits for it: the time of the
+    /// last evaluation says at the next start how long this process was away. Cheap when there is nothing to do.
     pub fn maintain(&self) -> Result<bool, JournalError> {
+        let now_ns = self.env.clock.monotonic_ns();
+        let mut state = self.state.lock();
+        if state.failed.is_some() || now_ns.saturating_sub(state.synced_ns) >= SYNC_NS {
+            state.synced_ns = now_ns;
+            self.write(&mut state, Vec::new(), true);
+        }
+        drop(state);
         self.journal.maintain()
     }
 
@@ -280,5 +329,86 @@ pub fn restore(groups: &mut [Group], state: &JournalState, alerting: &Alerting) 
         for note in rehome(groups, &file, &name, alerts) {
             alerting.note(&note.file, &note.group, &note.changes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tidewatch_env::sim::Simulation;
+    use tidewatch_model::Labels;
+    use tidewatch_rules::ChangeKind;
+    use tidewatch_tsdb::DbOptions;
+
+    use super::*;
+
+    fn alerting(simulation: &Simulation) -> Alerting {
+        let env = simulation.env.clone();
+        let (journal, state) = Journal::open(&env, Path::new("/journal")).expect("the journal opens");
+        let db = Arc::new(Db::in_memory(env.clone(), DbOptions::new("/data")));
+        Alerting::new(env, db, journal, &state)
+    }
+
+    /// An evaluation at which the alert of this host began to fire.
+    fn fires(host: &str, at_ms: i64) -> Effects {
+        let instance = AlertInstance {
+            labels: Labels::from_pairs([("alertname", "Down"), ("host", host)]),
+            annotations: BTreeMap::new(),
+            state: AlertState::Firing,
+            value: 1.0,
+            active_at_ms: at_ms,
+            fired_at_ms: Some(at_ms),
+            resolved_at_ms: None,
+            keep_firing_since_ms: None,
+            last_sent_at_ms: None,
+            valid_until_ms: None,
+        };
+        let rule = RuleId { name: "Down".to_owned(), index: 0 };
+        let changes = vec![AlertChange { rule, kind: ChangeKind::Firing, instance }];
+        Effects { at_ms, evaluated: true, changes, ..Effects::default() }
+    }
+
+    fn quiet(at_ms: i64) -> Effects {
+        Effects { at_ms, evaluated: true, ..Effects::default() }
+    }
+
+    /// What the next process finds: the hosts that fire, and the last evaluation.
+    fn found(simulation: &Simulation) -> (Vec<String>, Option<i64>) {
+        let (_, state) = Journal::open(&simulation.env, Path::new("/journal")).expect("the journal opens");
+        let hosts = state.alerts.keys().filter_map(|key| key.labels.get("host").map(str::to_owned)).collect();
+        (hosts, records::last_evaluation(&state, "f.yml", "g"))
+    }
+
+    // The log takes what there is no room for when there is some; the alerts' state stayed out until a restart.
+    #[test]
+    fn alert_state_is_durable_again_when_the_disk_has_room_again() {
+        let simulation = Env::simulated(1);
+        let alerting = alerting(&simulation);
+        alerting.record("f.yml", "g", &fires("a", 1_000));
+        simulation.disk.set_capacity(0);
+        for (second, host) in ["b", "c", "d"].into_iter().enumerate() {
+            alerting.record("f.yml", "g", &fires(host, 2_000 + second as i64 * 1_000));
+            assert!(alerting.maintain().is_err() || alerting.state.lock().failed.is_some());
+        }
+        simulation.disk.set_capacity(u64::MAX);
+        alerting.maintain().expect("there is room");
+        assert!(alerting.state.lock().failed.is_none());
+        simulation.disk.kill();
+        let hosts = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
+        assert_eq!(found(&simulation), (hosts, Some(4_000)));
+    }
+
+    // After kill -9 a start took a quiet week for a sleep, told of missed evaluations and waited.
+    #[test]
+    fn the_time_of_the_last_evaluation_survives_a_kill_where_no_alert_changes() {
+        let simulation = Env::simulated(2);
+        let alerting = alerting(&simulation);
+        alerting.record("f.yml", "g", &fires("a", 1_000));
+        alerting.record("f.yml", "g", &quiet(600_000));
+        simulation.clock.advance_ms(30_000);
+        alerting.maintain().expect("the disk works");
+        simulation.disk.kill();
+        assert_eq!(found(&simulation), (vec!["a".to_owned()], Some(600_000)));
     }
 }

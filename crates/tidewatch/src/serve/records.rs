@@ -46,9 +46,12 @@ pub fn must_sync(record: &Record) -> bool {
     !matches!(record, Record::GroupEvaluated { .. } | Record::OutboxRemoved { .. })
 }
 
-pub fn outbox_changes(puts: Vec<(u64, Vec<u8>)>, removals: Vec<u64>) -> impl Iterator<Item = Record> {
-    let puts = puts.into_iter().map(|(id, bytes)| Record::OutboxPut { id, bytes: Bytes::from(bytes) });
-    puts.chain(removals.into_iter().map(|id| Record::OutboxRemoved { id }))
+pub fn outbox_puts(puts: Vec<(u64, Vec<u8>)>) -> impl Iterator<Item = Record> {
+    puts.into_iter().map(|(id, bytes)| Record::OutboxPut { id, bytes: Bytes::from(bytes) })
+}
+
+pub fn outbox_removals(removals: Vec<u64>) -> impl Iterator<Item = Record> {
+    removals.into_iter().map(|id| Record::OutboxRemoved { id })
 }
 
 pub fn outbox(state: &JournalState) -> impl Iterator<Item = (u64, Vec<u8>)> {
