@@ -141,10 +141,10 @@ impl Group {
         }
         // It was set forward for a while, and the group waits until then.
         self.wait.not_after(now_ms);
-        let hold_ms = self.wait.hold_ms(&self.patience);
-        if hold_ms.is_some_and(|hold_ms| now_ms < hold_ms) {
+        if self.waits_until_ms(now_ms).is_some() {
             return self.remind(now_ms, evaluator);
         }
+        let hold_ms = self.wait.hold_ms(&self.patience);
         if now_ms < self.next_ms {
             return None;
         }
@@ -167,11 +167,14 @@ impl Group {
     }
 
     /// Hears that the process did nothing from `since_ms` until `now_ms`: it was stopped, or did not
-    /// run. Where what was stored before does not last until there is more, rules judge later. Says
-    /// until when they wait because of it.
-    pub fn slept(&mut self, since_ms: i64, now_ms: i64) -> Option<i64> {
-        let waits = self.wait.slept(since_ms, now_ms, &self.patience);
-        self.wait.hold_ms(&self.patience).filter(|_| waits)
+    /// run. Where what was stored before does not last until there is more, rules judge later.
+    pub fn slept(&mut self, since_ms: i64, now_ms: i64) {
+        self.wait.slept(since_ms, now_ms, &self.patience);
+    }
+
+    /// Until when it waits for samples to come back, if it does.
+    pub fn waits_until_ms(&self, now_ms: i64) -> Option<i64> {
+        self.wait.hold_ms(&self.patience).filter(|hold_ms| now_ms < *hold_ms)
     }
 
     pub(crate) fn rules(&self) -> &[Rule] {

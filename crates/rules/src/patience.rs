@@ -72,15 +72,15 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
-    /// Takes a sleep, and says whether a wait begins or becomes longer.
+    /// Takes a sleep, after which a wait may begin or become longer.
     ///
     /// A sleep counts until all series have new samples, so that many short ones are not taken for
     /// a long one, nor a long one with a moment awake in it for two short ones. During a wait only one
     /// that is not bearable begins it anew: a machine that stutters would wait forever.
-    pub(crate) fn slept(&mut self, since_ms: i64, now_ms: i64, patience: &Patience) -> bool {
+    pub(crate) fn slept(&mut self, since_ms: i64, now_ms: i64, patience: &Patience) {
         let slept_ms = now_ms - since_ms;
         if slept_ms <= 0 {
-            return false;
+            return;
         }
         let (mut asleep_ms, mut awake_ms, mut behind_ms) = (slept_ms, 0, since_ms);
         let mut fresh = self.sleeps.len();
@@ -95,15 +95,11 @@ impl Wait {
         if asleep_ms > patience.bearable_ms() {
             self.back_since_ms = Some(now_ms);
             self.sleeps.clear();
-            return true;
+            return;
         }
         self.sleeps.push((since_ms, now_ms));
-        match self.hold_ms(patience).filter(|hold_ms| since_ms < *hold_ms) {
-            Some(_) => {
-                self.back_since_ms = self.back_since_ms.map(|back_ms| back_ms + slept_ms);
-                true
-            }
-            None => false,
+        if self.hold_ms(patience).is_some_and(|hold_ms| since_ms < hold_ms) {
+            self.back_since_ms = self.back_since_ms.map(|back_ms| back_ms + slept_ms);
         }
     }
 

@@ -374,11 +374,13 @@ fn after_a_long_sleep_rules_wait_for_fresh_samples() {
     assert_eq!(after.next_due_ms(), 1_060_000);
     assert!(after.step(1_059_999, &nothing, &mut append).is_none());
     // Stopped in the middle of it, for so long that what came in is seen no more: it begins anew.
-    assert_eq!(after.slept(1_050_000, 1_330_000), Some(1_390_000));
+    after.slept(1_050_000, 1_330_000);
+    assert_eq!(after.waits_until_ms(1_330_000), Some(1_390_000));
     let effects = after.step(1_330_000, &nothing, &mut append).expect("a reminder");
     assert!(!effects.evaluated && effects.notifications[0].state == AlertState::Firing);
     // Stopped for less: nothing came in meanwhile.
-    assert_eq!(after.slept(1_340_000, 1_360_000), Some(1_410_000));
+    after.slept(1_340_000, 1_360_000);
+    assert_eq!(after.waits_until_ms(1_360_000), Some(1_410_000));
     let effects = after.step(1_410_007, &nothing, &mut append).expect("it is due");
     // As of a time at which all had come back, not as of the slot before it.
     assert!(effects.evaluated && effects.at_ms == 1_410_000, "{effects:?}");
@@ -400,7 +402,8 @@ fn check_sleeps(refill: i64, sleeps: &str, expected: &str) {
         .map(|sleep| {
             let (since, until) = sleep.split_once('-').expect("SINCE-UNTIL");
             let ms = |seconds: &str| seconds.parse::<i64>().expect("seconds") * 1000;
-            group.slept(ms(since), ms(until)).map_or("-".to_owned(), |ms| (ms / 1000).to_string())
+            group.slept(ms(since), ms(until));
+            group.waits_until_ms(ms(until)).map_or("-".to_owned(), |ms| (ms / 1000).to_string())
         })
         .collect();
     assert_eq!(waits.join(" "), expected);
@@ -428,8 +431,9 @@ fn sleeps_with_a_moment_awake_between_them_are_one() {
 fn a_group_waits_for_those_that_record_what_it_reads() {
     let waits = |rules: &str| -> Vec<(String, i64)> {
         let mut groups = groups(rules, &settings());
-        let wait = |group: &mut Group| group.slept(1_000_000, 2_000_000).expect("it waits") / 1000 - 2000;
-        groups.iter_mut().map(|group| (group.name().to_owned(), wait(group))).collect()
+        groups.iter_mut().for_each(|group| group.slept(1_000_000, 2_000_000));
+        let wait = |group: &Group| group.waits_until_ms(2_000_000).expect("it waits") / 1000 - 2000;
+        groups.iter().map(|group| (group.name().to_owned(), wait(group))).collect()
     };
     let named = |list: &[(&str, i64)]| -> Vec<(String, i64)> {
         list.iter().map(|(name, wait)| ((*name).to_owned(), *wait)).collect()
@@ -465,7 +469,8 @@ groups:
 fn a_group_that_looks_into_the_past_waits_until_the_sleep_is_behind_it() {
     let mut groups =
         groups("groups: [{name: g, query_offset: 2m, rules: [{alert: A, expr: a}]}]", &settings());
-    assert_eq!(groups[0].slept(1_000_000, 2_000_000), Some(2_180_000));
+    groups[0].slept(1_000_000, 2_000_000);
+    assert_eq!(groups[0].waits_until_ms(2_000_000), Some(2_180_000));
 }
 
 // A clock that was an hour ahead: `for`, the next telling and the end of an alert came an hour late.

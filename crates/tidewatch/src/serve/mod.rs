@@ -104,6 +104,7 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
         append: committer.clone(),
         alerting: alerting.clone(),
         complete: completed,
+        said_wait_ms: AtomicI64::new(i64::MIN),
     }));
     let scrape = Arc::new(Scraper::new(
         env.clone(),

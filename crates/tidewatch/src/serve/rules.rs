@@ -9,11 +9,13 @@
 //! Tasks begin when the store is complete, so that no rule is evaluated on part of the data.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tidewatch_env::Env;
+use tidewatch_model::Labels;
 use tidewatch_rules::{EndedSeries, Group, GroupStatus, Reloaded, RuleSample, stale_markers};
 use tidewatch_storage::Append;
 use tokio::sync::watch;
@@ -29,6 +31,8 @@ const SLEEP_MAX: Duration = Duration::from_secs(5);
 /// A task that does not run for longer than this was stopped with the process, or the clock was set.
 const NOTICED_MS: i64 = 3 * SLEEP_MAX.as_millis() as i64;
 
+const DAY_MS: i64 = 86_400_000;
+
 /// What the tasks share.
 pub struct RuleContext {
     pub env: Env,
@@ -38,6 +42,30 @@ pub struct RuleContext {
     pub alerting: Arc<Alerting>,
     /// Turns true when the store is complete.
     pub complete: watch::Receiver<bool>,
+    /// Until when rules wait after a sleep, as far as was said.
+    pub said_wait_ms: AtomicI64,
+}
+
+impl RuleContext {
+    /// All groups wait at once; one line is for all of them, and another where it takes longer.
+    fn say_that_rules_wait(&self, now_ms: i64, until_ms: i64) {
+        let said_ms = self.said_wait_ms.load(Ordering::Relaxed);
+        // Where a clock was ahead, more was said than is true.
+        let is_news = until_ms > said_ms.saturating_add(30_000) || said_ms.saturating_sub(until_ms) > DAY_MS;
+        if is_news
+            && self
+                .said_wait_ms
+                .compare_exchange(said_ms, until_ms, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
+            let seconds = (until_ms - now_ms) / 1000;
+            tracing::warn!(
+                seconds,
+                "this process did not run for longer than samples last: rules wait for targets and senders to \
+                 come back, and alerts that fire are told again meanwhile"
+            );
+        }
+    }
 }
 
 /// A group and what the API shows of it, which must not wait for an evaluation.
@@ -52,6 +80,8 @@ pub struct Rules {
     /// Guards against two reloads at once; the tasks hold clones of the entries. `None` until the groups that the
     /// journal knows have their alerts back; stays while a reload or the end has stopped the tasks, for those who ask.
     groups: Mutex<Option<Vec<Arc<Running>>>>,
+    /// Series of groups that are no more, until they are ended; a reload meanwhile changes nothing for them.
+    ended: Arc<Mutex<Vec<EndedSeries>>>,
     tasks: Mutex<Tasks>,
 }
 
@@ -64,7 +94,12 @@ struct Tasks {
 impl Rules {
     pub fn new(context: RuleContext) -> Rules {
         let tasks = Tasks { stop: watch::channel(false).0, handles: Vec::new() };
-        Rules { context: Arc::new(context), groups: Mutex::new(None), tasks: Mutex::new(tasks) }
+        Rules {
+            context: Arc::new(context),
+            groups: Mutex::new(None),
+            ended: Arc::default(),
+            tasks: Mutex::new(tasks),
+        }
     }
 
     /// Stops all tasks, between two evaluations, and gives their groups back.
@@ -94,9 +129,10 @@ impl Rules {
             handles.push(tokio::spawn(run(self.context.clone(), running.clone(), stopped.clone())));
             groups.push(running);
         }
-        for ended in reloaded.ended {
-            handles.push(tokio::spawn(end_series(self.context.clone(), ended, stopped.clone())));
-        }
+        self.ended.lock().extend(reloaded.ended);
+        let ending =
+            Ending { context: self.context.clone(), groups: groups.clone(), ended: self.ended.clone() };
+        handles.push(tokio::spawn(ending.run(stopped)));
         *self.groups.lock() = Some(groups);
         *self.tasks.lock() = Tasks { stop, handles };
     }
@@ -171,7 +207,11 @@ fn step(context: &RuleContext, running: &Running) {
     let (file, name) = (group.file().to_owned(), group.name().to_owned());
     let evaluator =
         Logged { evaluator: &context.evaluator, log: &context.query_log, file: &file, group: &name };
-    let Some(effects) = group.step(now_ms, &evaluator, &mut append) else { return };
+    let effects = group.step(now_ms, &evaluator, &mut append);
+    if let Some(until_ms) = group.waits_until_ms(now_ms) {
+        context.say_that_rules_wait(now_ms, until_ms);
+    }
+    let Some(effects) = effects else { return };
     for failure in &effects.failures {
         tracing::warn!(
             file = group.file(),
@@ -194,15 +234,48 @@ fn step(context: &RuleContext, running: &Running) {
 }
 
 /// Ends the series of groups that are no more, a while after they went.
-async fn end_series(context: Arc<RuleContext>, ended: EndedSeries, mut stopped: watch::Receiver<bool>) {
-    let wait_ms = (ended.due_ms - context.env.clock.wall_ms()).max(0).unsigned_abs();
-    tokio::select! {
-        () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {}
-        _ = stopped.wait_for(|stop| *stop) => return,
+struct Ending {
+    context: Arc<RuleContext>,
+    /// Those in force, which may give the series by then.
+    groups: Vec<Arc<Running>>,
+    ended: Arc<Mutex<Vec<EndedSeries>>>,
+}
+
+impl Ending {
+    async fn run(self, mut stopped: watch::Receiver<bool>) {
+        let ending = Arc::new(self);
+        loop {
+            let Some(due_ms) = ending.ended.lock().iter().map(|ended| ended.due_ms).min() else { return };
+            let wait_ms = (due_ms - ending.context.env.clock.wall_ms()).max(0).unsigned_abs();
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(wait_ms).min(SLEEP_MAX)) => {}
+                _ = stopped.wait_for(|stop| *stop) => return,
+            }
+            let ending = ending.clone();
+            // A group is asked between two evaluations.
+            let work = tokio::task::spawn_blocking(move || ending.end(ending.context.env.clock.wall_ms()));
+            if work.await.is_err() {
+                tracing::error!("ending series of rules that are no more panicked");
+            }
+        }
     }
-    let samples = stale_markers(&ended.series, context.env.clock.wall_ms());
-    if let Err(reason) = append_rule_samples(&*context.append, &samples) {
-        tracing::warn!(reason, "series of rules that are no more could not be ended");
+
+    fn end(&self, now_ms: i64) {
+        let due: Vec<EndedSeries> =
+            self.ended.lock().extract_if(.., |ended| ended.due_ms <= now_ms).collect();
+        let mut series: Vec<Labels> = due.into_iter().flat_map(|ended| ended.series).collect();
+        for running in &self.groups {
+            if let Some(group) = &*running.group.lock() {
+                series.retain(|series| !group.gives(series));
+            }
+        }
+        if series.is_empty() {
+            return;
+        }
+        let samples = stale_markers(&series, now_ms);
+        if let Err(reason) = append_rule_samples(&*self.context.append, &samples) {
+            tracing::warn!(reason, "series of rules that are no more could not be ended");
+        }
     }
 }
 
@@ -233,6 +306,7 @@ mod tests {
             append: db.clone(),
             alerting: Arc::new(Alerting::new(env.clone(), db, journal, &state)),
             complete: watch::channel(false).1,
+            said_wait_ms: AtomicI64::new(i64::MIN),
         })
     }
 
@@ -258,5 +332,59 @@ mod tests {
         assert!(rules.stop().await.is_empty(), "a group is handed out once");
         rules.start(reload(former, Vec::new(), &settings, env.clock.wall_ms()));
         assert_eq!(names(&rules), Some(Vec::new()));
+    }
+
+    fn reloaded(rules: &str, former: Vec<Group>) -> Reloaded {
+        let file = RuleFile::parse(rules, "r.yml", &LoadOptions::default()).expect("valid");
+        reload(former, vec![file], &Arc::new(Settings::default()), 0)
+    }
+
+    // A second reload within two intervals left series of the first one's rules to be seen for five minutes;
+    // and series that another rule gave since were ended.
+    #[tokio::test]
+    async fn series_of_rules_that_are_gone_end_after_further_reloads_unless_given_again() {
+        let clock = Arc::new(tidewatch_env::sim::SimClock::at(0));
+        let env = Env::in_memory_at(clock);
+        let rules = rules(&env);
+        let both = r#"
+groups:
+- name: a
+  rules:
+  - {record: r, expr: vector(1)}
+  - {record: s, expr: 'label_replace(vector(1), "x", "1", "", "")'}
+"#;
+        let evaluate = |group: &mut Group, at_ms| {
+            let mut append =
+                |samples: &[RuleSample]| append_rule_samples(&*rules.context.append, samples).map(drop);
+            let effects = group.evaluate(at_ms, &rules.context.evaluator, &mut append);
+            assert!(effects.failures.is_empty(), "{effects:?}");
+        };
+        let mut groups = reloaded(both, Vec::new()).groups;
+        groups.iter_mut().for_each(|group| evaluate(group, 1_000));
+        // Other labels: the rule is another one, and gives the same series.
+        let other = "groups: [{name: b, rules: [{record: s, expr: vector(2), labels: {x: '1'}}]}]";
+        rules.start(reloaded(other, groups));
+        let former = rules.stop().await;
+        rules.start(reloaded(other, former));
+        let former = rules.stop().await;
+        assert_eq!(rules.ended.lock().len(), 1);
+        let mut reloaded = reloaded(other, former);
+        reloaded.groups.iter_mut().for_each(|group| evaluate(group, 61_000));
+        rules.start(reloaded);
+        let ending = Ending {
+            context: rules.context.clone(),
+            groups: rules.groups.lock().clone().expect("they run"),
+            ended: rules.ended.clone(),
+        };
+        ending.end(100_000);
+        assert_eq!(rules.ended.lock().len(), 1, "not yet");
+        ending.end(120_000);
+        assert!(rules.ended.lock().is_empty());
+        let expr = tidewatch_parser::parse_expr("{__name__=~'r|s'}", &Default::default()).expect("valid");
+        let value = rules.context.evaluator.answer(&expr, 120_001).expect("an answer").value;
+        let tidewatch_model::Value::Vector(samples) = value else { panic!("a vector") };
+        let names: Vec<_> = samples.iter().map(|sample| sample.labels.to_string()).collect();
+        assert_eq!(names, [r#"{__name__="s", x="1"}"#]);
+        rules.stop().await;
     }
 }
