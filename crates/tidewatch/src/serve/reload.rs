@@ -1,6 +1,7 @@
 //! Loading a configuration with the files it names, and putting it in force as a whole.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -47,24 +48,37 @@ pub fn load(arguments: &ServeArgs) -> Result<Loaded> {
     };
     let config = config::load(file, config::LoadOptions::default())?;
     let (mut rules, mut missing) = (Vec::new(), Vec::new());
-    for pattern in &config.rule_files {
-        for path in files::glob(pattern).map_err(anyhow::Error::msg)? {
-            match std::fs::read_to_string(&path) {
-                Ok(text) => rules.push(parse_rules(&text, &path.display().to_string(), &options)?),
-                // Prometheus starts too: the file may be the next thing that a deployment writes.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    missing.push(format!(
-                        "rule file {} does not exist: none of its alerts is watched; write it and reload",
-                        path.display()
-                    ));
-                }
-                Err(error) => {
-                    return Err(error).with_context(|| format!("read rule file {}", path.display()));
-                }
+    for path in rule_paths(&config.rule_files)? {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => rules.push(parse_rules(&text, &path.display().to_string(), &options)?),
+            // Prometheus starts too: the file may be the next thing that a deployment writes.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                missing.push(format!(
+                    "rule file {} does not exist: none of its alerts is watched; write it and reload",
+                    path.display()
+                ));
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("read rule file {}", path.display()));
             }
         }
     }
     Ok(Loaded { config, rules, missing })
+}
+
+/// The files that the patterns name, each once: groups that are there twice would share their alerts in the
+/// journal, tell of each twice, and give each sample twice.
+fn rule_paths(patterns: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let (mut paths, mut known) = (Vec::new(), BTreeSet::new());
+    for pattern in patterns {
+        for path in files::glob(pattern).map_err(anyhow::Error::msg)? {
+            // Compared by its parts, without those that say nothing: `./a` is `a`.
+            if known.insert(path.components().collect::<PathBuf>()) {
+                paths.push(path);
+            }
+        }
+    }
+    Ok(paths)
 }
 
 fn parse_rules(text: &str, name: &str, options: &LoadOptions) -> Result<RuleFile> {
@@ -270,5 +284,23 @@ pub async fn watch_alertmanagers(running: Arc<Running>, mut stopped: watch::Rece
         {
             running.alerting.set_endpoints(active, dropped);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // `rule_files: [a.yml, "*.yml"]` evaluated a.yml twice.
+    #[test]
+    fn a_rule_file_that_two_patterns_name_is_read_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["a.yml", "b.yml"] {
+            std::fs::write(folder.path().join(name), "groups: []").expect("a file");
+        }
+        let patterns = ["b.yml", "*.yml", "./a.yml", "none.yml"].map(|name| folder.path().join(name));
+        let paths = rule_paths(&patterns).expect("patterns");
+        let names: Vec<_> = paths.iter().filter_map(|path| path.file_name()?.to_str()).collect();
+        assert_eq!(names, ["b.yml", "a.yml", "none.yml"]);
     }
 }
