@@ -194,7 +194,7 @@ impl Group {
         for (index, rule) in self.rules.iter_mut().enumerate() {
             rule.remind(index, &moment, interval_ms, &mut effects);
         }
-        (!effects.notifications.is_empty()).then_some(effects)
+        (!effects.changes.is_empty()).then_some(effects)
     }
 
     /// Evaluates the group as of `at_ms`, due or not.

@@ -7,7 +7,7 @@
 //! A page never rests on a sample that a power cut could take back: the store is committed
 //! before the change is journaled, and the journal before anything is sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,10 @@ use crate::exposition::Exposition;
 
 /// The sender looks for what is due at least this often.
 const IDLE: Duration = Duration::from_secs(5);
+
+/// For how long a group that is no more is remembered: the marks of all groups tell how long this process
+/// slept, also where all of them have other names now and the process ends before these are evaluated.
+const FORGET_MS: i64 = 3_600_000;
 
 /// What nobody waits for is synced as often.
 const SYNC_NS: u64 = 30_000_000_000;
@@ -115,7 +119,9 @@ impl Alerting {
         }
         let alerts: Vec<Alert> = effects.notifications.iter().map(alert).collect();
         let mut state = self.state.lock();
-        state.notifier.enqueue(self.env.clock.wall_ms(), &alerts);
+        // As of the evaluation: where the process was stopped in the middle of it, what is told holds as long
+        // from when it is sent, and does not arrive as over.
+        state.notifier.enqueue(effects.at_ms, &alerts);
         let records = records::of_evaluation(file, group, effects);
         self.persist(&mut state, records);
         drop(state);
@@ -129,6 +135,12 @@ impl Alerting {
         let mut state = self.state.lock();
         let records = records::of_changes(file, group, changes);
         self.persist(&mut state, records);
+    }
+
+    /// Forgets when groups were evaluated that are no more.
+    fn forget<'g>(&self, groups: impl Iterator<Item = (&'g str, &'g str, i64)>) {
+        let records = groups.map(|(file, name, _)| records::forgotten(file, name)).collect();
+        self.persist(&mut self.state.lock(), records);
     }
 
     /// Writes `records` and the outbox's changes as one, and syncs if anything is to be told.
@@ -316,7 +328,8 @@ pub fn restore(groups: &mut [Group], state: &JournalState, alerting: &Alerting) 
     let awake_ms = records::newest_evaluation(state, alerting.env.clock.wall_ms());
     for group in &mut *groups {
         let (file, name) = (group.file().to_owned(), group.name().to_owned());
-        let last_ms = records::last_evaluation(state, &file, &name);
+        let last_ms = records::last_evaluation(state, &file, &name)
+            .filter(|last_ms| !is_of_the_past(*last_ms, awake_ms, group.interval_ms()));
         let mut none = Vec::new();
         let changes = group.restore(
             last_ms,
@@ -330,6 +343,15 @@ pub fn restore(groups: &mut [Group], state: &JournalState, alerting: &Alerting) 
             alerting.note(&note.file, &note.group, &note.changes);
         }
     }
+    let groups: BTreeSet<(&str, &str)> = groups.iter().map(|group| (group.file(), group.name())).collect();
+    alerting.forget(records::groups(state).filter(|(file, name, last_ms)| {
+        !groups.contains(&(file, name)) && is_of_the_past(*last_ms, awake_ms, 0)
+    }));
+}
+
+/// Whether a group was not there any more when others were last evaluated. What it missed since is no gap.
+fn is_of_the_past(last_ms: i64, awake_ms: Option<i64>, interval_ms: i64) -> bool {
+    awake_ms.is_some_and(|awake_ms| last_ms < awake_ms - 2 * interval_ms - FORGET_MS)
 }
 
 #[cfg(test)]
@@ -397,6 +419,60 @@ mod tests {
         simulation.disk.kill();
         let hosts = ["a", "b", "c", "d"].map(str::to_owned).to_vec();
         assert_eq!(found(&simulation), (hosts, Some(4_000)));
+    }
+
+    // A process that was stopped in the middle of an evaluation told of an alert that had ended by then.
+    #[test]
+    fn what_an_evaluation_tells_holds_from_when_it_is_sent() {
+        let simulation = Env::simulated(4);
+        let alerting = alerting(&simulation);
+        let url = "http://am/api/v2/alerts".to_owned();
+        let endpoint = Endpoint { url, timeout_ms: 1_000, relabel: Vec::new(), section: 0 };
+        alerting.configure(Options::default(), vec![endpoint], Vec::new(), Vec::new());
+        let at_ms = simulation.env.clock.wall_ms();
+        simulation.clock.advance_ms(600_000);
+        let mut effects = fires("a", at_ms);
+        effects.notifications.push(Notification {
+            rule: RuleId { name: "Down".to_owned(), index: 0 },
+            labels: effects.changes[0].instance.labels.clone(),
+            annotations: BTreeMap::new(),
+            starts_at_ms: at_ms,
+            ends_at_ms: at_ms + 240_000,
+            state: AlertState::Firing,
+            generator_url: String::new(),
+        });
+        alerting.record("f.yml", "g", &effects);
+        let requests = alerting.state.lock().notifier.due(simulation.env.clock.wall_ms());
+        let body = String::from_utf8_lossy(&requests[0].body).into_owned();
+        assert!(body.contains(r#""endsAt":"2026-01-01T00:14:00.000Z""#), "{body}");
+    }
+
+    // A group that was gone for a week and is back was told to have missed all evaluations of that week.
+    #[test]
+    fn a_group_that_was_gone_for_a_while_has_missed_nothing() {
+        let simulation = Env::simulated(3);
+        let former = alerting(&simulation);
+        let week_ms = 7 * 86_400_000;
+        let start_ms = simulation.env.clock.wall_ms();
+        let marks = [("back", 0), ("gone", 0), ("renamed", week_ms), ("stays", week_ms)];
+        for (name, at_ms) in marks {
+            former.record("f.yml", name, &quiet(start_ms + at_ms));
+        }
+        former.close();
+        drop(former);
+        simulation.clock.jump_to_ms(start_ms + week_ms + 60_000);
+        let text = "groups: [{name: back, rules: [{record: r, expr: a}]}, {name: stays, rules: [{record: s, expr: a}]}]";
+        let file = tidewatch_rules::RuleFile::parse(text, "f.yml", &Default::default()).expect("valid");
+        let now_ms = simulation.env.clock.wall_ms();
+        let mut groups = tidewatch_rules::reload(Vec::new(), vec![file], &Arc::default(), now_ms).groups;
+        let (journal, state) = Journal::open(&simulation.env, Path::new("/journal")).expect("it opens");
+        let db = Arc::new(Db::in_memory(simulation.env.clone(), DbOptions::new("/data")));
+        let alerting = Alerting::new(simulation.env.clone(), db, journal, &state);
+        restore(&mut groups, &state, &alerting);
+        let due: Vec<i64> = groups.iter().map(|group| group.next_due_ms() - now_ms).collect();
+        assert!(due[0] > 0 && due[1] <= 0, "only what stayed has missed something: {due:?}");
+        let left: Vec<String> = alerting.journal.state().groups.into_keys().map(|key| key.group).collect();
+        assert_eq!(left, ["back", "renamed", "stays"]);
     }
 
     // After kill -9 a start took a quiet week for a sleep, told of missed evaluations and waited.

@@ -63,6 +63,15 @@ pub fn last_evaluation(state: &JournalState, file: &str, group: &str) -> Option<
     state.groups.get(&group_key(file, group)).copied()
 }
 
+/// File and name of each group that is known, and when it was last evaluated.
+pub fn groups(state: &JournalState) -> impl Iterator<Item = (&str, &str, i64)> {
+    state.groups.iter().map(|(key, at_ms)| (key.file.as_str(), key.group.as_str(), *at_ms))
+}
+
+pub fn forgotten(file: &str, group: &str) -> Record {
+    Record::GroupForgotten(group_key(file, group))
+}
+
 /// The last evaluation of any group that is not after `now_ms`, as one is whose clock was ahead.
 pub fn newest_evaluation(state: &JournalState, now_ms: i64) -> Option<i64> {
     state.groups.values().copied().filter(|at_ms| *at_ms <= now_ms).max()

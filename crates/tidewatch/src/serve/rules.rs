@@ -159,19 +159,19 @@ async fn run(context: Arc<RuleContext>, running: Arc<Running>, mut stopped: watc
             () = tokio::time::sleep(Duration::from_millis(wait_ms).min(SLEEP_MAX)) => {}
             _ = stopped.wait_for(|stop| *stop) => return,
         }
-        pulse.beat(&context.env);
+        let now_ms = pulse.beat(&context.env);
         if let Some((since_ms, now_ms)) = pulse.slept.take()
             && let Some(group) = running.group.lock().as_mut()
         {
             group.slept(since_ms, now_ms);
         }
-        // Queries and syncs block.
+        // Queries and syncs block. As of the beat: stopped before it begins, it would look into the sleep.
         let (shared, running) = (context.clone(), running.clone());
-        let mut work = tokio::task::spawn_blocking(move || step(&shared, &running));
+        let mut work = tokio::task::spawn_blocking(move || step(&shared, &running, now_ms));
         let outcome = loop {
             tokio::select! {
                 outcome = &mut work => break outcome,
-                () = tokio::time::sleep(SLEEP_MAX) => pulse.beat(&context.env),
+                () = tokio::time::sleep(SLEEP_MAX) => drop(pulse.beat(&context.env)),
             }
         };
         pulse.beat(&context.env);
@@ -189,21 +189,21 @@ struct Pulse {
 }
 
 impl Pulse {
-    fn beat(&mut self, env: &Env) {
+    fn beat(&mut self, env: &Env) -> i64 {
         let now_ms = env.clock.wall_ms();
         if now_ms - self.beat_ms > NOTICED_MS {
             let since_ms = self.slept.map_or(self.beat_ms, |(since_ms, _)| since_ms);
             self.slept = Some((since_ms, now_ms));
         }
         self.beat_ms = now_ms;
+        now_ms
     }
 }
 
-fn step(context: &RuleContext, running: &Running) {
+fn step(context: &RuleContext, running: &Running, now_ms: i64) {
     let mut guard = running.group.lock();
     let Some(group) = guard.as_mut() else { return };
     let mut append = |samples: &[RuleSample]| append_rule_samples(&*context.append, samples).map(drop);
-    let now_ms = context.env.clock.wall_ms();
     let (file, name) = (group.file().to_owned(), group.name().to_owned());
     let evaluator =
         Logged { evaluator: &context.evaluator, log: &context.query_log, file: &file, group: &name };
