@@ -17,6 +17,7 @@ use tidewatch_parser::VectorSelector;
 use crate::alerting::{ALERTS, ALERTS_FOR_STATE};
 use crate::definition::Rule;
 use crate::group::Group;
+use crate::patience::Patience;
 
 /// At the end of its own wait a group is evaluated at once, whatever its interval; one that is
 /// evaluated more often is given as long as to be evaluated once more.
@@ -33,7 +34,13 @@ pub(crate) fn settle(groups: &mut [Group]) {
     for (index, group) in groups.iter_mut().enumerate() {
         let rarest_ms = reads[index].iter().map(|other| intervals[*other]).max().unwrap_or(0);
         let lag_ms = lag_ms(index, &reads, &intervals, &mut lags, &mut Vec::new());
-        group.reads_recorded(rarest_ms, lag_ms);
+        group.patience.reads_recorded(rarest_ms, lag_ms);
+    }
+    for _ in 0..CHAIN_MAX {
+        let known: Vec<Patience> = groups.iter().map(|group| group.patience).collect();
+        for (group, reads) in groups.iter_mut().zip(&reads) {
+            reads.iter().for_each(|other| group.patience.waits_with(&known[*other]));
+        }
     }
 }
 

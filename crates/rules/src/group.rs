@@ -64,7 +64,7 @@ pub struct Group {
     rules: Vec<RunningRule>,
     /// The next evaluation.
     next_ms: i64,
-    patience: Patience,
+    pub(crate) patience: Patience,
     pub(crate) wait: Wait,
     last_ms: Option<i64>,
     evaluation_ns: u64,
@@ -117,7 +117,7 @@ impl Group {
     }
 
     /// The first time after `after_ms` at which the group is due.
-    fn slot_after(&self, after_ms: i64) -> i64 {
+    pub(crate) fn slot_after(&self, after_ms: i64) -> i64 {
         let interval_ms = self.interval_ms();
         let identity = format!("{}\0{}", self.file, self.definition.name);
         let phase_ms = (xxh3_64(identity.as_bytes()) % interval_ms as u64) as i64;
@@ -131,9 +131,7 @@ impl Group {
     /// data would answer as of then, and their alerts would tell of the past.
     pub fn step(&mut self, now_ms: i64, evaluator: &dyn Evaluator, append: Append<'_>) -> Option<Effects> {
         let interval_ms = self.interval_ms();
-        if let Some(since_ms) = self.wait.asleep_since_ms.take() {
-            self.slept(since_ms, now_ms);
-        }
+        self.woke(now_ms);
         if self.next_ms - now_ms > interval_ms {
             // The clock was set back: go on from where it is now.
             self.next_ms = self.slot_after(now_ms);
@@ -172,6 +170,14 @@ impl Group {
         self.wait.slept(since_ms, now_ms, &self.patience);
     }
 
+    /// Hears since when the process is awake that goes on from a journal: no later than its first step, and
+    /// of all groups the same time, as those that read each other have to judge the sleep alike.
+    pub fn woke(&mut self, now_ms: i64) {
+        if let Some(since_ms) = self.wait.asleep_since_ms.take() {
+            self.slept(since_ms, now_ms);
+        }
+    }
+
     /// Until when it waits for samples to come back, if it does.
     pub fn waits_until_ms(&self, now_ms: i64) -> Option<i64> {
         self.wait.hold_ms(&self.patience).filter(|hold_ms| now_ms < *hold_ms)
@@ -179,11 +185,6 @@ impl Group {
 
     pub(crate) fn rules(&self) -> &[Rule] {
         &self.definition.rules
-    }
-
-    /// Hears how often others record what its rules read, at least, and how long after a sleep.
-    pub(crate) fn reads_recorded(&mut self, interval_ms: i64, lag_ms: i64) {
-        self.patience.reads_recorded(interval_ms, lag_ms);
     }
 
     /// Tells again of alerts that fire, without looking whether they still do.
@@ -234,8 +235,8 @@ impl Group {
     }
 
     /// Goes on from what a journal kept: `last_ms` is the group's last evaluation that was recorded, and
-    /// `awake_ms` that of any, until when the process was awake. What was missed since comes out of
-    /// the next step as a gap. Takes those of `alerts` that its rules own, and returns what the journal
+    /// `awake_ms` until when samples came (`awake_until_ms`). What was missed since comes out of the next
+    /// step as a gap. Takes those of `alerts` that its rules own, and returns what the journal
     /// is to note: alerts whose rules stand elsewhere now.
     pub fn restore(
         &mut self,

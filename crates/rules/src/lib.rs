@@ -41,5 +41,5 @@ pub use effects::{
 pub use file::{LoadOptions, RuleFileError, RulePlace};
 pub use group::{Group, Settings, stale_markers};
 pub use lint::{DuplicateRule, duplicate_rules};
-pub use reload::{EndedSeries, GroupNote, Reloaded, rehome, reload};
+pub use reload::{EndedSeries, GroupNote, Reloaded, awake_until_ms, rehome, reload};
 pub use status::{AlertStatus, AlertingStatus, GroupStatus, Health, RuleStatus};

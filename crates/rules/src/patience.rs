@@ -27,6 +27,9 @@ pub(crate) struct Patience {
     window_ms: i64,
     /// How long it takes until each series that the rules read has new samples.
     refill_ms: i64,
+    /// What those bear whose series it reads, and how long awake a sleep counts for them.
+    bearable_max_ms: i64,
+    counts_min_ms: i64,
     /// For how long the process has to be awake after a sleep that the window does not bridge.
     pub(crate) wait_ms: i64,
 }
@@ -38,7 +41,8 @@ impl Patience {
         let offset_ms = group.query_offset_ms.unwrap_or(settings.query_offset_ms).max(0);
         // What rules see is as old as their offset: so is the end of the sleep.
         let wait_ms = settings.refill_ms.max(GRACE_MS).saturating_add(offset_ms);
-        Patience { window_ms, refill_ms: settings.refill_ms, wait_ms }
+        let refill_ms = settings.refill_ms;
+        Patience { window_ms, refill_ms, bearable_max_ms: i64::MAX, counts_min_ms: 0, wait_ms }
     }
 
     /// Its rules read what other groups record: the rarest at `interval_ms`, and all of them
@@ -55,7 +59,18 @@ impl Patience {
 
     /// A sleep that is longer is followed by a wait.
     fn bearable_ms(&self) -> i64 {
-        self.window_ms - self.refill_ms()
+        (self.window_ms - self.refill_ms()).min(self.bearable_max_ms)
+    }
+
+    /// For how long awake a sleep counts.
+    fn counts_ms(&self) -> i64 {
+        self.refill_ms().max(self.counts_min_ms)
+    }
+
+    /// Who reads what others record, and do not while they wait, waits when they do.
+    pub(crate) fn waits_with(&mut self, other: &Patience) {
+        self.bearable_max_ms = self.bearable_max_ms.min(other.bearable_ms());
+        self.counts_min_ms = self.counts_min_ms.max(other.counts_ms());
     }
 }
 
@@ -86,7 +101,7 @@ impl Wait {
         let mut fresh = self.sleeps.len();
         for (from_ms, until_ms) in self.sleeps.iter().rev() {
             awake_ms += (behind_ms - until_ms).max(0);
-            if awake_ms >= patience.refill_ms() {
+            if awake_ms >= patience.counts_ms() {
                 break;
             }
             (asleep_ms, behind_ms, fresh) = (asleep_ms + until_ms - from_ms, *from_ms, fresh - 1);

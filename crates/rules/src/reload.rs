@@ -1,4 +1,4 @@
-//! New rule files in place of old ones, without an alert losing its state.
+//! New rule files in place of old ones, or a new process, without an alert losing its state.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,6 +12,9 @@ use crate::effects::{AlertChange, ChangeKind, RuleId};
 use crate::group::{Group, Settings};
 use crate::patience::Wait;
 use crate::running::Retired;
+
+/// An evaluation that takes longer is rare.
+const EVALUATION_MS: i64 = 15_000;
 
 /// What became of the groups.
 #[derive(Debug, Default)]
@@ -132,6 +135,16 @@ pub fn rehome(
         GroupNote { file: file.to_owned(), group: name.to_owned(), changes: gone.map(change).collect() };
     notes.extend((!gone.changes.is_empty()).then_some(gone));
     notes
+}
+
+/// Until when samples came to a process whose groups were evaluated last at the times that `last_ms` knows.
+/// Mostly that is the newest of these. Where a group was due before and not evaluated, it still waited after
+/// a sleep, and samples came before that.
+pub fn awake_until_ms(groups: &[Group], last_ms: impl Fn(&Group) -> Option<i64>, newest_ms: i64) -> i64 {
+    let waited = |group: &Group| {
+        last_ms(group).filter(|last_ms| group.slot_after(*last_ms) < newest_ms - EVALUATION_MS)
+    };
+    groups.iter().filter_map(waited).min().unwrap_or(newest_ms)
 }
 
 impl Reloaded {

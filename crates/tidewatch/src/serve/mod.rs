@@ -14,6 +14,7 @@ mod committer;
 mod jobs;
 mod memory;
 mod metrics;
+mod pulse;
 mod query_log;
 mod records;
 mod reload;
@@ -104,6 +105,7 @@ async fn serve(arguments: ServeArgs) -> Result<()> {
         append: committer.clone(),
         alerting: alerting.clone(),
         complete: completed,
+        pulse: Arc::default(),
         said_wait_ms: AtomicI64::new(i64::MIN),
     }));
     let scrape = Arc::new(Scraper::new(

@@ -22,14 +22,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::alerting::Alerting;
+use super::pulse::Pulse;
 use super::query_log::{Logged, QueryLog};
 use crate::evaluate::{LocalEvaluator, append_rule_samples};
 
 /// A sleeping task looks at the clock at least this often, since the clock may be set.
 const SLEEP_MAX: Duration = Duration::from_secs(5);
-
-/// A task that does not run for longer than this was stopped with the process, or the clock was set.
-const NOTICED_MS: i64 = 3 * SLEEP_MAX.as_millis() as i64;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -42,6 +40,7 @@ pub struct RuleContext {
     pub alerting: Arc<Alerting>,
     /// Turns true when the store is complete.
     pub complete: watch::Receiver<bool>,
+    pub pulse: Arc<Pulse>,
     /// Until when rules wait after a sleep, as far as was said.
     pub said_wait_ms: AtomicI64,
 }
@@ -151,52 +150,40 @@ async fn run(context: Arc<RuleContext>, running: Arc<Running>, mut stopped: watc
         _ = complete.wait_for(|complete| *complete) => {}
         _ = stopped.wait_for(|stop| *stop) => return,
     }
-    let mut pulse = Pulse { beat_ms: context.env.clock.wall_ms(), slept: None };
+    let now_ms = || context.env.clock.wall_ms();
+    let mut pulse = context.pulse.listen(now_ms());
+    if let Some(group) = running.group.lock().as_mut() {
+        group.woke(pulse.began_ms());
+    }
+    let mut sleeps = Vec::new();
     loop {
         let Some(due_ms) = running.group.lock().as_ref().map(Group::next_due_ms) else { return };
-        let wait_ms = (due_ms - context.env.clock.wall_ms()).max(0).unsigned_abs();
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(wait_ms).min(SLEEP_MAX)) => {}
-            _ = stopped.wait_for(|stop| *stop) => return,
+        let wait_ms = (due_ms - now_ms()).max(0).unsigned_abs();
+        let is_stopped = tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(wait_ms).min(SLEEP_MAX)) => false,
+            _ = stopped.wait_for(|stop| *stop) => true,
+        };
+        let at_ms = now_ms();
+        sleeps.extend(pulse.beat(at_ms));
+        if let Some(group) = running.group.lock().as_mut() {
+            sleeps.drain(..).for_each(|(since_ms, until_ms)| group.slept(since_ms, until_ms));
         }
-        let now_ms = pulse.beat(&context.env);
-        if let Some((since_ms, now_ms)) = pulse.slept.take()
-            && let Some(group) = running.group.lock().as_mut()
-        {
-            group.slept(since_ms, now_ms);
+        if is_stopped {
+            return;
         }
         // Queries and syncs block. As of the beat: stopped before it begins, it would look into the sleep.
         let (shared, running) = (context.clone(), running.clone());
-        let mut work = tokio::task::spawn_blocking(move || step(&shared, &running, now_ms));
+        let mut work = tokio::task::spawn_blocking(move || step(&shared, &running, at_ms));
+        // An evaluation that takes long is no sleep.
         let outcome = loop {
             tokio::select! {
                 outcome = &mut work => break outcome,
-                () = tokio::time::sleep(SLEEP_MAX) => drop(pulse.beat(&context.env)),
+                () = tokio::time::sleep(SLEEP_MAX) => sleeps.extend(pulse.beat(now_ms())),
             }
         };
-        pulse.beat(&context.env);
         if outcome.is_err() {
             tracing::error!("an evaluation panicked; the group goes on with its next one");
         }
-    }
-}
-
-/// Notices that the process was stopped: a task looks at the clock every few seconds, also while an
-/// evaluation takes long.
-struct Pulse {
-    beat_ms: i64,
-    slept: Option<(i64, i64)>,
-}
-
-impl Pulse {
-    fn beat(&mut self, env: &Env) -> i64 {
-        let now_ms = env.clock.wall_ms();
-        if now_ms - self.beat_ms > NOTICED_MS {
-            let since_ms = self.slept.map_or(self.beat_ms, |(since_ms, _)| since_ms);
-            self.slept = Some((since_ms, now_ms));
-        }
-        self.beat_ms = now_ms;
-        now_ms
     }
 }
 
@@ -306,6 +293,7 @@ mod tests {
             append: db.clone(),
             alerting: Arc::new(Alerting::new(env.clone(), db, journal, &state)),
             complete: watch::channel(false).1,
+            pulse: Arc::default(),
             said_wait_ms: AtomicI64::new(i64::MIN),
         })
     }
