@@ -173,14 +173,20 @@ fn len_u32(len: usize) -> [u8; 4] {
 
 /// About how many bytes a record takes, for cutting many into frames.
 pub(crate) fn size_hint(record: &Record) -> usize {
-    match record {
-        Record::Alert(key, alert) => {
-            let annotations: usize =
-                alert.annotations.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
-            128 + key.rule.len() + key.group.file.len() + key.labels.as_bytes().len() + annotations
+    let group = |group: &GroupKey| group.file.len() + group.group.len();
+    let alert = |key: &AlertKey| group(&key.group) + key.rule.len() + key.labels.as_bytes().len();
+    64 + match record {
+        Record::Alert(key, Alert { annotations, .. }) => {
+            64 + alert(key)
+                + annotations.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>()
         }
-        Record::Silence { bytes, .. } | Record::OutboxPut { bytes, .. } => 64 + bytes.len(),
-        _ => 128,
+        Record::AlertForgotten(key) => alert(key),
+        Record::GroupEvaluated { group: key, .. } | Record::GroupForgotten(key) => group(key),
+        Record::Gap(gap) => group(&gap.group),
+        Record::Silence { id, bytes } => id.len() + bytes.len(),
+        Record::SilenceRemoved { id } => id.len(),
+        Record::OutboxPut { bytes, .. } => bytes.len(),
+        Record::OutboxRemoved { .. } => 0,
     }
 }
 

@@ -124,6 +124,11 @@ impl Journal {
         taken
     }
 
+    /// Whether the log would give back something under this key.
+    pub(crate) fn knows(&self, key: &Key) -> bool {
+        self.inner.lock().mirror.has(key)
+    }
+
     /// Makes everything durable that was appended before the call.
     pub fn commit(&self) -> Result<Position, JournalError> {
         Ok(self.wal.commit()?)

@@ -37,26 +37,34 @@ pub struct Findings {
     pub foreign: Vec<PathBuf>,
 }
 
-/// The last record of each key that was not removed.
+/// The last record of each key, and of gaps the newest.
 #[derive(Debug, Default)]
-pub(crate) struct Mirror {
+pub(crate) struct Latest {
     records: BTreeMap<Key, Record>,
     gap_count: usize,
 }
 
-impl Mirror {
-    pub(crate) fn apply(&mut self, record: Record) {
-        let key = record.key();
-        if record.is_removal() {
-            self.records.remove(&key);
-            return;
-        }
+impl Latest {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    pub(crate) fn insert(&mut self, key: Key, record: Record) {
         let is_gap = matches!(record, Record::Gap(_));
         let is_new = self.records.insert(key, record).is_none();
         if is_gap && is_new {
             self.gap_count += 1;
             self.limit_gaps();
         }
+    }
+
+    /// Of gaps none is removed.
+    pub(crate) fn remove(&mut self, key: &Key) {
+        self.records.remove(key);
+    }
+
+    pub(crate) fn into_records(self) -> impl DoubleEndedIterator<Item = Record> {
+        self.records.into_values()
     }
 
     fn limit_gaps(&mut self) {
@@ -67,16 +75,37 @@ impl Mirror {
             self.gap_count -= 1;
         }
     }
+}
+
+/// The last record of each key that was not removed.
+#[derive(Debug, Default)]
+pub(crate) struct Mirror {
+    latest: Latest,
+}
+
+impl Mirror {
+    pub(crate) fn apply(&mut self, record: Record) {
+        let key = record.key();
+        if record.is_removal() {
+            self.latest.remove(&key);
+        } else {
+            self.latest.insert(key, record);
+        }
+    }
+
+    pub(crate) fn has(&self, key: &Key) -> bool {
+        self.latest.records.contains_key(key)
+    }
 
     /// Records behind the key `after`, ascending; all of them without one.
     pub(crate) fn records_after(&self, after: Option<&Key>) -> impl Iterator<Item = (&Key, &Record)> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.records.range((start, Bound::Unbounded))
+        self.latest.records.range((start, Bound::Unbounded))
     }
 
     pub(crate) fn to_state(&self, findings: Findings) -> JournalState {
         let mut state = JournalState { findings, ..JournalState::default() };
-        for record in self.records.values().cloned() {
+        for record in self.latest.records.values().cloned() {
             match record {
                 Record::Alert(key, alert) => drop(state.alerts.insert(key, alert)),
                 Record::GroupEvaluated { group, at_ms } => drop(state.groups.insert(group, at_ms)),

@@ -1,35 +1,37 @@
 //! Records for which the log had no room.
 
-use std::collections::BTreeMap;
-
-use crate::record::{Key, Record};
+use crate::journal::Journal;
+use crate::record::Record;
+use crate::state::Latest;
 
 /// What is to be appended when there is room again: of each key the last record, so that it does not grow
 /// with time.
 #[derive(Debug, Default)]
 pub struct Waiting {
-    records: BTreeMap<Key, Record>,
+    latest: Latest,
 }
 
 impl Waiting {
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
+        self.latest.is_empty()
     }
 
-    pub fn add(&mut self, records: impl IntoIterator<Item = Record>) {
+    /// Takes what `journal` did not.
+    pub fn add(&mut self, records: impl IntoIterator<Item = Record>, journal: &Journal) {
         for record in records {
             let key = record.key();
-            // An entry of the outbox has its number for itself: the log has not heard of it.
-            if matches!(record, Record::OutboxRemoved { .. }) && self.records.remove(&key).is_some() {
-                continue;
+            // What came and went meanwhile was never in the log.
+            if record.is_removal() && !journal.knows(&key) {
+                self.latest.remove(&key);
+            } else {
+                self.latest.insert(key, record);
             }
-            self.records.insert(key, record);
         }
     }
 
     /// All that waits, the outbox before the alerts that it tells of: after a crash between them an alert is
     /// told twice rather than never.
     pub fn take(&mut self) -> Vec<Record> {
-        std::mem::take(&mut self.records).into_values().rev().collect()
+        std::mem::take(&mut self.latest).into_records().rev().collect()
     }
 }
