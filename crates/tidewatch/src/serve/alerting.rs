@@ -159,21 +159,11 @@ impl Alerting {
     }
 
     /// Writes records behind those that wait for room, and says once that it can not, and that it can again.
-    fn write(&self, state: &mut State, mut records: Vec<Record>, must_sync: bool) {
+    fn write(&self, state: &mut State, records: Vec<Record>, must_sync: bool) {
         if state.closed {
             return;
         }
-        if !state.waiting.is_empty() {
-            state.waiting.add(records);
-            records = state.waiting.take();
-        }
-        let Taken { rest, error, too_large } = self.journal.append_all(records);
-        state.waiting.add(rest);
-        if too_large > 0 {
-            tracing::error!(too_large, "alerts are too large for the journal: shorten their annotations");
-        }
-        let synced = if must_sync { self.journal.commit().map(drop) } else { Ok(()) };
-        match error.map_or(synced, Err) {
+        match self.try_write(state, records, must_sync) {
             Ok(()) if state.failed.take().is_some() => tracing::info!("alert state is durable again"),
             Ok(()) => {}
             Err(error) => {
@@ -185,6 +175,31 @@ impl Alerting {
                 }
             }
         }
+    }
+
+    fn try_write(
+        &self,
+        state: &mut State,
+        mut records: Vec<Record>,
+        must_sync: bool,
+    ) -> Result<(), JournalError> {
+        let waited = !state.waiting.is_empty();
+        if waited {
+            state.waiting.add(records, &self.journal);
+            // Room is looked for before all that waits is touched: that is much where a disk is full for long.
+            self.journal.commit()?;
+            records = state.waiting.take();
+        }
+        let Taken { rest, error, too_large } = self.journal.append_all(records);
+        state.waiting.add(rest, &self.journal);
+        if too_large > 0 {
+            tracing::error!(too_large, "alerts are too large for the journal: shorten their annotations");
+        }
+        error.map_or(Ok(()), Err)?;
+        if must_sync || waited {
+            self.journal.commit()?;
+        }
+        Ok(())
     }
 
     /// Keeps the journal small and near to what it was told, also where nobody waits for it: the time of the
@@ -200,10 +215,12 @@ impl Alerting {
         self.journal.maintain()
     }
 
-    /// A last sync.
+    /// A last sync, with what waited for room.
     pub fn close(&self) {
-        if let Err(error) = self.journal.commit() {
-            tracing::error!(%error, "the journal could not be synced at the end");
+        let mut state = self.state.lock();
+        self.write(&mut state, Vec::new(), true);
+        if let Some(reason) = &state.failed {
+            tracing::error!(reason, "alert state of the end is not durable");
         }
     }
 

@@ -65,6 +65,38 @@ fn alert_state_is_durable_again_when_the_disk_has_room_again() {
     assert_eq!(found(&simulation), (hosts, Some(4_000)));
 }
 
+// Whoever makes room restarts the server next: what waited for it was lost.
+#[test]
+fn what_waits_for_room_is_written_at_the_end() {
+    let simulation = Env::simulated(5);
+    let alerting = alerting(&simulation);
+    simulation.disk.set_capacity(0);
+    for (host, at_ms) in [("a", 1_000), ("b", 2_000), ("c", 3_000)] {
+        alerting.record("f.yml", "g", &fires(host, at_ms));
+    }
+    simulation.disk.set_capacity(u64::MAX);
+    alerting.close();
+    simulation.disk.kill();
+    assert_eq!(found(&simulation), (["a", "b", "c"].map(str::to_owned).to_vec(), Some(3_000)));
+}
+
+// It was said to be durable, and was in memory.
+#[test]
+fn what_waited_for_room_is_durable_when_that_is_said() {
+    let simulation = Env::simulated(6);
+    let alerting = alerting(&simulation);
+    simulation.disk.set_capacity(0);
+    for (host, at_ms) in [("a", 1_000), ("b", 2_000)] {
+        alerting.record("f.yml", "g", &fires(host, at_ms));
+    }
+    simulation.disk.set_capacity(u64::MAX);
+    simulation.clock.advance_ms(60_000);
+    alerting.record("f.yml", "g", &quiet(3_000));
+    assert!(alerting.state.lock().failed.is_none());
+    simulation.disk.kill();
+    assert_eq!(found(&simulation), (["a", "b"].map(str::to_owned).to_vec(), Some(3_000)));
+}
+
 // A process that was stopped in the middle of an evaluation told of an alert that had ended by then.
 #[test]
 fn what_an_evaluation_tells_holds_from_when_it_is_sent() {
