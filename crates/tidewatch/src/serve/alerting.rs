@@ -347,7 +347,7 @@ pub fn restore(groups: &mut [Group], state: &JournalState, alerting: &Alerting) 
     let newest_ms = records::newest_evaluation(state, alerting.env.clock.wall_ms());
     let last_evaluation = |group: &Group| {
         records::last_evaluation(state, group.file(), group.name())
-            .filter(|last_ms| !is_of_the_past(*last_ms, newest_ms, group.interval_ms()))
+            .filter(|last_ms| !is_of_the_past(state, *last_ms, newest_ms, group.interval_ms()))
     };
     let awake_ms = newest_ms.map(|newest_ms| awake_until_ms(groups, last_evaluation, newest_ms));
     for group in &mut *groups {
@@ -368,13 +368,16 @@ pub fn restore(groups: &mut [Group], state: &JournalState, alerting: &Alerting) 
     }
     let groups: BTreeSet<(&str, &str)> = groups.iter().map(|group| (group.file(), group.name())).collect();
     alerting.forget(records::groups(state).filter(|(file, name, last_ms)| {
-        !groups.contains(&(file, name)) && is_of_the_past(*last_ms, newest_ms, 0)
+        !groups.contains(&(file, name)) && is_of_the_past(state, *last_ms, newest_ms, 0)
     }));
 }
 
-/// Whether a group was not there any more when others were last evaluated. What it missed since is no gap.
-fn is_of_the_past(last_ms: i64, newest_ms: Option<i64>, interval_ms: i64) -> bool {
-    newest_ms.is_some_and(|newest_ms| last_ms < newest_ms - 2 * interval_ms - FORGET_MS)
+/// Whether a group was not there any more when others were last evaluated. What it missed since is no gap. One
+/// that still waits after a long sleep has missed what all have.
+fn is_of_the_past(state: &JournalState, last_ms: i64, newest_ms: Option<i64>, interval_ms: i64) -> bool {
+    newest_ms.is_some_and(|newest_ms| {
+        records::evaluated_ms(state, last_ms, newest_ms) > 2 * interval_ms + FORGET_MS
+    })
 }
 
 #[cfg(test)]

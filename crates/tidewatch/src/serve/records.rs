@@ -77,6 +77,12 @@ pub fn newest_evaluation(state: &JournalState, now_ms: i64) -> Option<i64> {
     state.groups.values().copied().filter(|at_ms| *at_ms <= now_ms).max()
 }
 
+/// For how long of the time from `since_ms` to `until_ms` groups were evaluated: the longest gap of any is not.
+pub fn evaluated_ms(state: &JournalState, since_ms: i64, until_ms: i64) -> i64 {
+    let missed_ms = |gap: &Gap| gap.to_ms.min(until_ms) - gap.from_ms.max(since_ms);
+    until_ms - since_ms - state.gaps.iter().map(missed_ms).max().unwrap_or(0).max(0)
+}
+
 /// Alerts by file and name of their group.
 pub fn alerts(state: &JournalState) -> BTreeMap<(String, String), Vec<(RuleId, AlertInstance)>> {
     let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();

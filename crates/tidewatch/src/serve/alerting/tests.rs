@@ -123,6 +123,22 @@ fn what_an_evaluation_tells_holds_from_when_it_is_sent() {
     assert!(body.contains(r#""endsAt":"2026-01-01T00:14:00.000Z""#), "{body}");
 }
 
+/// What the next process makes of groups of `text` once `former` has ended and a minute has passed: the groups,
+/// and the names of those whose marks are left.
+fn restarted(simulation: &Simulation, former: Alerting, text: &str) -> (Vec<Group>, Vec<String>) {
+    former.close();
+    drop(former);
+    simulation.clock.advance_ms(60_000);
+    let file = tidewatch_rules::RuleFile::parse(text, "f.yml", &Default::default()).expect("valid");
+    let now_ms = simulation.env.clock.wall_ms();
+    let mut groups = tidewatch_rules::reload(Vec::new(), vec![file], &Arc::default(), now_ms).groups;
+    let (journal, state) = Journal::open(&simulation.env, Path::new("/journal")).expect("it opens");
+    let db = Arc::new(Db::in_memory(simulation.env.clone(), DbOptions::new("/data")));
+    let alerting = Alerting::new(simulation.env.clone(), db, journal, &state);
+    restore(&mut groups, &state, &alerting);
+    (groups, alerting.journal.state().groups.into_keys().map(|key| key.group).collect())
+}
+
 // A group that was gone for a week and is back was told to have missed all evaluations of that week.
 #[test]
 fn a_group_that_was_gone_for_a_while_has_missed_nothing() {
@@ -134,22 +150,35 @@ fn a_group_that_was_gone_for_a_while_has_missed_nothing() {
     for (name, at_ms) in marks {
         former.record("f.yml", name, &quiet(start_ms + at_ms));
     }
-    former.close();
-    drop(former);
-    simulation.clock.jump_to_ms(start_ms + week_ms + 60_000);
+    simulation.clock.jump_to_ms(start_ms + week_ms);
     let text =
         "groups: [{name: back, rules: [{record: r, expr: a}]}, {name: stays, rules: [{record: s, expr: a}]}]";
-    let file = tidewatch_rules::RuleFile::parse(text, "f.yml", &Default::default()).expect("valid");
+    let (groups, left) = restarted(&simulation, former, text);
     let now_ms = simulation.env.clock.wall_ms();
-    let mut groups = tidewatch_rules::reload(Vec::new(), vec![file], &Arc::default(), now_ms).groups;
-    let (journal, state) = Journal::open(&simulation.env, Path::new("/journal")).expect("it opens");
-    let db = Arc::new(Db::in_memory(simulation.env.clone(), DbOptions::new("/data")));
-    let alerting = Alerting::new(simulation.env.clone(), db, journal, &state);
-    restore(&mut groups, &state, &alerting);
     let due: Vec<i64> = groups.iter().map(|group| group.next_due_ms() - now_ms).collect();
     assert!(due[0] > 0 && due[1] <= 0, "only what stayed has missed something: {due:?}");
-    let left: Vec<String> = alerting.journal.state().groups.into_keys().map(|key| key.group).collect();
     assert_eq!(left, ["back", "renamed", "stays"]);
+}
+
+// One that still waited after a night was taken for one that had been gone, and judged at once what had not
+// come back.
+#[test]
+fn a_group_that_waits_after_a_long_sleep_waits_after_a_restart_too() {
+    let simulation = Env::simulated(7);
+    let former = alerting(&simulation);
+    let (start_ms, night_ms) = (simulation.env.clock.wall_ms(), 8 * 3_600_000);
+    former.record("f.yml", "records", &quiet(start_ms));
+    former.record("f.yml", "reads", &quiet(start_ms));
+    let gap =
+        tidewatch_rules::Gap { from_ms: start_ms + 60_000, to_ms: start_ms + night_ms, evaluations: 480 };
+    former.record("f.yml", "records", &Effects { gap: Some(gap), ..quiet(start_ms + night_ms + 60_000) });
+    simulation.clock.jump_to_ms(start_ms + night_ms + 70_000);
+    let text = "groups: [{name: records, rules: [{record: r, expr: a}]}, {name: reads, rules: [{alert: A, expr: r}]}]";
+    let (mut groups, _) = restarted(&simulation, former, text);
+    let now_ms = simulation.env.clock.wall_ms();
+    groups.iter_mut().for_each(|group| group.woke(now_ms));
+    let waits = groups.iter().map(|group| group.waits_until_ms(now_ms).map(|until_ms| until_ms - now_ms));
+    assert_eq!(waits.collect::<Vec<_>>(), [Some(60_000), Some(120_000)]);
 }
 
 // After kill -9 a start took a quiet week for a sleep, told of missed evaluations and waited.
