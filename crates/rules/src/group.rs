@@ -1,6 +1,6 @@
 //! A running group: when it is due, and what an evaluation does.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use tidewatch_model::Labels;
@@ -339,14 +339,20 @@ impl Group {
         (retired.collect(), self.ended)
     }
 
-    /// Takes series as given last by its rule of this key, so that this one goes on with them or ends
-    /// them, if it has such a rule; only one that never gave any if `is_new`.
-    pub(crate) fn take_series(&mut self, key: &RuleKey, is_new: bool, series: &mut Vec<Labels>) {
-        let mut rules = self.rules.iter_mut();
-        let rule = rules.find(|rule| (!is_new || rule.previous.is_empty()) && rule.key() == *key);
-        if let Some(rule) = rule {
-            rule.previous.extend(std::mem::take(series));
-        }
+    /// Its recording rules by their places.
+    pub(crate) fn recording_rules(&self) -> impl Iterator<Item = (usize, RuleKey)> {
+        let rules = self.rules.iter().enumerate().filter(|(_, rule)| rule.alerts.is_none());
+        rules.map(|(index, rule)| (index, rule.key()))
+    }
+
+    /// The series that the rule at a place gave last, to go on with or to end.
+    pub(crate) fn given_by(&mut self, index: usize) -> &mut HashSet<Labels> {
+        &mut self.rules[index].previous
+    }
+
+    /// All series that its rules gave last.
+    pub(crate) fn given(&self) -> impl Iterator<Item = &Labels> {
+        self.rules.iter().flat_map(|rule| &rule.previous)
     }
 
     /// Every alert that is pending, firing or resolved and retained, by rule.

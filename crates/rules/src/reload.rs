@@ -1,6 +1,6 @@
 //! New rule files in place of old ones, or a new process, without an alert losing its state.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use tidewatch_model::Labels;
@@ -11,7 +11,7 @@ use crate::dependencies;
 use crate::effects::{AlertChange, ChangeKind, RuleId};
 use crate::group::{Group, Settings};
 use crate::patience::Wait;
-use crate::running::Retired;
+use crate::running::{Retired, RuleKey};
 
 /// An evaluation that takes longer is rare.
 const EVALUATION_MS: i64 = 15_000;
@@ -76,8 +76,9 @@ pub fn reload(old: Vec<Group>, files: Vec<RuleFile>, settings: &Arc<Settings>, n
         let (retired, series) = group.retire();
         homeless.push((identity, retired, Leaves::ToEnd { series, due_ms }));
     }
+    let heirs = reloaded.heirs();
     for ((file, name), retired, leaves) in homeless {
-        let (alerts, series) = reloaded.find_heirs(retired);
+        let (alerts, series) = reloaded.hand_on(retired, &heirs);
         let notes = rehome(&mut reloaded.groups, &file, &name, alerts);
         reloaded.notes.extend(notes);
         reloaded.leave(leaves, series);
@@ -154,23 +155,33 @@ impl Reloaded {
         }
     }
 
+    /// The places of recording rules: group, and rule within it.
+    fn heirs(&self) -> HashMap<RuleKey, Vec<(usize, usize)>> {
+        let mut heirs: HashMap<RuleKey, Vec<(usize, usize)>> = HashMap::new();
+        for (group, rules) in self.groups.iter().map(Group::recording_rules).enumerate() {
+            rules.for_each(|(rule, key)| heirs.entry(key).or_default().push((group, rule)));
+        }
+        heirs
+    }
+
     /// Gives recorded series to the rule that records them now, in another group or file: it goes on with
     /// them, and its next evaluation ends those that it does not give. Returns the alerts, which
     /// [`rehome`] takes, and the series that found none.
-    fn find_heirs(&mut self, retired: Vec<Retired>) -> (Vec<(RuleId, AlertInstance)>, Vec<Labels>) {
+    fn hand_on(
+        &mut self,
+        retired: Vec<Retired>,
+        heirs: &HashMap<RuleKey, Vec<(usize, usize)>>,
+    ) -> (Vec<(RuleId, AlertInstance)>, Vec<Labels>) {
         let (mut alerts, mut left) = (Vec::new(), Vec::new());
-        for Retired { key, alerts: of_rule, mut series } in retired {
+        for Retired { key, alerts: of_rule, series } in retired {
             alerts.extend(of_rule);
-            let is_alerting = key.2;
+            let heirs = heirs.get(&key).map_or(&[][..], Vec::as_slice);
             // A rule that has given none yet is more likely the one that moved.
-            for is_new in [true, false] {
-                for group in self.groups.iter_mut().filter(|_| !is_alerting) {
-                    if !series.is_empty() {
-                        group.take_series(&key, is_new, &mut series);
-                    }
-                }
+            let new = heirs.iter().find(|(group, rule)| self.groups[*group].given_by(*rule).is_empty());
+            match new.or(heirs.first()) {
+                Some((group, rule)) => self.groups[*group].given_by(*rule).extend(series),
+                None => left.extend(series),
             }
-            left.extend(series);
         }
         (alerts, left)
     }
@@ -187,13 +198,15 @@ impl Reloaded {
 
     /// Ends no series that a rule shows now, such as those of an alert that moved.
     fn spare_given(&mut self) {
-        let mut all: Vec<Vec<Labels>> =
-            self.groups.iter_mut().map(|group| std::mem::take(&mut group.ended)).collect();
-        let ended = all.iter_mut().chain(self.ended.iter_mut().map(|ended| &mut ended.series));
-        for series in ended.filter(|series| !series.is_empty()) {
-            self.groups.iter().for_each(|group| series.retain(|series| !group.gives(series)));
+        let of_groups = self.groups.iter().flat_map(|group| &group.ended);
+        let ended: HashSet<&Labels> =
+            of_groups.chain(self.ended.iter().flat_map(|ended| &ended.series)).collect();
+        let given = self.groups.iter().flat_map(Group::given);
+        let given: HashSet<Labels> = given.filter(|series| ended.contains(series)).cloned().collect();
+        let of_groups = self.groups.iter_mut().map(|group| &mut group.ended);
+        for series in of_groups.chain(self.ended.iter_mut().map(|ended| &mut ended.series)) {
+            series.retain(|series| !given.contains(series));
         }
-        self.groups.iter_mut().zip(all).for_each(|(group, ended)| group.ended = ended);
         self.ended.retain(|ended| !ended.series.is_empty());
     }
 }
