@@ -18,7 +18,7 @@ const RESOLVED_RETENTION_MS: i64 = 15 * 60 * 1000;
 
 pub(crate) const ALERTS: &str = "ALERTS";
 pub(crate) const ALERTS_FOR_STATE: &str = "ALERTS_FOR_STATE";
-const ALERT_NAME: &str = "alertname";
+pub(crate) const ALERT_NAME: &str = "alertname";
 const ALERT_STATE: &str = "alertstate";
 
 /// The alerts of a rule, and its texts ready to be expanded.

@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashMap};
 use tidewatch_model::{METRIC_NAME, MatchOp, Matcher};
 use tidewatch_parser::VectorSelector;
 
-use crate::alerting::{ALERTS, ALERTS_FOR_STATE};
+use crate::alerting::{ALERT_NAME, ALERTS, ALERTS_FOR_STATE};
 use crate::definition::Rule;
 use crate::group::Group;
 use crate::patience::Patience;
@@ -23,43 +23,52 @@ use crate::patience::Patience;
 /// evaluated more often is given as long as to be evaluated once more.
 const LAG_MAX_MS: i64 = 60_000;
 
-/// Longer chains of groups count as this long, which bounds recursion and waits.
-const CHAIN_MAX: usize = 8;
+/// No chain of groups is waited for longer than this.
+const CHAIN_MAX_MS: i64 = 8 * LAG_MAX_MS;
 
 /// Tells each group what it is to know of those whose series it reads.
 pub(crate) fn settle(groups: &mut [Group]) {
     let intervals: Vec<i64> = groups.iter().map(Group::interval_ms).collect();
     let reads = reads(groups);
-    let mut lags = vec![None; groups.len()];
+    let lags = lags(&reads, &intervals);
     for (index, group) in groups.iter_mut().enumerate() {
         let rarest_ms = reads[index].iter().map(|other| intervals[*other]).max().unwrap_or(0);
-        let lag_ms = lag_ms(index, &reads, &intervals, &mut lags, &mut Vec::new());
-        group.patience.reads_recorded(rarest_ms, lag_ms);
+        group.patience.reads_recorded(rarest_ms, lags[index]);
     }
-    for _ in 0..CHAIN_MAX {
+    // Ends, as each round but the last makes a group wait for what another waits for.
+    loop {
         let known: Vec<Patience> = groups.iter().map(|group| group.patience).collect();
         for (group, reads) in groups.iter_mut().zip(&reads) {
             reads.iter().for_each(|other| group.patience.waits_with(&known[*other]));
+        }
+        if groups.iter().zip(known).all(|(group, known)| group.patience == known) {
+            break;
         }
     }
 }
 
 /// For each group the others whose series it reads.
 fn reads(groups: &[Group]) -> Vec<BTreeSet<usize>> {
-    let mut makers: HashMap<&str, BTreeSet<usize>> = HashMap::new();
+    let mut makers: HashMap<&str, Vec<(usize, &Rule)>> = HashMap::new();
     for (index, group) in groups.iter().enumerate() {
-        for name in group.rules().iter().flat_map(made) {
-            makers.entry(name).or_default().insert(index);
+        for rule in group.rules() {
+            made(rule).into_iter().for_each(|name| makers.entry(name).or_default().push((index, rule)));
         }
     }
     let of = |(index, group): (usize, &Group)| {
         let mut read = BTreeSet::new();
         for rule in group.rules() {
-            rule.query.expr.for_each_selector(&mut |selector| match name_of(selector) {
-                Some(name) => read.extend(makers.get(name).into_iter().flatten()),
-                None => {
-                    let matching = makers.iter().filter(|(name, _)| may_have_name(selector, name));
-                    read.extend(matching.flat_map(|(_, makers)| makers));
+            rule.query.expr.for_each_selector(&mut |selector| {
+                let mut reads = |makers: &Vec<(usize, &Rule)>| {
+                    let matching = makers.iter().filter(|(_, rule)| may_give(rule, selector));
+                    read.extend(matching.map(|(index, _)| *index));
+                };
+                match name_of(selector) {
+                    Some(name) => makers.get(name).into_iter().for_each(reads),
+                    None => makers
+                        .iter()
+                        .filter(|(name, _)| may_have_name(selector, name))
+                        .for_each(|(_, makers)| reads(makers)),
                 }
             });
         }
@@ -67,6 +76,12 @@ fn reads(groups: &[Group]) -> Vec<BTreeSet<usize>> {
         read
     };
     groups.iter().enumerate().map(of).collect()
+}
+
+/// Whether the series of a rule, which have the name, may be selected: alerts are told apart by `alertname`.
+fn may_give(rule: &Rule, selector: &VectorSelector) -> bool {
+    let mut matchers = selector.matchers.iter().filter(|matcher| matcher.name() == ALERT_NAME);
+    !rule.is_alerting() || matchers.all(|matcher| matcher.matches(rule.name()))
 }
 
 /// The names of the series that a rule gives.
@@ -86,28 +101,27 @@ fn may_have_name(selector: &VectorSelector, name: &str) -> bool {
     name_matchers(selector).all(|matcher| matcher.matches(name))
 }
 
-/// How long after the samples are back a group waits for others. Groups that read each other in a
+/// How long after the samples are back each group waits for others. Groups that read each other in a
 /// circle can not all wait for each other: who is on the way already is not waited for.
-fn lag_ms(
-    index: usize,
-    reads: &[BTreeSet<usize>],
-    intervals: &[i64],
-    lags: &mut [Option<i64>],
-    way: &mut Vec<usize>,
-) -> i64 {
-    if let Some(lag_ms) = lags[index] {
-        return lag_ms;
-    }
-    way.push(index);
-    let mut longest_ms = 0;
-    for other in &reads[index] {
-        if way.len() <= CHAIN_MAX && !way.contains(other) {
-            let before_ms = lag_ms(*other, reads, intervals, lags, way);
-            longest_ms = longest_ms.max(before_ms + intervals[*other].min(LAG_MAX_MS));
+fn lags(reads: &[BTreeSet<usize>], intervals: &[i64]) -> Vec<i64> {
+    let mut lags: Vec<Option<i64>> = vec![None; reads.len()];
+    let mut is_on_way = vec![false; reads.len()];
+    for start in 0..reads.len() {
+        let mut way = if lags[start].is_none() { vec![start] } else { Vec::new() };
+        while let Some(index) = way.last().copied() {
+            is_on_way[index] = true;
+            let is_first = |other: &&usize| lags[**other].is_none() && !is_on_way[**other];
+            if let Some(other) = reads[index].iter().find(is_first) {
+                way.push(*other);
+                continue;
+            }
+            let after = |other: &usize| Some(lags[*other]? + intervals[*other].min(LAG_MAX_MS));
+            let longest_ms = reads[index].iter().filter_map(after).max().unwrap_or(0);
+            lags[index] = Some(longest_ms.min(CHAIN_MAX_MS));
+            is_on_way[index] = false;
+            way.pop();
         }
     }
-    way.pop();
-    // Memoized within a circle this may be less than another beginning would give.
-    lags[index] = Some(longest_ms);
-    longest_ms
+    // Within a circle one may be less than another beginning would give.
+    lags.into_iter().map(|lag_ms| lag_ms.expect("each was a start")).collect()
 }

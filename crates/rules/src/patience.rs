@@ -21,7 +21,7 @@ use crate::group::Settings;
 /// The least time that senders get to come back.
 const GRACE_MS: i64 = 60_000;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Patience {
     /// How far back the narrowest rule looks.
     window_ms: i64,

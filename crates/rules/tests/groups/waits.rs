@@ -70,16 +70,18 @@ fn sleeps_with_a_moment_awake_between_them_are_one() {
     check_sleeps(120, "1000-1070 1190-1260 1380-1450 1570-1640", "- - - -");
 }
 
+/// How many seconds each group waits after a long sleep.
+fn waits(rules: &str) -> Vec<(String, i64)> {
+    let mut groups = groups(rules, &settings());
+    groups.iter_mut().for_each(|group| group.slept(1_000_000, 2_000_000));
+    let wait = |group: &Group| group.waits_until_ms(2_000_000).expect("it waits") / 1000 - 2000;
+    groups.iter().map(|group| (group.name().to_owned(), wait(group))).collect()
+}
+
 // Alerts that read what another group records were judged before it was recorded, as a group that
 // records and alerts waited as long as its readers.
 #[test]
 fn a_group_waits_for_those_that_record_what_it_reads() {
-    let waits = |rules: &str| -> Vec<(String, i64)> {
-        let mut groups = groups(rules, &settings());
-        groups.iter_mut().for_each(|group| group.slept(1_000_000, 2_000_000));
-        let wait = |group: &Group| group.waits_until_ms(2_000_000).expect("it waits") / 1000 - 2000;
-        groups.iter().map(|group| (group.name().to_owned(), wait(group))).collect()
-    };
     let named = |list: &[(&str, i64)]| -> Vec<(String, i64)> {
         list.iter().map(|(name, wait)| ((*name).to_owned(), *wait)).collect()
     };
@@ -92,6 +94,7 @@ groups:
 - {name: plain, rules: [{alert: P, expr: up == 0}]}
 - {name: regex, rules: [{alert: R, expr: '{__name__=~"[ab]|s"}'}]}
 - {name: meta, rules: [{alert: M, expr: 'ALERTS{alertname="P"}'}]}
+- {name: any, rules: [{alert: N, expr: 'ALERTS{alertname!~"A|B"}'}]}
 "#;
     let expected = [
         ("last", 60 + 30 + 15 + 60),
@@ -100,13 +103,29 @@ groups:
         ("third", 60 + 30 + 15),
         ("plain", 60),
         ("regex", 60 + 30 + 15),
-        ("meta", 60 + 30 + 15 + 60 + 30),
+        ("meta", 60 + 30),
+        ("any", 60 + 30 + 15 + 60 + 30),
     ];
     assert_eq!(waits(chain), named(&expected));
     // Nobody waits for himself by way of another.
     let circle =
         "groups: [{name: a, rules: [{record: r, expr: s}]}, {name: b, rules: [{record: s, expr: r}]}]";
     assert_eq!(waits(circle), named(&[("a", 90), ("b", 60)]));
+}
+
+// The ninth of a chain was taken for one that reads nothing, and judged before the others recorded.
+#[test]
+fn each_group_of_a_long_chain_waits_for_the_one_before() {
+    let chain = |places: &mut dyn Iterator<Item = usize>| -> String {
+        let group =
+            |n| format!("- {{name: g{n:02}, interval: 15s, rules: [{{record: r{}, expr: r{n}}}]}}\n", n + 1);
+        format!("groups:\n{}", places.map(group).collect::<String>())
+    };
+    let expected: Vec<(String, i64)> = (0..12).map(|n| (format!("g{n:02}"), 60 + 15 * n)).collect();
+    assert_eq!(waits(&chain(&mut (0..12))), expected);
+    let mut waits = waits(&chain(&mut (0..12).rev()));
+    waits.sort();
+    assert_eq!(waits, expected);
 }
 
 // The rules looked into the sleep, and took for resolved what had come back.
