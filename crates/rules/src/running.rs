@@ -1,6 +1,7 @@
 //! A rule of a running group: what an evaluation of it does.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tidewatch_model::{Annotations, Labels, STALE_NAN, SampleValue};
 
@@ -8,11 +9,13 @@ use crate::alert::{AlertInstance, AlertState};
 use crate::alerting::{Alerts, Changes, Moment, series, vector_of};
 use crate::definition::{Rule, RuleKind};
 use crate::effects::{
-    AlertChange, Append, ChangeKind, Effects, Notification, RuleFailure, RuleId, RuleSample,
+    AlertChange, Append, ChangeKind, Effects, EvalError, Notification, RuleFailure, RuleId, RuleSample,
 };
 use crate::recording;
 use crate::status::{AlertStatus, AlertingStatus, Health, RuleStatus};
 use crate::template::table_link;
+
+const PANICKED: &str = "the query panicked, which is a defect of this program";
 
 #[derive(Debug)]
 pub(crate) struct RunningRule {
@@ -119,7 +122,9 @@ impl RunningRule {
         annotations: &mut Annotations,
     ) -> Result<Vec<RuleSample>, String> {
         let at_ms = moment.at_ms - moment.offset_ms;
-        let answer = moment.evaluator.instant(&self.rule.query.expr, at_ms);
+        // Nothing has changed yet, and the other rules have to be judged and told of.
+        let query = AssertUnwindSafe(|| moment.evaluator.instant(&self.rule.query.expr, at_ms));
+        let answer = catch_unwind(query).unwrap_or_else(|_| Err(EvalError::new(PANICKED)));
         let (value, notes) = answer.map_err(|error| error.message)?;
         annotations.merge(notes);
         let vector = vector_of(value)?;

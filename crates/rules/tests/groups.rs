@@ -360,21 +360,36 @@ fn after_a_restart_an_alert_goes_on_as_if_the_process_had_slept() {
     assert!(got.contains("alertstate=\"pending\", job=\"a!\", severity=\"page\"} stale"), "{got}");
 }
 
-// It was due again at once, and took a core until the server was ended.
+// What the rules before it had to tell was lost with it, each time.
 #[test]
-fn a_group_whose_evaluation_panics_goes_on_with_its_next_one() {
-    struct Panics;
+fn a_rule_whose_query_panics_fails_alone() {
+    struct Panics(Scripted);
     impl Evaluator for Panics {
-        fn instant(&self, _: &Expr, _: i64) -> Result<(Value, Annotations), EvalError> {
-            panic!("a defect")
+        fn instant(&self, expr: &Expr, at_ms: i64) -> Result<(Value, Annotations), EvalError> {
+            assert!(expr.to_string() != "b", "a defect");
+            self.0.instant(expr, at_ms)
         }
         fn monotonic_ns(&self) -> u64 {
             0
         }
     }
+    let rules = "groups: [{name: g, rules: [{alert: A, expr: a}, {alert: B, expr: b}, {alert: C, expr: a}]}]";
+    let mut group = groups(rules, &settings()).remove(0);
+    let (due_ms, panics) = (group.next_due_ms(), Panics(Scripted::new("a 1 1 1")));
+    let effects = group.step(due_ms, &panics, &mut |_| Ok(())).expect("it is due");
+    let told: Vec<&str> = effects.notifications.iter().map(|told| told.rule.name.as_str()).collect();
+    assert_eq!(told, ["A", "C"]);
+    assert_eq!(effects.failures[0].message, "the query panicked, which is a defect of this program");
+}
+
+// It was due again at once, and took a core until the server was ended.
+#[test]
+fn a_group_whose_evaluation_panics_goes_on_with_its_next_one() {
     let mut group = groups(DOWN, &settings()).remove(0);
     let due_ms = group.next_due_ms();
-    let step = std::panic::AssertUnwindSafe(|| group.step(due_ms, &Panics, &mut |_| Ok(())).is_some());
+    let nothing = Scripted::new(r#"down{job="a"} 1 1 1"#);
+    let step =
+        std::panic::AssertUnwindSafe(|| group.step(due_ms, &nothing, &mut |_| panic!("a defect")).is_some());
     assert!(std::panic::catch_unwind(step).is_err());
     assert_eq!(group.next_due_ms(), due_ms + STEP_MS);
 }
