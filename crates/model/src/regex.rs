@@ -238,6 +238,7 @@ mod tests {
             ("a{2,1}", "invalid repeat count: `{2,1}`"),
             ("((a{1,10}){10}b){11}", "invalid repeat count: `{11}`"),
             ("(?:x(?P<n>(a{40}|b)){5}c?){6,}", "invalid repeat count: `{6,}`"),
+            ("((a{501}){0,}b){2}", "invalid repeat count: `{2}`"),
             (r"\y", r"invalid escape sequence: `\y`"),
             (r"\1", r"invalid escape sequence: `\1`"),
             (r"\C", r"invalid escape sequence: `\C`"),

@@ -172,6 +172,8 @@ impl<'a> Walk<'a> {
     /// Repetitions within repetitions multiply; where nothing is taken nothing is within.
     fn count(&mut self, most: Option<u32>, text: &str) -> Result<(), String> {
         let most = most.unwrap_or_default();
+        // Without an upper bound there is something within.
+        let most = if text.ends_with(",}") { most.max(1) } else { most };
         let product = self.operand.saturating_mul(most);
         if most >= 2 && product > REPEAT_MAX {
             return error("invalid repeat count", text);
