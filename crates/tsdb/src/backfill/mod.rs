@@ -136,7 +136,8 @@ fn cut_head(env: &Env, dir: &Path) -> Result<Vec<Damage>, JobError> {
     let db = Db::open(env.clone(), options)?;
     db.recover()?;
     if let Some((_, newest_ms)) = db.head.time_range() {
-        db.run(Job::Cut { until_ms: newest_ms.saturating_add(1) })?;
+        // Late samples may all lie before the last cut; one that ends there would not begin.
+        db.run(Job::Cut { until_ms: newest_ms.max(db.head.floor()).saturating_add(1) })?;
         db.run(Job::Image)?;
     }
     Ok(db.status().damage)

@@ -157,6 +157,35 @@ fn what_was_stored_first_stays_where_it_is_in_the_head() {
     assert_eq!(found, [(-1000, 104.0), (0, 5.0), (1000, 6.0)]);
 }
 
+/// The head has late samples alone, from before the time up to which the import before had cut.
+#[test]
+fn what_came_late_between_two_imports_was_stored_first() {
+    let simulation = Env::simulated(1);
+    let now = simulation.clock.wall_ms();
+    let send = |timestamp: i64, value: f64| {
+        let db = Db::open(simulation.env.clone(), DbOptions::new("/data")).expect("opens");
+        db.recover().expect("recovers");
+        let (labels, mut batch) = (series(0), Batch::new());
+        batch.push(RawLabels::Canonical(labels.as_bytes()), &[Sample { timestamp, value }]);
+        assert_eq!(db.append(&batch).expect("takes writes").accepted, 1);
+        db.commit().expect("a good disk");
+    };
+    let import = |timestamp: i64, value: f64| {
+        let mut backfill = Backfill::open(&simulation.env, Path::new("/data")).expect("opens");
+        backfill.push(&series(0), &floats(&[timestamp], &[value])).expect("taken");
+        backfill.flush().expect("a good disk");
+    };
+    send(now, 1.0);
+    import(now - 2000, 2.0);
+    send(now - 1000, 3.0);
+    import(now - 1000, 4.0);
+    let found: Vec<(i64, f64)> = held(&simulation.env)
+        .into_iter()
+        .map(|((_, time), bits)| (time - now, f64::from_bits(bits)))
+        .collect();
+    assert_eq!(found, [(-2000, 2.0), (-1000, 3.0), (0, 1.0)]);
+}
+
 type Samples = BTreeMap<(String, i64), u64>;
 
 /// All that a database holds, as a server would find it.
