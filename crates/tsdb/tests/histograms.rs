@@ -322,6 +322,32 @@ fn late_samples_before_a_cut_keep_their_start_over_a_restart() {
     assert_eq!(world.samples(), expected);
 }
 
+/// What came since the clock is right stands among the late samples; the time up to which blocks have all
+/// goes back behind it.
+#[test]
+fn a_clock_that_was_ahead_lets_no_second_histogram_of_a_time_in() {
+    let mut world = World::new();
+    world.histogram("h", 5, integer(5), 0);
+    world.histogram("h", 65, integer(6), 0);
+    world.simulation.clock.jump_to_ms(world.start + 6 * MINUTE);
+    world.jobs();
+    world.histogram("h", 6, integer(7), 0);
+    world.jobs();
+    let labels = Labels::from_pairs([("__name__", "h")]);
+    for restarts in [false, true] {
+        if restarts {
+            world.restart();
+        }
+        for (count, refused) in [(8, vec![(Refusal::Conflict, 1)]), (7, vec![])] {
+            let mut batch = Batch::new();
+            let again = BatchHistogram { timestamp: world.at(6), start: 0, value: integer(count) };
+            batch.push_histograms(RawLabels::Canonical(labels.as_bytes()), &[again]);
+            assert_eq!(world.append(&batch), refused, "restarts: {restarts}");
+        }
+    }
+    assert_eq!(world.samples(), ["h 5: {10}", "h 6: {14}", "h 65: {12}"]);
+}
+
 #[test]
 fn exemplars_and_metadata_survive_the_log_that_had_them() {
     let mut world = World::new();

@@ -7,7 +7,7 @@ use tidewatch_env::sim::Simulation;
 use tidewatch_env::{Clock, Env};
 use tidewatch_model::{Batch, Labels, RawLabels, Sample};
 use tidewatch_storage::{Append, Refusal};
-use tidewatch_tsdb::{Db, DbOptions};
+use tidewatch_tsdb::{Db, DbOptions, Job};
 
 use support::contents;
 
@@ -178,4 +178,30 @@ fn check_wrong_clock(seed: u64, wrong_ms: i64, restarts: bool) {
     // What the clock stamped while it was a year behind is older than retention, as it says itself.
     held.retain(|(_, time), _| *time > right - 15 * DAY_MS);
     assert_eq!(contents(&db).keys().collect::<Vec<_>>(), held.keys().collect::<Vec<_>>(), "{context}");
+}
+
+/// A start that replays a cut of what was ahead, and the next one that went back.
+#[test]
+fn a_start_does_not_cut_again_what_was_ahead() {
+    let simulation = Env::simulated(1);
+    let db = recovered(&simulation, None);
+    let right = simulation.clock.wall_ms();
+    let cut = |db: &Db| match db.next_job(simulation.clock.wall_ms()) {
+        Some(job @ Job::Cut { .. }) => db.run(job).expect("a good disk"),
+        other => panic!("not a cut: {other:?}"),
+    };
+    simulation.clock.jump_to_ms(right + DAY_MS);
+    assert_eq!(send(&db, "x", [right + DAY_MS]), "accepted");
+    simulation.clock.jump_to_ms(right);
+    cut(&db);
+    assert_eq!(send(&db, "x", [right]), "accepted");
+    cut(&db);
+    let held = contents(&db);
+    db.commit().expect("a good disk");
+    drop(db);
+    simulation.disk.kill();
+    let db = recovered(&simulation, None);
+    let next = db.next_job(right);
+    assert!(!matches!(next, Some(Job::Cut { .. })), "{next:?}");
+    assert_eq!(contents(&db), held);
 }

@@ -36,16 +36,32 @@ impl Shard {
     /// A cut has ended: blocks have what was its part, and it is not read here any more.
     /// [`Shard::truncate`] gives its memory back.
     pub(crate) fn end_cut(&mut self, floor: i64) {
+        let before = (self.floor, self.bar);
         if floor < self.floor {
             self.drop_runs();
         }
-        (self.floor, self.bar) = (floor, floor);
+        self.floor = floor;
         for (id, part) in std::mem::take(&mut self.cutting) {
             self.drop_late(id, &part);
         }
         for (id, part) in std::mem::take(&mut self.cutting_histograms) {
             let Some(series) = self.histograms.get_mut(&id) else { continue };
             self.samples -= series.remove_late(|time| part.binary_search(&time).is_ok());
+        }
+        self.sink(before);
+    }
+
+    /// Sets the bar, which goes back with the floor, or after a cut that failed, but not behind late samples: only
+    /// below it is a sample held against those.
+    fn sink(&mut self, (floor, bar): (i64, i64)) {
+        self.bar = self.floor;
+        if self.floor < floor.max(bar) {
+            let (_, last) = self.extent_of_late();
+            self.bar = self.floor.max(bar.min(last.saturating_add(1)));
+            if self.floor < floor && self.newest < floor {
+                // All runs are gone.
+                self.newest = last;
+            }
         }
     }
 
@@ -82,8 +98,9 @@ impl Shard {
             let Some(open) = self.get(id) else { continue };
             self.for_each_run(open, range, |place| {
                 let rows = self.clocks.rows(place.clock, place.first_row, place.count);
+                // A cut that goes back ends before the floor: then none of them is its part.
                 let part = rows.partition_point(|t| *t < self.floor)..rows.partition_point(|t| *t < until);
-                stretches.add_ascending(&rows[part]);
+                stretches.add_ascending(rows.get(part).unwrap_or_default());
             });
         }
         self.cutting.values().flatten().for_each(|sample| stretches.add(sample.timestamp));
@@ -124,17 +141,21 @@ impl Shard {
             let from = [float, late].into_iter().flatten().fold(self.floor, i64::min);
             starts.truncate(from);
         }
-        let floats = self.late.values().flat_map(|late| [late.first(), late.last()]).flatten();
-        let histograms =
-            self.histograms.values().flat_map(|series| [series.late.first(), series.late.last()]).flatten();
-        let late = floats.map(|sample| sample.timestamp).chain(histograms.map(|(time, _)| *time));
-        let (first, last) =
-            late.fold((i64::MAX, i64::MIN), |(first, last), time| (first.min(time), last.max(time)));
+        let (first, last) = self.extent_of_late();
         self.oldest = self.oldest.max(self.floor).min(first);
         if self.newest < self.floor {
             // All runs are gone.
             self.newest = last;
         }
+    }
+
+    /// Times of the oldest and the newest late sample; the former is greater where there is none.
+    fn extent_of_late(&self) -> (i64, i64) {
+        let floats = self.late.values().flat_map(|late| [late.first(), late.last()]).flatten();
+        let histograms =
+            self.histograms.values().flat_map(|series| [series.late.first(), series.late.last()]).flatten();
+        let late = floats.map(|sample| sample.timestamp).chain(histograms.map(|(time, _)| *time));
+        late.fold((i64::MAX, i64::MIN), |(first, last), time| (first.min(time), last.max(time)))
     }
 
     fn truncate_histograms(&mut self, id: SeriesId) {
