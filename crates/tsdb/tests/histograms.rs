@@ -322,6 +322,34 @@ fn late_samples_before_a_cut_keep_their_start_over_a_restart() {
     assert_eq!(world.samples(), expected);
 }
 
+#[test]
+fn late_samples_of_a_series_that_has_no_others_each_keep_their_start() {
+    let mut world = World::new();
+    world.float("newest", 1, 1.0, 0);
+    world.float("newest", 50, 1.0, 0);
+    world.simulation.clock.advance_ms(10 * MINUTE as u64);
+    world.db().compact_whole().expect("a good disk");
+    for (minute, start) in [(20, 1000), (22, 1000), (10, 2000), (21, 3000)] {
+        world.float("c", minute, minute as f64, start);
+        world.histogram("h", minute, integer(minute as u64), start);
+    }
+    let expected = [
+        "c 10: 10 since 2000",
+        "c 20: 20 since 1000",
+        "c 21: 21 since 3000",
+        "c 22: 22 since 1000",
+        "h 10: {20} since 2000",
+        "h 20: {40} since 1000",
+        "h 21: {42} since 3000",
+        "h 22: {44} since 1000",
+        "newest 1: 1",
+        "newest 50: 1",
+    ];
+    assert_eq!(world.samples(), expected);
+    world.restart();
+    assert_eq!(world.samples(), expected);
+}
+
 /// What came since the clock is right stands among the late samples; the time up to which blocks have all
 /// goes back behind it.
 #[test]

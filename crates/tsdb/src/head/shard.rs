@@ -392,9 +392,15 @@ impl Shard {
         if start == 0 && !self.starts.contains_key(&id) {
             return [None; 2];
         }
-        let newest_float = self.get(id).and_then(|open| self.newest_of(open));
-        let newest_histogram = self.histograms.get(&id).and_then(HistogramSeries::newest);
-        let is_newest = newest_float.max(newest_histogram).is_none_or(|newest| newest <= timestamp);
+        let histograms = self.histograms.get(&id);
+        let newest = [
+            self.get(id).and_then(|open| self.newest_of(open)),
+            histograms.and_then(HistogramSeries::newest),
+            // A series may have late samples alone, or they may be newer.
+            self.late.get(&id).and_then(|late| late.last()).map(|sample| sample.timestamp),
+            histograms.and_then(|series| series.late.last()).map(|(time, _)| *time),
+        ];
+        let is_newest = newest.into_iter().flatten().all(|newest| newest <= timestamp);
         self.starts.entry(id).or_default().set(timestamp, start, is_newest)
     }
 
