@@ -100,6 +100,29 @@ fn a_selection_asks_whether_to_go_on_while_it_matches() {
     }
 }
 
+/// A dashboard asks for metrics that a store does not have.
+#[test]
+fn no_value_is_matched_where_no_series_has_the_other_labels() {
+    let db = db();
+    for i in 0..2_000 {
+        let path = format!("{}-{i}", "/a/long/path".repeat(9));
+        append(&db, &labels(&[("__name__", "up"), ("path", &path)]), &[(1000, 1.0)]);
+    }
+    for (name, is_asked) in [("up", true), ("down", false)] {
+        let matchers = [
+            Matcher::new(MatchOp::Regex, "path", ".*/[b-d][[:digit:]]").expect("compiles"),
+            Matcher::equal("__name__", name),
+        ];
+        let mut asked = 0;
+        let mut room = |_| {
+            asked += 1;
+            true
+        };
+        assert_eq!(db.select_within(&matchers, ALL, &mut room).expect("there is room").len(), 0);
+        assert_eq!(asked > 0, is_asked, "{name}");
+    }
+}
+
 /// Nobody waits for who matches: a series is added in between.
 #[test]
 fn series_are_added_while_an_expression_is_matched() {

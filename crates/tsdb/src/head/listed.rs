@@ -8,8 +8,8 @@
 
 use std::borrow::Cow;
 
-use tidewatch_model::Matcher;
 use tidewatch_model::regex::GoRegex;
+use tidewatch_model::{MatchOp, Matcher};
 use tidewatch_storage::SelectError;
 
 use super::Head;
@@ -62,6 +62,12 @@ impl Head {
         let needs_engine = |matcher: &Matcher| matcher.regex().is_some_and(GoRegex::needs_engine);
         if !matchers.iter().any(needs_engine) {
             return Ok(Cow::Borrowed(matchers));
+        }
+        let is_plain = |matcher: &&Matcher| matcher.op() == MatchOp::Equal && !matcher.matches_empty();
+        let plain: Vec<Matcher> = matchers.iter().filter(is_plain).cloned().collect();
+        if !plain.is_empty() && self.directory.read().matching(&plain, &mut || true).is_empty() {
+            // Of the series that there are these alone say no: many metrics are asked for that nobody has.
+            return Ok(Cow::Owned(plain));
         }
         let mut listed = Vec::with_capacity(matchers.len());
         for matcher in matchers {
