@@ -131,7 +131,7 @@ fn read(criterion: &mut Criterion, env: &Env, block: &Block) {
         names.push(name.to_owned());
         true
     };
-    block.visit_label_values("__name__", &[], &mut add).expect("sound");
+    block.visit_label_values("__name__", None, &mut add).expect("sound");
     let name = names.swap_remove(40);
     for (what, matchers) in [
         ("one metric", vec![Matcher::equal("__name__", &name)]),

@@ -21,7 +21,7 @@ fn read(file: Vec<u8>) {
     let Ok(block) = Block::from_bytes(file.into(), Path::new("x")) else { return };
     let matcher = Matcher::new(MatchOp::Regex, "instance", "host-1.*").expect("a valid pattern");
     let _ = block.select(&[matcher, Matcher::equal("job", "node")]);
-    let _ = block.visit_label_names(&[], &mut |_| true);
+    let _ = block.visit_label_names(None, &mut |_| true);
     let (mut cursor, mut scratch) = (Cursor::default(), Scratch::default());
     let all = TimeRange { start: i64::MIN, end: i64::MAX };
     for series in 0..block.series_count() {
