@@ -87,13 +87,13 @@ impl Head {
     ) -> Result<Vec<String>, SelectError> {
         let regex = matcher.regex().expect("asked by the caller");
         let (mut found, mut piece) = (Vec::new(), Piece::default());
-        let (mut next, mut removals) = (0, None);
+        let (mut next, mut moves_before) = (0, None);
         loop {
             piece.clear();
             let is_last = {
                 let directory = self.directory.read();
-                let (pairs, removed) = directory.postings.pairs_of_name(matcher.name());
-                if removals.replace(removed).is_some_and(|before| before != removed) {
+                let (pairs, moves) = directory.postings.pairs_of_name(matcher.name());
+                if moves_before.replace(moves).is_some_and(|before| before != moves) {
                     // Where a pair stands has changed.
                     next = 0;
                 }

@@ -58,9 +58,8 @@ impl Shard {
         if self.floor < floor.max(bar) {
             let (_, last) = self.extent_of_late();
             self.bar = self.floor.max(bar.min(last.saturating_add(1)));
-            if self.floor < floor && self.newest < floor {
-                // All runs are gone.
-                self.newest = last;
+            if self.floor < floor {
+                self.forget_newest_before(floor, last);
             }
         }
     }
@@ -143,9 +142,13 @@ impl Shard {
         }
         let (first, last) = self.extent_of_late();
         self.oldest = self.oldest.max(self.floor).min(first);
-        if self.newest < self.floor {
-            // All runs are gone.
-            self.newest = last;
+        self.forget_newest_before(self.floor, last);
+    }
+
+    /// Where the newest sample lay before a floor all runs are gone, and the newest late one is left.
+    fn forget_newest_before(&mut self, floor: i64, newest_late: i64) {
+        if self.newest < floor {
+            self.newest = newest_late;
         }
     }
 
