@@ -1,4 +1,4 @@
-//! Samples of floats in the log, one frame for each shard that a request touches:
+//! Samples of floats in the log, one frame (a part of one: `request`) for each shard that a request touches:
 //!
 //! ```text
 //!      2     4  count     of samples
@@ -28,12 +28,11 @@ pub(crate) struct FloatsFrame {
     row_of: Vec<u32>,
     lengths: Vec<u8>,
     values: Vec<u8>,
-    bytes: Vec<u8>,
 }
 
 impl FloatsFrame {
     pub(crate) fn clear(&mut self) {
-        let FloatsFrame { count, previous_id, ids, rows, row_of, lengths, values, .. } = self;
+        let FloatsFrame { count, previous_id, ids, rows, row_of, lengths, values, base: _ } = self;
         (*count, *previous_id) = (0, 0);
         ids.clear();
         rows.clear();
@@ -85,9 +84,7 @@ impl FloatsFrame {
         self.rows.len() as u32 - 1
     }
 
-    pub(crate) fn finish(&mut self) -> &[u8] {
-        let out = &mut self.bytes;
-        out.clear();
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&[FrameKind::Floats as u8, 0]);
         out.extend_from_slice(&self.count.to_le_bytes());
         out.extend_from_slice(&self.base.to_le_bytes());
@@ -103,7 +100,6 @@ impl FloatsFrame {
         }
         out.extend_from_slice(&self.lengths);
         out.extend_from_slice(&self.values);
-        out
     }
 }
 
@@ -207,7 +203,9 @@ mod tests {
         for (id, timestamp, value) in samples {
             frame.push(SeriesId(*id), Sample { timestamp: *timestamp, value: *value });
         }
-        frame.finish().to_vec()
+        let mut bytes = Vec::new();
+        frame.write(&mut bytes);
+        bytes
     }
 
     fn read(bytes: &[u8]) -> Vec<(u32, i64, u64)> {

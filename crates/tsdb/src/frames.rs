@@ -1,7 +1,7 @@
 //! Frames of the log beside those of floats: native histograms and start timestamps.
 //!
 //! Histograms with integer counts (kind 16) and with float counts (kind 17), one frame of each
-//! for each shard that a request touches:
+//! (a part of one: `request`) for each shard that a request touches:
 //!
 //! ```text
 //! offset  size  field
@@ -30,13 +30,11 @@ use crate::fields::{Reader, push_varint, unzigzag, zigzag};
 use crate::head::registry::SeriesId;
 use crate::head::starts::Step;
 use crate::log::{FrameError, FrameKind};
+use crate::request::FRAME_BYTES;
 use crate::rows::{RowLayout, push_fields, push_head, read_fields, read_head};
 
 /// Layouts that a new sample is compared with: of the series just before it.
 const RECENT_LAYOUTS: usize = 16;
-
-/// A frame that has grown to this is followed by another: far below what the log takes.
-const FRAME_BYTES: usize = 4 << 20;
 
 /// Ids and timestamps as differences.
 #[derive(Debug, Default, Clone, Copy)]

@@ -49,6 +49,7 @@ pub mod offline;
 mod options;
 mod recover;
 mod repeat;
+mod request;
 mod resolve;
 mod rows;
 mod select;

@@ -23,8 +23,8 @@
 //!
 //! A deletion from a shard: see `delete`. Series that have left a shard: see `stale`.
 //!
-//! Samples of floats: see `floats`; native histograms and start timestamps: see `frames`; metadata, exemplars and
-//! deferred batches: see the modules of these names.
+//! Samples of floats: see `floats`; native histograms and start timestamps: see `frames`; those of one request
+//! together: see `request`; metadata, exemplars and deferred batches: see the modules of these names.
 
 use crate::deferred::DeferredBatch;
 use crate::delete::Deletion;
@@ -34,6 +34,7 @@ use crate::frames::{Histograms, Starts, read_histograms, read_starts};
 use crate::head::SHARDS;
 use crate::head::registry::{PairId, Pairs, SeriesId};
 use crate::repeat::{Repeat, read_repeat};
+use crate::request::Parts;
 use crate::stale::Departure;
 use crate::{exemplars, metadata};
 
@@ -48,6 +49,7 @@ pub(crate) enum FrameKind {
     Delete = 6,
     Left = 7,
     Repeat = 8,
+    Request = 9,
     Histograms = 16,
     FloatHistograms = 17,
     Starts = 18,
@@ -60,9 +62,9 @@ impl FrameKind {
     fn of(byte: u8) -> Option<FrameKind> {
         use FrameKind::{
             CutBegin, CutEnd, Deferred, DeferredWhole, Definitions, Delete, Exemplars, FloatHistograms,
-            Floats, Histograms, Left, Metadata, Repeat, Starts,
+            Floats, Histograms, Left, Metadata, Repeat, Request, Starts,
         };
-        let first = [Floats, Definitions, CutBegin, CutEnd, Deferred, Delete, Left, Repeat];
+        let first = [Floats, Definitions, CutBegin, CutEnd, Deferred, Delete, Left, Repeat, Request];
         let later = [Histograms, FloatHistograms, Starts, Metadata, Exemplars, DeferredWhole];
         first.into_iter().chain(later).find(|kind| *kind as u8 == byte)
     }
@@ -124,6 +126,7 @@ pub(crate) enum Frame<'a> {
     Floats(Floats<'a>),
     Definitions(Definitions<'a>),
     Repeat(Repeat<'a>),
+    Request(Parts<'a>),
     CutBegin { shard: usize, bar: i64 },
     CutEnd { floor: i64 },
     Deferred(DeferredBatch<'a>),
@@ -151,6 +154,7 @@ impl Frame<'_> {
         match self {
             Frame::Definitions(definitions) => definitions.for_each(|_, _| {}),
             Frame::Repeat(repeat) => repeat.check(),
+            Frame::Request(parts) => parts.check(),
             Frame::Deferred(batch) => batch.read().1,
             Frame::Histograms(histograms) => histograms.for_each(|_, _, _| {}),
             Frame::Starts(starts) => starts.for_each(|_, _| {}),
@@ -185,6 +189,7 @@ pub(crate) fn read_frame(bytes: &[u8]) -> Result<Frame<'_>, FrameError> {
         FrameKind::Floats => Frame::Floats(read_floats(reader)?),
         FrameKind::Definitions => Frame::Definitions(read_definitions(reader)?),
         FrameKind::Repeat => Frame::Repeat(read_repeat(reader)?),
+        FrameKind::Request => Frame::Request(Parts { fields: reader }),
         FrameKind::CutBegin => {
             let shard = usize::from(reader.byte()?);
             if shard >= SHARDS {

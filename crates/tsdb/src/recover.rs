@@ -3,7 +3,8 @@
 //! ```text
 //! images ──► shards, series      (state up to a position in the log)
 //! log ─► frames ─┬─ definitions ─► series              in order
-//!                ├─ samples, cuts, deletions, departures ─► queue of a shard ─► shards, side by side
+//!                ├─ samples (of a request: its parts), cuts, deletions, departures ─► queue of a shard ─► shards,
+//!                │                                                                                    side by side
 //!                └─ deferred batches ─► kept to the end, then appended like new ones
 //! ```
 //!
@@ -29,6 +30,7 @@ use crate::head::{Head, SHARDS};
 use crate::image::{Images, Settled};
 use crate::log::{Definitions, Frame, FrameError, read_frame};
 use crate::repeat::{FrameHash, Place, Repeat};
+use crate::request::{Parts, read_part};
 use crate::status::Replay;
 
 /// Bytes of frames that are read while the shards replay as many: enough that a shard has work for
@@ -208,6 +210,7 @@ impl LogReading<'_> {
             Ok(samples @ (Frame::Floats(_) | Frame::Histograms(_) | Frame::Starts(_))) => {
                 return samples.first_id().map_or(0, |id| queue(Shard::of(id)));
             }
+            Ok(Frame::Request(parts)) => return self.queue_parts(position, &bytes, &parts, queues),
             Ok(Frame::CutBegin { shard, .. }) => return queue(shard),
             Ok(Frame::Delete(deletion)) => return queue(deletion.shard),
             Ok(Frame::Left(departure)) => return queue(departure.shard),
@@ -233,6 +236,34 @@ impl LogReading<'_> {
             Err(error) => self.report(position, error),
         }
         0
+    }
+
+    /// Queues the parts of a request's frame, each for its shard.
+    fn queue_parts(
+        &mut self,
+        position: Position,
+        frame: &Bytes,
+        parts: &Parts<'_>,
+        queues: &mut [Queue; SHARDS],
+    ) -> usize {
+        let mut queued = 0;
+        let result = parts.for_each(|part| {
+            let first = match first_of_floats(part) {
+                None => read_part(part)?.first_id(),
+                first => first,
+            };
+            if let Some(shard) = first.map(Shard::of)
+                && position >= self.from[shard]
+            {
+                queues[shard].frames.push((position, frame.slice_ref(part)));
+                queued += part.len();
+            }
+            Ok(())
+        });
+        if let Err(error) = result {
+            self.report(position, error);
+        }
+        queued
     }
 
     /// Defines what a frame repeats, where the first one was not there.
@@ -346,6 +377,7 @@ fn replay_frame(
         }),
         Frame::Definitions(_)
         | Frame::Repeat(_)
+        | Frame::Request(_)
         | Frame::Deferred(_)
         | Frame::Metadata(_)
         | Frame::Exemplars(_) => unreachable!("not queued for a shard"),

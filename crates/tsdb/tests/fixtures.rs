@@ -12,7 +12,10 @@ use std::path::{Path, PathBuf};
 
 use tidewatch_env::sim::Simulation;
 use tidewatch_env::{Clock, Env, Open, create_dir_durably};
-use tidewatch_model::{Batch, Labels, Matcher, RawLabels, STALE_NAN, Sample};
+use tidewatch_model::histogram::Histogram;
+use tidewatch_model::{
+    Batch, BatchHistogram, Labels, Matcher, NativeHistogram, RawLabels, STALE_NAN, Sample,
+};
 use tidewatch_storage::{Append, TimeRange};
 use tidewatch_tsdb::{Db, DbOptions, Job, offline};
 use tidewatch_wal::{Item, Position, Reader};
@@ -84,8 +87,23 @@ fn let_some_leave(db: &Db, simulation: &Simulation) {
     scrape(&["b"], 2.5);
 }
 
+/// A request with samples of both kinds and the time since when one counts.
+fn ingest_together(db: &Db, simulation: &Simulation) {
+    let timestamp = simulation.clock.wall_ms();
+    let labels = Labels::from_pairs([("__name__", "together")]);
+    let mut batch = Batch::new();
+    batch.push(RawLabels::Canonical(labels.as_bytes()), &[Sample { timestamp, value: 3.5 }]);
+    batch.set_starts(&[timestamp - 1000]);
+    let value = NativeHistogram::Integer(Histogram { count: 2, zero_count: 2, ..Histogram::default() });
+    batch.histograms.push(BatchHistogram { timestamp: timestamp + 1, start: timestamp - 1000, value });
+    batch.series[0].histograms = 0..1;
+    let outcome = db.append(&batch).expect("takes writes");
+    assert_eq!((outcome.accepted, outcome.accepted_histograms), (1, 1));
+    db.commit().expect("a good disk");
+}
+
 /// Every kind of file: blocks, a dense one among them, tombstones, images with late and deleted samples, and a log
-/// with definitions, samples, cuts, deletions and departures.
+/// with definitions, samples, whole requests, cuts, deletions and departures.
 fn write(name: &str) {
     let simulation = Env::simulated(20_261_128);
     let db = open(&simulation);
@@ -107,6 +125,7 @@ fn write(name: &str) {
     }
     db.delete(&[Matcher::equal("i", "2")], recent).expect("a good disk");
     let_some_leave(&db, &simulation);
+    ingest_together(&db, &simulation);
     let whole = contents(&db);
     drop(db);
     simulation.disk.kill();
@@ -185,5 +204,5 @@ fn directories_of_earlier_versions_open_and_hold_what_they_held() {
         names.push(name);
     }
     assert!(["format-1", "format-1-dense"].iter().all(|name| names.iter().any(|n| n == name)), "{names:?}");
-    assert_eq!(all_kinds.into_iter().collect::<Vec<_>>(), [1, 2, 3, 4, 6, 7, 8], "kinds of frames");
+    assert_eq!(all_kinds.into_iter().collect::<Vec<_>>(), [1, 2, 3, 4, 6, 7, 8, 9], "kinds of frames");
 }

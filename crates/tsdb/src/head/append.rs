@@ -3,12 +3,16 @@
 //! All series of the request are looked up first, then written shard by shard: at a million series
 //! each look-up misses the cache, and a loop that does one thing lets the processor have several of
 //! them under way. How they are found: `lookup`.
+//!
+//! The shards that a request touches stay locked until its frame is logged, so that the log has the samples of a series
+//! in the order in which their shard took them. Nobody else locks more than one, and requests lock them in the order of
+//! their numbers, so none waits for another in a circle.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
-use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 use tidewatch_chunk::BUCKETS_MAX;
 use tidewatch_model::{
     Batch, BatchHistogram, BatchSeries, Limits, NativeHistogram, RawLabels, Sample, format_duration,
@@ -16,12 +20,13 @@ use tidewatch_model::{
 use tidewatch_storage::{AppendError, AppendOutcome, Refusal, Ticket};
 
 use super::lookup::{Found, UNKNOWN};
-use super::registry::{Defined, Registry, SeriesId};
+use super::registry::{Defined, SeriesId};
 use super::shard::{Shard, Verdict};
 use super::{Directory, Head, SHARDS};
 use crate::floats::FloatsFrame;
 use crate::frames::{HistogramsFrame, StartsFrame};
 use crate::log::write_definitions;
+use crate::request::RequestFrame;
 
 /// Where frames go before their samples count as taken.
 pub(crate) trait FrameLog {
@@ -95,6 +100,7 @@ pub(crate) struct RequestScratch {
     /// Series of the batch, by shard.
     order: Vec<u32>,
     frames: Frames,
+    request: RequestFrame,
     definitions: Vec<u8>,
 }
 
@@ -113,21 +119,17 @@ impl Frames {
         self.histograms.clear();
     }
 
-    /// Logs the frames that have something: starts before the samples that they are of. Where the
-    /// log refuses one it is given the others all the same: it keeps them, as the head does.
-    /// Gives how many bytes that are.
-    fn append(&mut self, log: &dyn FrameLog, outcome: &mut AppendOutcome) -> Result<u64, AppendError> {
-        let floats = (!self.floats.is_empty()).then(|| self.floats.finish());
-        let frames = self.starts.finish().into_iter().chain(floats).chain(self.histograms.finish());
-        let (mut result, mut bytes) = (Ok(()), 0);
-        for frame in frames {
-            bytes += frame.len() as u64;
-            match log.append(frame) {
-                Ok(ticket) => outcome.ticket = outcome.ticket.max(ticket),
-                Err(error) => result = Err(error),
-            }
+    /// Adds the frames that have something: starts before the samples that they are of.
+    fn write(&mut self, request: &mut RequestFrame) {
+        if let Some(starts) = self.starts.finish() {
+            request.push(|out| out.extend_from_slice(starts));
         }
-        result.map(|()| bytes)
+        if !self.floats.is_empty() {
+            request.push(|out| self.floats.write(out));
+        }
+        for histograms in self.histograms.finish() {
+            request.push(|out| out.extend_from_slice(histograms));
+        }
     }
 }
 
@@ -163,26 +165,52 @@ impl Head {
             }
         };
         order_by_shard(scratch);
-        let (mut rest, mut logged) = (&scratch.order[..], 0);
-        while let Some(first) = rest.first() {
-            let at = Shard::of(scratch.found.ids[*first as usize]);
-            let end = rest.partition_point(|series| Shard::of(scratch.found.ids[*series as usize]) == at);
-            let (group, others) = rest.split_at(end);
-            rest = others;
-            let mut shard = self.shards[at].lock();
-            scratch.frames.clear();
-            take_group(batch, group, &scratch.found.ids, terms, &mut shard, &mut scratch.frames, outcome);
-            if shard.newest > i64::MIN {
-                self.has_newest(shard.newest);
-            }
-            // The shard stays locked, so nobody has read what the log may still refuse, and
-            // it can only refuse by latching: the store takes nothing more after that.
-            logged += scratch.frames.append(log, outcome)?;
-        }
+        let logged = self.take_all(batch, terms, log, scratch, outcome)?;
         self.repeats.advance(logged, &directory.registry, log);
         // Until here no series may be removed.
         drop(directory);
         Ok(())
+    }
+
+    /// Takes the samples of the series that are known, and logs them in one frame, or several where that grows long.
+    /// Gives how many bytes that are.
+    fn take_all(
+        &self,
+        batch: &Batch<'_>,
+        terms: &Terms<'_>,
+        log: &dyn FrameLog,
+        scratch: &mut RequestScratch,
+        outcome: &mut AppendOutcome,
+    ) -> Result<u64, AppendError> {
+        let RequestScratch { found: Found { ids, .. }, order, frames, request, .. } = scratch;
+        let mut locked: [Option<MutexGuard<'_, Shard>>; SHARDS] = Default::default();
+        let (mut rest, mut logged) = (&order[..], 0);
+        request.clear();
+        while let Some(first) = rest.first() {
+            let at = Shard::of(ids[*first as usize]);
+            let end = rest.partition_point(|series| Shard::of(ids[*series as usize]) == at);
+            let (group, others) = rest.split_at(end);
+            rest = others;
+            let shard = locked[at].insert(self.shards[at].lock());
+            frames.clear();
+            take_group(batch, group, ids, terms, shard, frames, outcome);
+            frames.write(request);
+            if shard.newest > i64::MIN {
+                self.has_newest(shard.newest);
+            }
+            if (rest.is_empty() || request.is_full())
+                && let Some(frame) = request.finish()
+            {
+                // The shards stay locked, so nobody has read what the log may still refuse, and it can only
+                // refuse by latching: it keeps the frame, as the head does, and the store takes nothing more
+                // after that.
+                outcome.ticket = outcome.ticket.max(log.append(frame)?);
+                logged += frame.len() as u64;
+                request.clear();
+                locked.iter_mut().for_each(|shard| *shard = None);
+            }
+        }
+        Ok(logged)
     }
 
     /// Creates the series that are not known, if there is room for them, and logs them; the directory comes
@@ -240,63 +268,6 @@ impl Head {
         let again = self.repeats.log_again(created, &scratch.definitions, log);
         outcome.ticket = outcome.ticket.max(logged?).max(again?);
         Ok(directory)
-    }
-
-    /// Whether there is room for new series. Above half of what there is they are refused where they come
-    /// fast: whatever makes them is found before all room is taken.
-    fn check_room(&self, registry: &Registry, missing: usize, terms: &Terms<'_>) -> Result<(), String> {
-        let have = registry.len();
-        if missing > registry.ids_left() {
-            return Err(format!(
-                "{missing} new series are more than the numbers that are left, {} of four billion: start the \
-                 server on a snapshot of its data, where they begin anew",
-                registry.ids_left()
-            ));
-        }
-        let (most, half) = (terms.series_max, terms.series_max / 2);
-        if have + missing > most {
-            return Err(format!("{have} active series and {missing} new ones are over the limit of {most}"));
-        }
-        if have + missing <= half {
-            return Ok(());
-        }
-        let created = self.series_created.load(Ordering::Relaxed);
-        let mut pace = self.pace.lock();
-        if !(pace.since_ms..pace.since_ms.saturating_add(60_000)).contains(&terms.now_ms) {
-            *pace = Pace { since_ms: terms.now_ms, have, created };
-        }
-        let most = (pace.have.max(half) / PACE_SHARE).max(PACE_MIN);
-        let before = (created - pace.created) as usize;
-        let come = before + missing;
-        // The first batch of a minute may be larger: a large target comes as one.
-        if come <= most || before == 0 {
-            return Ok(());
-        }
-        Err(format!(
-            "{come} new series within a minute are over the limit of {most}, one of {PACE_SHARE}: there are \
-             {have} active series, which with these is above half of what there may be ({half})"
-        ))
-    }
-}
-
-/// Above half of the series that there may be, one new series a minute for so many that are there.
-const PACE_SHARE: usize = 5;
-
-/// So few are taken at any pace.
-const PACE_MIN: usize = 1000;
-
-/// A minute in which new series are counted.
-#[derive(Debug)]
-pub(super) struct Pace {
-    since_ms: i64,
-    /// Active series, and those that were ever created, when it began.
-    have: usize,
-    created: u64,
-}
-
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace { since_ms: i64::MIN, have: 0, created: 0 }
     }
 }
 
@@ -478,5 +449,75 @@ impl std::fmt::Display for Shown<'_> {
             write!(text, "{comma}{}={:?}", short(name), short(value))?;
         }
         write!(f, "{{{text}}}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewatch_model::Labels;
+    use tidewatch_model::histogram::Histogram;
+
+    use super::*;
+    use crate::head::PAGE_SERIES;
+    use crate::log::{Frame, read_frame};
+    use crate::request::read_part;
+
+    fn append(head: &Head, log: &Kept, count: u32, timestamp: i64, is_whole: bool) {
+        let names: Vec<Labels> = (0..count).map(|i| Labels::from_pairs([("i", &*i.to_string())])).collect();
+        let mut batch = Batch::new();
+        for name in &names {
+            batch.push(RawLabels::Canonical(name.as_bytes()), &[Sample { timestamp, value: 0.1 }]);
+            if is_whole {
+                batch.set_starts(&[timestamp - 5]);
+                let value = NativeHistogram::Integer(Histogram::default());
+                let at = batch.histograms.len() as u32;
+                batch.histograms.push(BatchHistogram { timestamp: timestamp + 1, start: 0, value });
+                batch.series.last_mut().expect("just pushed").histograms = at..at + 1;
+            }
+        }
+        let limits = Limits::default();
+        let (retention_ms, until_ms, series_max) = (None, i64::MAX, 1 << 20);
+        let terms = Terms { now_ms: 0, from_ms: 0, until_ms, retention_ms, limits: &limits, series_max };
+        head.append(&batch, &terms, log).expect("a good log");
+    }
+
+    /// The kind of a frame, and of its parts.
+    fn shape(frame: &[u8]) -> String {
+        let kind = |frame: &Frame<'_>| match frame {
+            Frame::Definitions(_) | Frame::Repeat(_) => "series",
+            Frame::Floats(_) => "floats",
+            Frame::Histograms(_) => "histograms",
+            Frame::Starts(_) => "starts",
+            _ => "other",
+        };
+        let Ok(Frame::Request(parts)) = read_frame(frame) else {
+            return kind(&read_frame(frame).expect("whole")).to_owned();
+        };
+        let mut shape = Vec::new();
+        let mut add = |part| {
+            shape.push(kind(&read_part(part)?));
+            Ok(())
+        };
+        parts.for_each(&mut add).expect("whole");
+        shape.join("+")
+    }
+
+    #[test]
+    fn a_request_is_one_frame() {
+        let (head, log) = (Head::new(1), Kept::default());
+        append(&head, &log, 2 * PAGE_SERIES + 1, 10, false);
+        let new = std::mem::take(&mut *log.0.lock());
+        // Whoever else knows the series may log samples of theirs first, so these are on their own.
+        assert_eq!(
+            new.iter().map(|frame| shape(frame)).collect::<Vec<_>>(),
+            ["series", "series", "floats+floats+floats", "series"]
+        );
+        append(&head, &log, PAGE_SERIES, 20, false);
+        append(&head, &log, PAGE_SERIES + 1, 30, true);
+        let known = std::mem::take(&mut *log.0.lock());
+        assert_eq!(
+            known.iter().map(|frame| shape(frame)).collect::<Vec<_>>(),
+            ["floats", "starts+floats+histograms+starts+floats+histograms"]
+        );
     }
 }

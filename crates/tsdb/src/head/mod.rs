@@ -27,6 +27,7 @@ mod names;
 pub(crate) mod read;
 pub(crate) mod registry;
 mod repeats;
+mod room;
 pub(crate) mod sealed;
 pub(crate) mod shard;
 pub(crate) mod starts;
@@ -42,9 +43,10 @@ use tidewatch_model::METRIC_NAME;
 use crate::index::{MemIndex, MemPostings};
 use crate::status::{Cardinality, HeadStatus, Memory, TopEntry};
 use crate::stretches::Stretches;
-use append::{Pace, RequestScratch};
+use append::RequestScratch;
 use registry::{PairId, Registry, SeriesId};
 use repeats::Repeats;
+use room::Pace;
 use shard::Shard;
 
 /// Series of one page: neighbours in id, of one shard.
