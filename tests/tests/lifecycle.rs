@@ -177,12 +177,17 @@ fn ask(port: u16, query: &str) -> Result<http::Answer> {
 const WHOLE: &str = "count(count_over_time(x[13h]) >= 400)";
 
 /// A part of a block is gone: who needs it gets an error that names the file, all else goes on.
-fn check_lost(server: &mut Process, port: u16, block: &Path) -> Result<()> {
+fn check_lost(server: &mut Process, port: u16, block: &Path, folder: &Path) -> Result<()> {
     let answer = ask(port, WHOLE)?;
     let named =
         answer.text().contains(&block.display().to_string()) && answer.text().contains("can not read");
     ensure!(answer.status / 100 != 2 && named, "{} {}", answer.status, answer.text());
     ensure!(server.ended()?.is_none(), "the server lives");
+    wait_for("the server's log names it", Duration::from_secs(5), || {
+        let log = std::fs::read_to_string(folder.join("log")).ok()?;
+        let mut errors = log.lines().filter(|line| line.contains("stored data is damaged"));
+        errors.any(|line| line.contains(&block.display().to_string())).then_some(())
+    })?;
     ensure!(ask(port, "x")?.text().contains("\"i\":\"0\""), "what is elsewhere is answered");
     ensure!(write(port, &[("__name__", "x"), ("i", "0")], now_ms() - 60_000)? == 204, "and more is taken");
     Ok(())
@@ -196,7 +201,7 @@ fn a_block_that_ends_under_the_server_costs_an_error_and_not_the_server() -> Res
     let block = make_block(port, &data)?;
     ensure!(ask(port, WHOLE)?.text().contains("\"300\""), "the block is read");
     std::fs::OpenOptions::new().write(true).open(&block)?.set_len(4096)?;
-    check_lost(&mut server, port, &block)?;
+    check_lost(&mut server, port, &block, folder.path())?;
     server.kill()?;
     let (mut server, port) = start(&data, folder.path())?;
     let metrics = http::get(port, "/metrics")?.text();
@@ -218,7 +223,7 @@ fn a_device_that_can_not_read_costs_an_error_and_not_the_server() -> Result<()> 
     // The log has its room on the disk before that fails.
     ensure!(write(port, &[("__name__", "x"), ("i", "0")], now_ms() - 120_000)? == 204, "it is taken");
     disk.fail_reads()?;
-    check_lost(&mut server, port, &block)?;
+    check_lost(&mut server, port, &block, folder.path())?;
     server.kill()
 }
 

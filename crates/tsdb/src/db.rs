@@ -29,7 +29,7 @@ use crate::recover;
 use crate::resolve::Resolutions;
 use crate::select::{DbSelection, blocks_within, damaged};
 use crate::stale::StaleWatch;
-use crate::status::{Cardinality, DbStatus, DiskStatus, Replay};
+use crate::status::{Cardinality, Damage, DbStatus, DiskStatus, Replay};
 use crate::texts::Texts;
 use crate::wounds::Wounds;
 
@@ -265,8 +265,7 @@ impl Db {
             status.read_only = self.read_only();
             status.wal_bytes = files.log_bytes();
             status.image_bytes = self.image_bytes.load(Ordering::Relaxed);
-            self.note_wounds(files);
-            (status.damage, status.damage_found) = files.directory.damage();
+            (status.damage, status.damage_found) = self.damage();
             status.counters.commits = files.log.commits();
             status.disk = files.space().map(|space| DiskStatus {
                 total_bytes: space.total_bytes,
@@ -275,6 +274,13 @@ impl Db {
             });
         }
         status
+    }
+
+    /// What was found damaged since the start, oldest first, the first hundred pieces; and how many there are.
+    pub fn damage(&self) -> (Vec<Damage>, u64) {
+        let Some(files) = &self.files else { return Default::default() };
+        self.note_wounds(files);
+        files.directory.damage()
     }
 
     /// Why samples are refused, if they are.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidewatch_env::trim_heap;
-use tidewatch_tsdb::JobError;
+use tidewatch_tsdb::{Damage, Db, JobError};
 use tokio::sync::watch;
 
 use super::backend::Running;
@@ -32,6 +32,8 @@ pub struct JobHealth {
     kinds: Mutex<BTreeMap<&'static str, Health>>,
     /// Whether the store took no writes when it was asked last.
     is_read_only: AtomicBool,
+    /// How many pieces of damage the log has.
+    damage_told: Mutex<usize>,
 }
 
 /// How the jobs of one kind went.
@@ -70,6 +72,17 @@ impl JobHealth {
             Some(reason) => tracing::error!(reason, "the store takes no writes"),
             None => tracing::info!("the store takes writes again"),
         }
+    }
+
+    /// Logs what of the stored data was found damaged since the last call: the page shows it too, but not everybody
+    /// looks there.
+    pub fn report_damage(&self, db: &Db) {
+        let (damage, _) = db.damage();
+        let mut told = self.damage_told.lock();
+        for Damage { path, offset, reason } in damage.iter().skip(*told) {
+            tracing::error!(file = path, offset, reason, "stored data is damaged");
+        }
+        *told = damage.len();
     }
 
     /// How many jobs failed, by kind.
@@ -121,6 +134,7 @@ fn run_due(running: &Running) -> Duration {
     if !running.db.is_complete() {
         return IDLE;
     }
+    health.report_damage(&running.db);
     let next = || Ok::<_, JobError>(running.db.next_job(running.env.clock.wall_ms()));
     let Some(next) = health.watch("plan", next) else { return AFTER_FAILURE };
     let Some(job) = next else { return IDLE };

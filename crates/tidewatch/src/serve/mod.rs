@@ -33,7 +33,7 @@ use tidewatch_model::{Batch, Limits};
 use tidewatch_promql::{Engine, EngineOptions, MemoryPool};
 use tidewatch_scrape::{ScrapeOptions, Scraper, Sink, SinkOutcome};
 use tidewatch_server::{App, Server, ServerOptions, Service};
-use tidewatch_tsdb::{Damage, Db, DbOptions, STALE_SHARE};
+use tidewatch_tsdb::{Db, DbOptions, STALE_SHARE};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::cli::serve::ServeArgs;
@@ -213,14 +213,6 @@ fn report_findings(state: &tidewatch_journal::JournalState) {
     }
 }
 
-/// Says which stored data could not be read: the page shows it too, but not everybody looks there.
-fn report_damage(db: &Db) {
-    for damage in db.status().damage {
-        let Damage { path, offset, reason } = damage;
-        tracing::error!(file = path, offset, reason, "stored data is damaged and was set aside");
-    }
-}
-
 /// Resolves when the value turns true.
 async fn ended(mut stopped: watch::Receiver<bool>) {
     // An error means that the sender is gone, which is an end too.
@@ -256,7 +248,7 @@ async fn until_the_end(
             outcome = async { recovery.as_mut().expect("checked by the condition").await }, if recovery.is_some() => {
                 recovery = None;
                 outcome.context("recovery")??;
-                report_damage(&running.db);
+                running.job_health.report_damage(&running.db);
                 tracing::info!("the store is complete");
             }
         }
