@@ -70,8 +70,8 @@ impl Db {
         let logged = files.log.append(&frame);
         // A reader looks at the head first: it finds the samples there or, after this, in a block.
         self.blocks.replace(&[], blocks);
-        for shard in &self.head.shards {
-            shard.lock().end_cut(until_ms);
+        for (at, shard) in self.head.shards.iter().enumerate() {
+            shard.lock().end_cut(at, until_ms);
         }
         let gone = self.head.truncate();
         self.counters.series_removed.fetch_add(gone as u64, Ordering::Relaxed);

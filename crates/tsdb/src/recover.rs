@@ -368,7 +368,7 @@ fn replay_frame(
             }
         }
         Frame::CutBegin { bar, .. } => shard.begin_cut(bar),
-        Frame::CutEnd { floor } => shard.end_cut(floor),
+        Frame::CutEnd { floor } => shard.end_cut(at, floor),
         Frame::Delete(deletion) => deletion.ids.for_each(|id| shard.delete(id, deletion.range)),
         Frame::Left(departure) => departure.ids.for_each(|id| {
             if Shard::of(id) == at {

@@ -47,6 +47,14 @@ impl Shard {
         }
     }
 
+    /// Hides what the runs of a series have before a time at which they have a row, or later: a stretch that ends
+    /// before their newest row, as all do.
+    pub(super) fn hide_before(&mut self, id: SeriesId, time: i64) {
+        let rows = self.get(id).and_then(|open| self.extent_of_runs(open));
+        let Some(rows) = rows.filter(|rows| rows.start < time && time <= rows.end) else { return };
+        self.deleted.entry(id).or_default().add(TimeRange { start: rows.start, end: time - 1 });
+    }
+
     /// Whether a series may have samples in a range that are not deleted, those below the floor
     /// included: what is written again at such a time must not be taken for a repeat.
     pub(crate) fn may_hold(&self, id: SeriesId, range: TimeRange) -> bool {

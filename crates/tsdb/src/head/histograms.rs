@@ -283,6 +283,13 @@ impl HistogramSeries {
         self.remove_late(|time| contains(range, time))
     }
 
+    /// Hides what the runs have before a time at which they have a row, or later.
+    pub(super) fn hide_before(&mut self, time: i64) {
+        if let Some(rows) = self.extent().filter(|rows| rows.start < time && time <= rows.end) {
+            self.deleted.add(TimeRange { start: rows.start, end: time - 1 });
+        }
+    }
+
     /// Whether there may be samples in a range that are not deleted.
     fn may_hold(&self, range: TimeRange) -> bool {
         let runs = self.extent().is_some_and(|rows| {

@@ -35,10 +35,10 @@ impl Shard {
 
     /// A cut has ended: blocks have what was its part, and it is not read here any more.
     /// [`Shard::truncate`] gives its memory back.
-    pub(crate) fn end_cut(&mut self, floor: i64) {
+    pub(crate) fn end_cut(&mut self, shard: usize, floor: i64) {
         let before = (self.floor, self.bar);
         if floor < self.floor {
-            self.drop_runs();
+            self.drop_runs(shard);
         }
         self.floor = floor;
         for (id, part) in std::mem::take(&mut self.cutting) {
@@ -65,17 +65,24 @@ impl Shard {
     }
 
     /// Gives back all runs before the floor, which goes back: they are in blocks.
-    fn drop_runs(&mut self) {
+    ///
+    /// A run may go on behind the floor, where the clock jumped ahead again while the cut wrote and a start replays
+    /// what was given back long ago. Its rows before the floor are hidden like deleted ones: nothing else would keep
+    /// them from readers once the floor is lower, and a deletion of what blocks have was never said to the head.
+    fn drop_runs(&mut self, shard: usize) {
         for page in 0..self.page_count() {
             let slots: Vec<(usize, Open)> =
                 self.used_of_page(page).map(|(slot, open)| (slot, *open)).collect();
             for (slot, open) in slots {
                 let rest = self.truncate_runs(open, self.floor);
                 self.pages[page].as_mut().expect("has series")[slot] = rest;
+                self.hide_before(Shard::id_of(shard, page, slot), self.floor);
             }
         }
         let with_histograms: Vec<SeriesId> = self.histograms.keys().copied().collect();
         with_histograms.into_iter().for_each(|id| self.truncate_histograms(id));
+        let floor = self.floor;
+        self.histograms.values_mut().for_each(|series| series.hide_before(floor));
         self.prune_deleted();
     }
 

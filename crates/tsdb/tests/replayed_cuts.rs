@@ -1,0 +1,237 @@
+//! What a cut has moved to blocks, what came while it wrote and what was deleted afterwards: a start that
+//! replays the log answers what was answered before.
+//!
+//! Told as text. A time is so many minutes after the start, a value stands behind `=` (else it is the time),
+//! and when its counter started behind `~`.
+//!
+//! ```text
+//! clock 5                          somebody sets the clock
+//! take x 5 6=7 8~2 9..20=1         samples of a series; `..`: one each minute
+//! conflict x 5=9                   one that is refused, as there is another at its time
+//! delete x 0..5
+//! cut [after STEP; STEP …]         the job that is due, which must be a cut; the steps before it begins
+//! cut [while STEP; STEP …]         the same while it writes
+//! cut until 95                     one that nobody has asked for yet
+//! image
+//! restart                          after a kill
+//! ```
+
+mod interrupt;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use tidewatch_env::Env;
+use tidewatch_env::sim::{SIM_START_MS, SimClock, Simulation};
+use tidewatch_model::histogram::Histogram;
+use tidewatch_model::{Batch, BatchHistogram, Labels, MatchOp, Matcher, NativeHistogram, RawLabels, Sample};
+use tidewatch_storage::{Append, Refusal, RunValues, Scratch, Select, TimeRange};
+use tidewatch_tsdb::{Db, DbOptions, Job};
+
+use interrupt::InterruptedDisk;
+
+const MINUTE_MS: i64 = 60_000;
+const ALL: TimeRange = TimeRange { start: i64::MIN, end: i64::MAX };
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Float,
+    Histogram,
+}
+
+/// A store and what it answers to steps.
+#[derive(Clone)]
+struct World {
+    db: Arc<Db>,
+    clock: Arc<SimClock>,
+    disk: InterruptedDisk,
+    kind: Kind,
+}
+
+fn time(minutes: &str) -> i64 {
+    SIM_START_MS + minutes.parse::<i64>().expect("a number of minutes") * MINUTE_MS
+}
+
+fn minutes(time: i64) -> i64 {
+    (time - SIM_START_MS) / MINUTE_MS
+}
+
+fn open(simulation: &Simulation, kind: Kind) -> World {
+    let disk = InterruptedDisk::new(simulation.disk.clone());
+    let env = Env { disk: Arc::new(disk.clone()), ..simulation.env.clone() };
+    let options = DbOptions { retention_ms: None, ..DbOptions::new("/data") };
+    let db = Db::open(env, options).expect("opens");
+    db.recover().expect("recovers");
+    World { db: Arc::new(db), clock: Arc::clone(&simulation.clock), disk, kind }
+}
+
+impl World {
+    fn step(&self, step: &str) {
+        let (verb, rest) = step.split_once(' ').unwrap_or((step, ""));
+        match verb {
+            "clock" => self.clock.jump_to_ms(time(rest)),
+            "take" => self.take(rest, None),
+            "conflict" => self.take(rest, Some(Refusal::Conflict)),
+            "delete" => self.delete(rest),
+            "cut" => self.cut(rest),
+            "image" => self.db.run(Job::Image).expect("a good disk"),
+            _ => panic!("no step: {step}"),
+        }
+    }
+
+    fn take(&self, samples: &str, refusal: Option<Refusal>) {
+        let (name, samples) = samples.split_once(' ').expect("a name and samples");
+        for sample in samples.split(' ') {
+            let (sample, start) =
+                sample.split_once('~').map_or((sample, 0), |(word, start)| (word, time(start)));
+            let (times, value) =
+                sample.split_once('=').map_or((sample, None), |(times, value)| (times, Some(value)));
+            let (first, last) = times.split_once("..").unwrap_or((times, times));
+            for timestamp in (time(first)..=time(last)).step_by(MINUTE_MS as usize) {
+                let value = value.map_or(minutes(timestamp), |value| value.parse().expect("a number"));
+                let refused = self.append(name, timestamp, value as u64, start);
+                assert_eq!(refused, refusal, "{name} at {timestamp}");
+            }
+        }
+        self.db.commit().expect("a good disk");
+    }
+
+    fn append(&self, name: &str, timestamp: i64, value: u64, start: i64) -> Option<Refusal> {
+        let labels = Labels::from_pairs([("__name__", name)]);
+        let labels = RawLabels::Canonical(labels.as_bytes());
+        let mut batch = Batch::new();
+        match self.kind {
+            Kind::Float => {
+                batch.push(labels, &[Sample { timestamp, value: value as f64 }]);
+                batch.set_starts(&[start]);
+            }
+            Kind::Histogram => {
+                let value = Histogram { zero_count: value, count: value, ..Histogram::default() };
+                let value = NativeHistogram::Integer(value);
+                batch.push_histograms(labels, &[BatchHistogram { timestamp, start, value }]);
+            }
+        }
+        let outcome = self.db.append(&batch).expect("takes writes");
+        outcome.refused.first().map(|(refusal, _)| *refusal)
+    }
+
+    fn delete(&self, what: &str) {
+        let (name, range) = what.split_once(' ').expect("a name and a range");
+        let (start, end) = range.split_once("..").expect("a range");
+        let matcher = Matcher::new(MatchOp::Equal, "__name__", name).expect("a matcher");
+        self.db.delete(&[matcher], TimeRange { start: time(start), end: time(end) }).expect("a good disk");
+    }
+
+    fn cut(&self, how: &str) {
+        if let Some(until) = how.strip_prefix("until ") {
+            return self.db.run(Job::Cut { until_ms: time(until) }).expect("a good disk");
+        }
+        let job = self.db.next_job(time_of(&self.clock));
+        let Some(job @ Job::Cut { .. }) = job else { panic!("not a cut: {job:?}") };
+        let (when, steps) = how.split_once(' ').unwrap_or_default();
+        let (world, steps) = (self.clone(), steps.to_owned());
+        let act = move || steps.split("; ").for_each(|step| world.step(step));
+        match when {
+            "after" => act(),
+            "while" => self.disk.at_next_block(act),
+            _ => assert_eq!(how, ""),
+        }
+        self.db.run(job).expect("a good disk");
+        assert!(!self.disk.waits(), "the cut has written nothing");
+    }
+
+    /// All that there is, in the words of `take`.
+    fn answer(&self) -> String {
+        let selection = self.db.select(&[], ALL).expect("complete");
+        let mut text = String::new();
+        let mut last = None;
+        let mut visit = |series: usize, run: tidewatch_storage::Run<'_>| {
+            if last.replace(series) != Some(series) {
+                text += if text.is_empty() { "" } else { "; " };
+                text += selection.labels(series).get("__name__").expect("named");
+            }
+            for (at, timestamp) in run.timestamps.iter().enumerate() {
+                let value = match run.values {
+                    RunValues::Floats(values) => values[at],
+                    RunValues::Histograms(values) => values[at].count,
+                };
+                text += &format!(" {}={value}", minutes(*timestamp));
+                let start = run.starts.map_or(0, |starts| starts[at]);
+                text += &if start == 0 { String::new() } else { format!("~{}", minutes(start)) };
+            }
+            ControlFlow::Continue(())
+        };
+        selection.scan(0..selection.len(), ALL, &mut Scratch::default(), &mut visit).expect("readable");
+        text
+    }
+}
+
+fn time_of(clock: &SimClock) -> i64 {
+    tidewatch_env::Clock::wall_ms(clock)
+}
+
+#[track_caller]
+fn check(script: &str, expected: &str) {
+    for kind in [Kind::Float, Kind::Histogram] {
+        let simulation = Env::simulated(1);
+        let restarted = |world: World| {
+            drop(world);
+            simulation.disk.kill();
+            open(&simulation, kind)
+        };
+        let mut world = open(&simulation, kind);
+        for step in script.lines().map(str::trim) {
+            match step {
+                "restart" => world = restarted(world),
+                step => world.step(step),
+            }
+        }
+        assert_eq!(world.answer(), expected, "{kind:?}s before the start");
+        let world = restarted(world);
+        assert_eq!(world.answer(), expected, "{kind:?}s after the start");
+        // Nor do they come back when the next cut writes them.
+        simulation.clock.jump_to_ms(time("20000"));
+        world.take("later 20000", None);
+        world.cut("");
+        assert_eq!(world.answer(), format!("later 20000=20000; {expected}"), "{kind:?}s after the next cut");
+    }
+}
+
+/// The clock is ahead again when what it was ahead before is to go to blocks: what comes then is newer than the
+/// floor, and follows what is replayed below it.
+#[test]
+fn what_is_deleted_stays_so_when_the_clock_jumps_ahead_under_a_cut_that_goes_back() {
+    check(
+        "take x 0
+         clock 50
+         take x 50
+         clock 1
+         cut while take x 1
+         cut after clock 58; take x 58; clock 1
+         delete x 2..50",
+        "x 0=0 1=1 58=58",
+    );
+}
+
+/// The same where the run that goes on behind the floor was sealed meanwhile, with a column that fewer rows make no
+/// shorter, or with one that they do.
+#[test]
+fn what_is_deleted_stays_so_in_a_sealed_run_that_goes_on_behind_the_floor() {
+    for (samples, value) in
+        [("58..200=1", |_| 1), ("58..200", |time| time as i64)] as [(&str, fn(i32) -> i64); 2]
+    {
+        let last: String = (58..=200).map(|time| format!(" {time}={}", value(time))).collect();
+        check(
+            &format!(
+                "take x 0=1
+                 clock 50
+                 take x 50=1
+                 clock 1
+                 cut while take x 1
+                 cut after clock 200; take x {samples}; clock 1
+                 delete x 2..50"
+            ),
+            &format!("x 0=1 1=1{last}"),
+        );
+    }
+}
