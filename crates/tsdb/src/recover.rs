@@ -9,7 +9,8 @@
 //! ```
 //!
 //! Invariants: the samples of one series reach its shard in the order of the log, so every
-//! repeat and conflict is decided as it was before; memory stays below three times [`QUEUE_BYTES`] plus
+//! repeat and conflict is decided as it was before; rows that a cut had taken come back until the end, but are
+//! neither read nor asked for repeats; memory stays below three times [`QUEUE_BYTES`] plus
 //! the head itself; what names a series that nobody defined is counted, and the segment that
 //! has it is kept under `damaged/`.
 
@@ -368,7 +369,7 @@ fn replay_frame(
             }
         }
         Frame::CutBegin { bar, .. } => shard.begin_cut(bar),
-        Frame::CutEnd { floor } => shard.end_cut(at, floor),
+        Frame::CutEnd { floor } => shard.replay_cut(at, floor),
         Frame::Delete(deletion) => deletion.ids.for_each(|id| shard.delete(id, deletion.range)),
         Frame::Left(departure) => departure.ids.for_each(|id| {
             if Shard::of(id) == at {

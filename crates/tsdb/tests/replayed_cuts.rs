@@ -235,3 +235,71 @@ fn what_is_deleted_stays_so_in_a_sealed_run_that_goes_on_behind_the_floor() {
         );
     }
 }
+
+#[test]
+fn what_is_written_again_after_a_deletion_is_no_repeat_of_what_a_cut_took() {
+    check(
+        "take x 0 10
+         clock 400
+         take y 400
+         cut while take x 20
+         delete x 0..15
+         take x 0 10=7",
+        "x 0=0 10=7 20=20; y 400=400",
+    );
+}
+
+#[test]
+fn what_is_written_below_the_floor_before_a_cut_goes_back_is_no_repeat() {
+    check(
+        "take x 0
+         clock 50
+         take x 50
+         clock 1
+         cut while take x 1
+         delete x 0..0
+         take x 0=3
+         cut after clock 58; take x 58; clock 1
+         delete x 50..50
+         clock 58
+         take x 50=4",
+        "x 0=3 1=1 50=4 58=58",
+    );
+}
+
+/// The run that the cut had taken is not sealed yet where a start replays it: its clock came from an image, which does
+/// not tell when it is full. So rows before the floor stay there, behind which the run goes on.
+#[test]
+fn what_is_written_again_is_no_repeat_of_a_row_before_the_floor() {
+    let before = "take x 0..3
+                  image
+                  clock 100
+                  take x 4..100
+                  cut until 95
+                  delete x 50..60";
+    let kept: String = (61..=100).map(|time| format!(" {time}={time}")).collect();
+    let old: String = (0..50).map(|time| format!(" {time}={time}")).collect();
+    let expected = format!("x{old} 50=50 55=9{kept}");
+    let again = "take x 50 55=9";
+    check(&format!("{before}\n{again}"), &expected);
+    check(&format!("{before}\nrestart\n{again}"), &expected);
+    check(&format!("{before}\nrestart\nimage\nrestart\n{again}"), &expected);
+}
+
+#[test]
+fn what_comes_after_a_cut_that_goes_back_is_known() {
+    let before = "take x 0
+                  clock 50
+                  take x 50
+                  clock 1
+                  cut while take x 1";
+    let after = "cut
+                 clock 3
+                 take x 2 3
+                 conflict x 2=5
+                 restart
+                 conflict x 2=5";
+    for image in ["", "image\nrestart\n"] {
+        check(&format!("{before}\n{image}{after}"), "x 0=0 1=1 2=2 3=3 50=50");
+    }
+}

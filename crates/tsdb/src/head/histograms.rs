@@ -197,12 +197,12 @@ impl HistogramSeries {
         });
     }
 
-    /// The histogram at a time.
-    pub(crate) fn at(&self, timestamp: i64) -> Option<NativeHistogram> {
+    /// The histogram at a time. Runs are asked for theirs from `known_from` on.
+    pub(super) fn at(&self, timestamp: i64, known_from: i64) -> Option<NativeHistogram> {
         if let Ok(at) = self.late.binary_search_by_key(&timestamp, |(time, _)| *time) {
             return Some(self.late[at].1.clone());
         }
-        if self.deleted.contains(timestamp) {
+        if timestamp < known_from || self.deleted.contains(timestamp) {
             return None;
         }
         if let Ok(at) = self.open.times.binary_search(&timestamp) {
@@ -218,11 +218,6 @@ impl HistogramSeries {
         }
         let after = self.sealed.partition_point(|run| run.first <= timestamp);
         self.sealed[..after].last().filter(|run| timestamp <= run.last)?.histogram_at(timestamp)
-    }
-
-    /// Whether there is a histogram at a time.
-    fn has(&self, timestamp: i64) -> bool {
-        self.at(timestamp).is_some()
     }
 
     /// Visits the times of all samples, deleted or not.
@@ -405,7 +400,7 @@ impl Shard {
         let newest = series.newest();
         let newest_of_all = newest.max(newest_float);
         if timestamp < self.bar() || newest_of_all.is_some_and(|newest| timestamp <= newest) {
-            if let Some(have) = series.at(timestamp) {
+            if let Some(have) = series.at(timestamp, self.known_from) {
                 let same = have.same_data(histogram);
                 return if same { Verdict::Duplicate } else { Verdict::Refused(Refusal::Conflict) };
             }
@@ -469,14 +464,14 @@ impl Shard {
 
     /// Whether a series ends at a time, as far as its histograms say.
     pub(super) fn is_stale_at(&self, id: SeriesId, timestamp: i64) -> bool {
-        let histogram = self.histograms.get(&id).and_then(|series| series.at(timestamp));
+        let histogram = self.histograms.get(&id).and_then(|series| series.at(timestamp, self.known_from));
         histogram.is_some_and(|histogram| histogram.is_stale())
     }
 
     /// Takes a float of a series that has histograms, too.
     pub(super) fn may_take_float(&self, id: SeriesId, timestamp: i64, window_ms: i64) -> Result<(), Refusal> {
         let Some(series) = self.histograms.get(&id) else { return Ok(()) };
-        if series.has(timestamp) {
+        if series.at(timestamp, self.known_from).is_some() {
             return Err(Refusal::Conflict);
         }
         let too_old = |newest: i64| timestamp < newest.saturating_sub(window_ms);

@@ -90,6 +90,9 @@ pub(crate) struct Shard {
     pub(crate) starts: HashMap<SeriesId, Starts>,
     /// Samples of runs before this time are in blocks.
     pub(crate) floor: i64,
+    /// Rows of runs before this time are not asked whether a sample was taken already: a start brings back rows
+    /// that had gone with a cut, of which deletions said nothing to the head.
+    pub(super) known_from: i64,
     /// Samples before this time are taken as late ones: a cut has the others, or will.
     bar: i64,
     /// Late samples that are part of the cut under way.
@@ -144,6 +147,7 @@ impl Default for Shard {
             histograms: HashMap::new(),
             starts: HashMap::new(),
             floor: i64::MIN,
+            known_from: i64::MIN,
             bar: i64::MIN,
             cutting: HashMap::new(),
             cutting_histograms: HashMap::new(),
@@ -344,7 +348,7 @@ impl Shard {
         {
             return Some(late[at].value);
         }
-        if open.clock == NONE || self.is_deleted(id, timestamp) {
+        if open.clock == NONE || timestamp < self.known_from || self.is_deleted(id, timestamp) {
             return None;
         }
         let rows = self.clocks.rows(open.clock, open.first_row, open.count);

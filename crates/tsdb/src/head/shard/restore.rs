@@ -83,6 +83,12 @@ impl Shard {
         Ok(())
     }
 
+    /// A cut has ended, as the log says. Rows before its end are back that had gone, as a rule.
+    pub(crate) fn replay_cut(&mut self, shard: usize, floor: i64) {
+        self.end_cut(shard, floor);
+        self.known_from = floor;
+    }
+
     fn restored(&mut self, clock: u32, first_row: u8, count: u8) {
         let rows = self.clocks.rows(clock, first_row, count);
         self.oldest = self.oldest.min(rows[0]);
@@ -107,5 +113,6 @@ impl Shard {
 
     pub(crate) fn restore_bounds(&mut self, floor: i64, bar: i64) {
         (self.floor, self.bar) = (floor, bar);
+        self.known_from = floor;
     }
 }

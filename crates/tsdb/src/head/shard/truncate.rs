@@ -41,6 +41,8 @@ impl Shard {
             self.drop_runs(shard);
         }
         self.floor = floor;
+        // What comes between it and a floor that goes back is known.
+        self.known_from = self.known_from.min(floor);
         for (id, part) in std::mem::take(&mut self.cutting) {
             self.drop_late(id, &part);
         }
