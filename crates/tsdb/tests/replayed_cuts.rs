@@ -303,3 +303,17 @@ fn what_comes_after_a_cut_that_goes_back_is_known() {
         check(&format!("{before}\n{image}{after}"), "x 0=0 1=1 2=2 3=3 50=50");
     }
 }
+
+#[test]
+fn a_start_is_of_no_late_sample_that_had_none() {
+    check(
+        "clock 100
+         take x 0~-5 100~90
+         clock 500
+         take y 500
+         cut while take x 110~90
+         delete x 0..99
+         take x 50",
+        "x 50=50 100=100~90 110=110~90; y 500=500",
+    );
+}

@@ -45,7 +45,10 @@ impl Starts {
     /// where there is none after it. Gives the steps that this takes, to be logged.
     pub(crate) fn set(&mut self, timestamp: i64, start: i64, is_newest: bool) -> [Option<Step>; 2] {
         let before = start_at(&self.steps, timestamp);
-        if before == start {
+        // Of times before the first step nothing is known, or no more: a start replays the steps that were forgotten,
+        // so what holds here now is said in any case.
+        let is_known = self.steps.first().is_none_or(|first| first.from <= timestamp);
+        if before == start && is_known {
             return [None; 2];
         }
         let step = Step { from: timestamp, start };
