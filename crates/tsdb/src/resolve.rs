@@ -219,12 +219,8 @@ fn in_head(
     if until == from {
         return Ok((found, until));
     }
-    let matchers = head.listed(matchers, debt)?;
-    let directory = head.directory.read();
-    let mut ids = directory.matching(&matchers, &mut || debt.goes_on());
-    debt.check()?;
+    let (directory, mut ids) = head.matching_below(until, matchers, debt)?;
     ids.remove_range(..from.0);
-    ids.remove_range(until.0..);
     for id in ids.iter().map(SeriesId) {
         let labels = directory.registry.to_labels(id);
         debt.owe(SERIES_BYTES + labels.as_bytes().len())?;

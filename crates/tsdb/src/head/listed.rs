@@ -8,11 +8,14 @@
 
 use std::borrow::Cow;
 
+use parking_lot::RwLockReadGuard;
+use roaring::RoaringBitmap;
 use tidewatch_model::regex::GoRegex;
 use tidewatch_model::{MatchOp, Matcher};
 use tidewatch_storage::SelectError;
 
-use super::Head;
+use super::registry::SeriesId;
+use super::{Directory, Head};
 use crate::debt::Debt;
 use crate::index::PairTable;
 
@@ -52,9 +55,25 @@ impl Piece {
 }
 
 impl Head {
+    /// The series below `until` that satisfy all matchers, and the directory that they are of. `until` was the next id
+    /// when the caller asked: of series that came since, what was listed meanwhile may say something else.
+    pub(crate) fn matching_below(
+        &self,
+        until: SeriesId,
+        matchers: &[Matcher],
+        debt: &mut Debt<'_, '_>,
+    ) -> Result<(RwLockReadGuard<'_, Directory>, RoaringBitmap), SelectError> {
+        let matchers = self.listed(matchers, debt)?;
+        let directory = self.directory.read();
+        let mut ids = directory.matching(&matchers, &mut || debt.goes_on());
+        debt.check()?;
+        ids.remove_range(until.0..);
+        Ok((directory, ids))
+    }
+
     /// Matchers that say the same of the series that there are now, without an expression that an engine has to
     /// match. Of series that come later they may say something else.
-    pub(crate) fn listed<'m>(
+    fn listed<'m>(
         &self,
         matchers: &'m [Matcher],
         debt: &mut Debt<'_, '_>,

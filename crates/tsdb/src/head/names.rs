@@ -57,14 +57,8 @@ impl Head {
         texts: &mut Texts<'_, '_>,
     ) -> (RwLockReadGuard<'_, Directory>, RoaringBitmap) {
         let until = self.directory.read().registry.next_id();
-        let matchers = self.listed(matchers, texts.debt());
-        let directory = self.directory.read();
-        let mut ids = match matchers {
-            Ok(matchers) => directory.matching(&matchers, &mut || texts.debt().goes_on()),
-            Err(_) => RoaringBitmap::new(),
-        };
-        // Of those that came since the list may say something else.
-        ids.remove_range(until.0..);
+        let matching = self.matching_below(until, matchers, texts.debt());
+        let (directory, mut ids) = matching.unwrap_or_else(|_| (self.directory.read(), RoaringBitmap::new()));
         let mut out = RoaringBitmap::new();
         for (at, shard) in self.shards.iter().enumerate() {
             let shard = shard.lock();
