@@ -22,4 +22,6 @@ pub use durable::{create_dir_durably, parent_of, replace_durably};
 pub use heap::{share_heap, trim_heap};
 pub use mapped::{give_back, unreadable};
 pub use prefetch::prefetch;
-pub use traits::{Clock, Disk, Entropy, Env, File, Job, Lock, Open, Parallel, Space, is_unreadable};
+pub use traits::{
+    Clock, Disk, Entropy, Env, File, Job, Lock, Open, Parallel, Space, is_no_file, is_unreadable,
+};

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -14,7 +14,7 @@ use rustix::fs::FallocateFlags;
 use rustix::rand::GetRandomFlags;
 
 use crate::mapped;
-use crate::traits::{Clock, Disk, Entropy, Env, File, Job, Lock, Open, Parallel, Space};
+use crate::traits::{Clock, Disk, Entropy, Env, File, Job, Lock, NoFile, Open, Parallel, Space};
 
 impl Env {
     /// This machine. Fails only where the threads for parallel work cannot be started.
@@ -34,16 +34,13 @@ impl Disk for RealDisk {
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<dyn File>> {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(how != Open::Read).create_new(how == Open::Create);
-        let file = options.open(path)?;
+        let file = open_file(&mut options, path)?;
         let end = file.metadata()?.len();
         Ok(Arc::new(RealFile { file, end: Mutex::new(end) }))
     }
 
     fn map(&self, path: &Path) -> io::Result<Bytes> {
-        let file = fs::File::open(path)?;
-        if file.metadata()?.is_dir() {
-            return Err(io::ErrorKind::IsADirectory.into());
-        }
+        let file = open_file(fs::OpenOptions::new().read(true), path)?;
         // An empty range cannot be mapped.
         if file.metadata()?.len() == 0 {
             return Ok(Bytes::new());
@@ -102,6 +99,26 @@ impl Disk for RealDisk {
             free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
         })
     }
+}
+
+/// Opens a file, and nothing else that has a name: to open a pipe would be to wait for who writes to it.
+fn open_file(options: &mut fs::OpenOptions, path: &Path) -> io::Result<fs::File> {
+    // The flag means nothing to files.
+    let file = match options.custom_flags(libc::O_NONBLOCK).open(path) {
+        // A socket.
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Err(no_file()),
+        opened => opened?,
+    };
+    let kind = file.metadata()?.file_type();
+    match kind {
+        kind if kind.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        kind if kind.is_fifo() => Err(no_file()),
+        _ => Ok(file),
+    }
+}
+
+fn no_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, NoFile)
 }
 
 struct RealFile {

@@ -88,10 +88,27 @@ pub trait File: Send + Sync {
     fn reserve(&self, len: u64) -> io::Result<()>;
 }
 
+/// Why a pipe or a socket is not opened.
+#[derive(Debug)]
+pub(crate) struct NoFile;
+
+impl std::error::Error for NoFile {}
+
+impl std::fmt::Display for NoFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a pipe or a socket, and no file")
+    }
+}
+
 /// Whether an error says that what has the name of a file can not be read, as the disk fails (`EIO`) or
-/// as it is no file, rather than that it is missing or not allowed.
+/// as it [is no file](is_no_file), rather than that it is missing or not allowed.
 pub fn is_unreadable(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::EIO) || error.kind() == io::ErrorKind::IsADirectory
+    error.raw_os_error() == Some(libc::EIO) || is_no_file(error)
+}
+
+/// Whether an error says that what has the name of a file is none: a directory, a pipe or a socket.
+pub fn is_no_file(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::IsADirectory || error.get_ref().is_some_and(|cause| cause.is::<NoFile>())
 }
 
 /// Held for as long as it lives.

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tidewatch_env::{Env, Job, Open, create_dir_durably, replace_durably};
+use tidewatch_env::{Env, Job, Open, create_dir_durably, is_no_file, is_unreadable, replace_durably};
 
 fn real() -> (Env, tempfile::TempDir) {
     (Env::real().expect("threads start"), tempfile::tempdir().expect("a temporary directory"))
@@ -46,6 +46,30 @@ fn opening_says_what_is_there_and_what_is_not() {
     assert_eq!(env.disk.open(&path, Open::Write).err().unwrap().kind(), ErrorKind::NotFound);
     env.disk.open(&path, Open::Create).unwrap();
     assert_eq!(env.disk.open(&path, Open::Create).err().unwrap().kind(), ErrorKind::AlreadyExists);
+}
+
+/// A start waited for ever for somebody to write to a pipe that had the name of a block.
+#[test]
+fn what_is_no_file_is_not_opened() {
+    let (env, dir) = real();
+    let paths = ["dir", "pipe", "socket"].map(|name| dir.path().join(name));
+    let [inner, pipe, socket] = &paths;
+    std::fs::create_dir(inner).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    let _listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    for path in paths {
+        let errors = [
+            env.disk.open(&path, Open::Read).err().unwrap(),
+            env.disk.open(&path, Open::Write).err().unwrap(),
+            env.disk.map(&path).unwrap_err(),
+        ];
+        errors
+            .iter()
+            .for_each(|error| assert!(is_no_file(error) && is_unreadable(error), "{path:?}: {error}"));
+        assert_eq!(env.disk.open(&path, Open::Create).err().unwrap().kind(), ErrorKind::AlreadyExists);
+    }
+    let missing = env.disk.map(&dir.path().join("missing")).unwrap_err();
+    assert!(!is_no_file(&missing) && !is_unreadable(&missing));
 }
 
 #[test]

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tidewatch_env::{
-    Env, Lock, Open, create_dir_durably, is_unreadable, parent_of, replace_durably, unreadable,
+    Env, Lock, Open, create_dir_durably, is_no_file, is_unreadable, parent_of, replace_durably, unreadable,
 };
 use tidewatch_wal::Loaded;
 
@@ -139,8 +139,8 @@ impl Directory {
         let read = || read_whole(&self.env, &path).map(Bytes::from);
         let bytes = match loaded.map_or_else(read, |loaded| Ok(loaded.bytes.clone())) {
             Ok(bytes) => bytes,
-            // A directory of that name is no segment: the newest is an older one.
-            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            // What is no file is no segment: the newest is an older one.
+            Err(error) if is_no_file(&error) => {
                 return self.renew_segment(&segments[..segments.len() - 1], None);
             }
             // What can not be read is damage, which the reader of the log names and works around.

@@ -225,3 +225,46 @@ fn an_image_that_a_start_can_not_read_a_part_of_is_made_anew() {
     assert_eq!(stage.db.status().damage, []);
     assert_eq!(stage.read(start, end), all);
 }
+
+/// Puts something of a kind where a file was.
+fn replace(file: &Path, kind: &str) {
+    std::fs::remove_file(file).expect("ours");
+    match kind {
+        "directory" => std::fs::create_dir(file).expect("a free name"),
+        "socket" => drop(std::os::unix::net::UnixListener::bind(file).expect("a free name")),
+        "pipe" => run("mkfifo", &[file]),
+        _ => panic!("no kind: {kind}"),
+    }
+}
+
+fn run(program: &str, arguments: &[&Path]) {
+    let status = std::process::Command::new(program).args(arguments).status().expect("there");
+    assert!(status.success(), "{program} {arguments:?}");
+}
+
+// A start waited for ever for somebody to write to a pipe that had the name of a block.
+#[test]
+fn what_has_the_name_of_a_file_and_is_none_is_set_aside_like_one_that_can_not_be_read() {
+    let stage = stage();
+    let files: Vec<PathBuf> = ["blocks", "head", "wal"].iter().flat_map(|dir| stage.files(dir)).collect();
+    let Stage { folder, env, db, start, end } = stage;
+    drop(db);
+    for file in files {
+        let name = file.strip_prefix(folder.path()).expect("below it");
+        let outcome = |kind: &str| {
+            let copy = tempfile::tempdir().expect("a directory");
+            run("cp", &[Path::new("-r"), &folder.path().join("."), copy.path()]);
+            let path = copy.path().join(name);
+            replace(&path, kind);
+            let db = open(&env, copy.path());
+            let is_named = db.status().damage.iter().any(|damage| Path::new(&damage.path) == path);
+            let stage = Stage { folder: copy, env: env.clone(), db, start, end };
+            let left = stage.read(start, end).expect("what is left is whole");
+            format!("named: {is_named}, samples: {left}, is there: {}", path.exists())
+        };
+        let as_directory = outcome("directory");
+        for kind in ["pipe", "socket"] {
+            assert_eq!(outcome(kind), as_directory, "{} as a {kind}", name.display());
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crc32fast::Hasher;
 use parking_lot::Mutex;
-use tidewatch_env::{Env, File, Open, create_dir_durably};
+use tidewatch_env::{Env, File, Open, create_dir_durably, is_no_file};
 
 use crate::error::WalError;
 use crate::format::{FRAME_BYTES_MAX, Position, SEGMENT_BYTES_MAX, SegmentHeader};
@@ -322,8 +322,8 @@ fn settle(env: &Env, dir: &Path, numbers: &[u64]) -> Result<(), WalError> {
             env.disk.sync_dir(dir)
         });
         match settled {
-            // A directory of that name is no segment: the newest is an older one.
-            Err(source) if source.kind() == io::ErrorKind::IsADirectory => {}
+            // What is no file is no segment: the newest is an older one.
+            Err(source) if is_no_file(&source) => {}
             settled => return settled.map_err(|source| WalError::Latched { path, source: Arc::new(source) }),
         }
     }

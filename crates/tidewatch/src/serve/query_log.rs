@@ -1,13 +1,14 @@
 //! The file that `global.query_log_file` names: opened anew at each reload, so that it can be rotated.
 //! Queries of clients come from the server, those of rules by [`Logged`].
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
-use tidewatch_env::{Disk, File, Open};
+use tidewatch_env::{Disk, File, Open, is_no_file};
 use tidewatch_model::{Annotations, Value};
 use tidewatch_parser::Expr;
 use tidewatch_rules::{EvalError, Evaluator};
@@ -37,9 +38,18 @@ impl QueryLog {
             None => None,
             Some(path) => {
                 let how = if disk.exists(path)? { Open::Write } else { Open::Create };
-                let file =
-                    disk.open(path, how).with_context(|| format!("open the query log {}", path.display()))?;
-                Some(Target { path: path.to_owned(), file, failed: false })
+                match disk.open(path, how) {
+                    // A pipe, as `/dev/stdout` may be one, has no place where a line could be put.
+                    Err(error) if is_no_file(&error) && error.kind() != ErrorKind::IsADirectory => {
+                        tracing::error!(file = %path.display(), %error, "queries are not logged");
+                        None
+                    }
+                    opened => {
+                        let file =
+                            opened.with_context(|| format!("open the query log {}", path.display()))?;
+                        Some(Target { path: path.to_owned(), file, failed: false })
+                    }
+                }
             }
         };
         self.on.store(target.is_some(), Ordering::Relaxed);
