@@ -201,34 +201,48 @@ impl Histograms<'_> {
     }
 }
 
-/// Builds a frame of start timestamps.
+/// Builds the frames of start timestamps of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct StartsFrame {
     count: u32,
     place: Place,
     bytes: Vec<u8>,
+    /// Frames that are full.
+    full: Vec<Vec<u8>>,
 }
 
 impl StartsFrame {
     pub(crate) fn clear(&mut self) {
+        self.begin();
+        self.full.clear();
+    }
+
+    fn begin(&mut self) {
         (self.count, self.place) = (0, Place::default());
         self.bytes.clear();
         self.bytes.resize(HEAD_LEN, 0);
     }
 
     pub(crate) fn push(&mut self, id: SeriesId, step: Step) {
+        if self.bytes.len() >= FRAME_BYTES {
+            self.close();
+            self.full.push(self.bytes.clone());
+            self.begin();
+        }
         self.count += 1;
         self.place.push(id, step.from, &mut self.bytes);
         push_varint(zigzag(step.from.wrapping_sub(step.start)), &mut self.bytes);
     }
 
-    pub(crate) fn finish(&mut self) -> Option<&[u8]> {
-        if self.count == 0 {
-            return None;
-        }
+    fn close(&mut self) {
         self.bytes[0] = FrameKind::Starts as u8;
         self.bytes[2..HEAD_LEN].copy_from_slice(&self.count.to_le_bytes());
-        Some(&self.bytes)
+    }
+
+    /// The frames that there are.
+    pub(crate) fn finish(&mut self) -> impl Iterator<Item = &[u8]> {
+        self.close();
+        self.full.iter().chain((self.count > 0).then_some(&self.bytes)).map(Vec::as_slice)
     }
 }
 
@@ -333,10 +347,10 @@ mod tests {
     fn a_frame_of_start_timestamps_is_frozen() {
         let mut frame = StartsFrame::default();
         frame.clear();
-        assert_eq!(frame.finish(), None);
+        assert_eq!(frame.finish().count(), 0);
         frame.push(SeriesId(3), Step { from: 1000, start: 990 });
         frame.push(SeriesId(2), Step { from: 1001, start: 0 });
-        let bytes = frame.finish().expect("two steps").to_vec();
+        let bytes = frame.finish().next().expect("two steps").to_vec();
         assert_eq!(bytes, [18, 0, 2, 0, 0, 0, 6, 0xd0, 0x0f, 20, 1, 2, 0xd2, 0x0f]);
         let Ok(Frame::Starts(starts)) = read_frame(&bytes) else { panic!("not starts") };
         let mut found = Vec::new();

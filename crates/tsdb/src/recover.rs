@@ -10,7 +10,7 @@
 //!
 //! Invariants: the samples of one series reach its shard in the order of the log, so every
 //! repeat and conflict is decided as it was before; rows that a cut had taken come back until the end, but are
-//! neither read nor asked for repeats; memory stays below three times [`QUEUE_BYTES`] plus
+//! neither read nor asked for repeats; memory stays below the segments of three queues plus
 //! the head itself; what names a series that nobody defined is counted, and the segment that
 //! has it is kept under `damaged/`.
 
@@ -37,6 +37,10 @@ use crate::status::Replay;
 /// Bytes of frames that are read while the shards replay as many: enough that a shard has work for
 /// a while, and little to wait for before the first has any.
 const QUEUE_BYTES: usize = 4 << 20;
+
+/// Segments from which a queue is filled: a frame keeps its whole segment in memory, and where few shards still need
+/// the log a queue would have frames of many.
+const QUEUE_SEGMENTS: u64 = 2;
 
 /// Samples that are older than this were taken once; the window was applied then.
 const NO_WINDOW: i64 = i64::MAX;
@@ -171,16 +175,17 @@ impl LogReading<'_> {
     /// Reads on until enough is queued; `None` at the end. What is not of a shard is applied at once.
     fn read_queues(&mut self) -> Result<Option<[Queue; SHARDS]>, WalError> {
         let mut queues: [Queue; SHARDS] = Default::default();
-        let (mut queued_bytes, mut any) = (0, false);
-        while queued_bytes < QUEUE_BYTES {
+        let (mut queued_bytes, mut first, mut last) = (0, None, 0);
+        while queued_bytes < QUEUE_BYTES && first.is_none_or(|first| last < first + QUEUE_SEGMENTS) {
             match self.reader.read()? {
-                None if any => break,
+                None if first.is_some() => break,
                 None => return Ok(None),
                 Some(Item::Frame(frame)) => {
-                    if !any {
-                        self.db.replay.lock().current = frame.position.segment;
+                    last = frame.position.segment;
+                    if first.is_none() {
+                        first = Some(last);
+                        self.db.replay.lock().current = last;
                     }
-                    any = true;
                     self.recovered.log_bytes += frame.bytes.len() as u64;
                     queued_bytes += self.queue(frame, &mut queues);
                 }
@@ -208,9 +213,10 @@ impl LogReading<'_> {
             return queue(Shard::of(id));
         }
         match read_frame(&bytes) {
-            Ok(samples @ (Frame::Floats(_) | Frame::Histograms(_) | Frame::Starts(_))) => {
-                return samples.first_id().map_or(0, |id| queue(Shard::of(id)));
-            }
+            Ok(Frame::Floats(_) | Frame::Histograms(_) | Frame::Starts(_)) => match shard_of(&bytes) {
+                Ok(shard) => return queue(shard),
+                Err(error) => self.report(position, error),
+            },
             Ok(Frame::Request(parts)) => return self.queue_parts(position, &bytes, &parts, queues),
             Ok(Frame::CutBegin { shard, .. }) => return queue(shard),
             Ok(Frame::Delete(deletion)) => return queue(deletion.shard),
@@ -247,21 +253,16 @@ impl LogReading<'_> {
         parts: &Parts<'_>,
         queues: &mut [Queue; SHARDS],
     ) -> usize {
-        let mut queued = 0;
-        let result = parts.for_each(|part| {
-            let first = match first_of_floats(part) {
-                None => read_part(part)?.first_id(),
-                first => first,
-            };
-            if let Some(shard) = first.map(Shard::of)
-                && position >= self.from[shard]
-            {
+        let (mut queued, mut unread) = (0, None);
+        let result = parts.for_each(|part| match shard_of(part) {
+            Ok(shard) if position >= self.from[shard] => {
                 queues[shard].frames.push((position, frame.slice_ref(part)));
                 queued += part.len();
             }
-            Ok(())
+            Ok(_) => {}
+            Err(error) => unread = Some(error),
         });
-        if let Err(error) = result {
+        if let Some(error) = result.err().or(unread) {
             self.report(position, error);
         }
         queued
@@ -298,6 +299,15 @@ impl LogReading<'_> {
         result.damaged.into_iter().for_each(|(position, error)| self.report(position, error));
         result.newest_id
     }
+}
+
+/// The shard that a frame of samples is of.
+fn shard_of(frame: &[u8]) -> Result<usize, FrameError> {
+    let first = match first_of_floats(frame) {
+        None => read_part(frame)?.first_id(),
+        first => first,
+    };
+    first.map(Shard::of).ok_or(FrameError::Malformed)
 }
 
 /// Puts the series of a frame into the registry, unless it has them. They are not found by their labels

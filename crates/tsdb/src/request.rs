@@ -6,7 +6,7 @@
 //!            …  parts, each: length (u32), and a frame of floats, histograms or start timestamps of one shard
 //! ```
 //!
-//! A single part stands in the log as it is. Parts have no parts.
+//! A single part stands in the log as it is. Parts have no parts. A request of many megabytes is several frames.
 
 use crate::fields::Reader;
 use crate::log::{Frame, FrameError, FrameKind, read_frame};
@@ -18,28 +18,41 @@ const HEAD_LEN: usize = 2;
 
 const LENGTH_LEN: usize = size_of::<u32>();
 
-/// Builds the frame of a request.
+/// Builds the frame of a request, or several where it grows long: a part alone may be long, but never as long as
+/// the log takes less [`FRAME_BYTES`].
 #[derive(Debug, Default)]
 pub(crate) struct RequestFrame {
-    parts: usize,
     bytes: Vec<u8>,
+    frames: Vec<Built>,
+}
+
+/// A frame among the bytes, up to the one behind it.
+#[derive(Debug)]
+struct Built {
+    start: usize,
+    parts: usize,
 }
 
 impl RequestFrame {
     pub(crate) fn clear(&mut self) {
-        self.parts = 0;
+        self.frames.clear();
         self.bytes.clear();
-        self.bytes.extend_from_slice(&[FrameKind::Request as u8, 0]);
+        // One that was long is no reason to keep so much.
+        self.bytes.shrink_to(FRAME_BYTES);
     }
 
-    /// Adds the frame that `write` appends.
+    /// Adds the part that `write` appends.
     pub(crate) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.frames.last().is_none_or(|frame| self.bytes.len() - frame.start >= FRAME_BYTES) {
+            self.frames.push(Built { start: self.bytes.len(), parts: 0 });
+            self.bytes.extend_from_slice(&[FrameKind::Request as u8, 0]);
+        }
         let start = self.bytes.len() + LENGTH_LEN;
         self.bytes.resize(start, 0);
         write(&mut self.bytes);
         let len = (self.bytes.len() - start) as u32;
         self.bytes[start - LENGTH_LEN..start].copy_from_slice(&len.to_le_bytes());
-        self.parts += 1;
+        self.frames.last_mut().expect("begun above").parts += 1;
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -47,12 +60,12 @@ impl RequestFrame {
     }
 
     /// What is to be logged, if there is anything.
-    pub(crate) fn finish(&self) -> Option<&[u8]> {
-        match self.parts {
-            0 => None,
-            1 => Some(&self.bytes[HEAD_LEN + LENGTH_LEN..]),
-            _ => Some(&self.bytes),
-        }
+    pub(crate) fn frames(&self) -> impl Iterator<Item = &[u8]> {
+        let ends = self.frames.iter().skip(1).map(|frame| frame.start).chain([self.bytes.len()]);
+        self.frames.iter().zip(ends).map(|(frame, end)| {
+            let head = if frame.parts == 1 { HEAD_LEN + LENGTH_LEN } else { 0 };
+            &self.bytes[frame.start + head..end]
+        })
     }
 }
 
@@ -63,21 +76,20 @@ pub(crate) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Visits the parts in order, until one is malformed. Those before it are good.
-    pub(crate) fn for_each(
-        &self,
-        mut visit: impl FnMut(&'a [u8]) -> Result<(), FrameError>,
-    ) -> Result<(), FrameError> {
+    /// Visits the parts in order. Where a length is malformed, those before it are good.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&'a [u8])) -> Result<(), FrameError> {
         let mut reader = self.fields.clone();
         while !reader.bytes.is_empty() {
             let len = u32::from_le_bytes(reader.array()?);
-            visit(reader.take(len as usize)?)?;
+            visit(reader.take(len as usize)?);
         }
         Ok(())
     }
 
     pub(crate) fn check(&self) -> Result<(), FrameError> {
-        self.for_each(|part| read_part(part)?.check())
+        let mut all = Ok(());
+        self.for_each(|part| all = all.and(read_part(part).and_then(|part| part.check())))?;
+        all
     }
 }
 
@@ -107,37 +119,45 @@ mod tests {
         request.push(|out| floats.write(out));
     }
 
+    fn frames(request: &RequestFrame) -> Vec<Vec<u8>> {
+        request.frames().map(<[u8]>::to_vec).collect()
+    }
+
     #[test]
     fn frames_of_requests_are_frozen() {
         let mut request = RequestFrame::default();
         request.clear();
-        assert_eq!(request.finish(), None);
+        assert_eq!(frames(&request), [[0; 0]; 0]);
         push(&mut request, 7);
         let part = [1, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 14, 1, 0, 2, 0xf0, 0x3f];
-        assert_eq!(request.finish(), Some(&part[..]), "a single part stands alone");
+        assert_eq!(frames(&request), [part], "a single part stands alone");
         push(&mut request, 7);
         let whole = [&[9, 0][..], &[20, 0, 0, 0], &part, &[20, 0, 0, 0], &part].concat();
-        assert_eq!(request.finish(), Some(&whole[..]));
+        assert_eq!(frames(&request), [&whole[..]]);
         let Ok(Frame::Request(parts)) = read_frame(&whole) else { panic!("not a request") };
         assert_eq!(parts.check(), Ok(()));
         let mut found = Vec::new();
-        let result = parts.for_each(|part| {
-            found.push(part.to_vec());
-            Ok(())
-        });
-        assert_eq!(result, Ok(()));
+        parts.for_each(|part| found.push(part.to_vec())).expect("whole");
         assert_eq!(found, [part, part]);
         // What is cut short has the parts before, and says so.
         for len in HEAD_LEN..whole.len() {
             let Ok(Frame::Request(parts)) = read_frame(&whole[..len]) else { panic!("{len} bytes") };
             let mut count = 0;
-            let result = parts.for_each(|_| {
-                count += 1;
-                Ok(())
-            });
+            let result = parts.for_each(|_| count += 1);
             let (before, rest) = ((len - HEAD_LEN) / 24, (len - HEAD_LEN) % 24);
             assert_eq!((count, result.is_ok()), (before, rest == 0), "{len} bytes");
         }
+    }
+
+    #[test]
+    fn what_grows_long_is_several_frames() {
+        let mut request = RequestFrame::default();
+        for len in [FRAME_BYTES, 1, 2, FRAME_BYTES, 3, 4] {
+            request.push(|out| out.resize(out.len() + len, len as u8));
+        }
+        let shapes: Vec<(u8, usize)> = request.frames().map(|frame| (frame[0], frame.len())).collect();
+        // One alone, three together, two together.
+        assert_eq!(shapes, [(0, FRAME_BYTES), (9, FRAME_BYTES + 3 + 14), (9, 7 + 10)]);
     }
 
     #[test]

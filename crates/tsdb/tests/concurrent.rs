@@ -1,16 +1,14 @@
 //! Writers, a committer, jobs and readers side by side: nothing stalls, and a reader never misses
 //! what was there before it began, whatever is being sealed, imaged, cut, merged or let go meanwhile.
-//! What a request brings to several shards while it is deleted is there or gone as it was before a start.
 
 mod support;
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use tidewatch_env::Env;
 use tidewatch_env::sim::SIM_START_MS;
 use tidewatch_model::{Batch, Labels, RawLabels, STALE_NAN, Sample};
-use tidewatch_storage::{Append, TimeRange};
+use tidewatch_storage::Append;
 use tidewatch_tsdb::{Db, DbOptions, Job};
 
 use support::contents;
@@ -99,48 +97,4 @@ fn readers_miss_nothing_while_everything_goes_on() {
     assert!(status.counters.cuts > 0 && status.counters.series_removed > 0);
     assert!(status.counters.stale_series_cut >= WRITERS as u64, "{:?}", status.counters);
     assert_eq!(contents(&db).len(), WRITERS * SERIES * STEPS as usize);
-}
-
-/// Series that one request brings to several shards.
-const WIDE: usize = 5000;
-
-const ROUNDS: i64 = 200;
-
-#[test]
-fn the_log_has_the_samples_of_several_shards_in_the_order_in_which_they_took_them() {
-    let simulation = Env::simulated(22);
-    let db = Db::open(simulation.env.clone(), DbOptions::new("/data")).expect("opens");
-    db.recover().expect("recovers");
-    let names: Vec<Labels> =
-        (0..WIDE).map(|i| Labels::from_pairs([("__name__", "m"), ("i", &i.to_string())])).collect();
-    let write = |timestamp: i64| {
-        let mut batch = Batch::new();
-        for name in &names {
-            batch.push(RawLabels::Canonical(name.as_bytes()), &[Sample { timestamp, value: 0.5 }]);
-        }
-        assert_eq!(db.append(&batch).expect("takes writes").accepted, WIDE as u64);
-    };
-    // One that is not deleted, so that all series are known.
-    write(SIM_START_MS);
-    let begins = Barrier::new(2);
-    std::thread::scope(|scope| {
-        let each = |act: &(dyn Fn(i64) + Sync)| {
-            (1..=ROUNDS).for_each(|round| {
-                begins.wait();
-                act(SIM_START_MS + round);
-            });
-        };
-        scope.spawn(move || each(&write));
-        let db = &db;
-        scope.spawn(move || {
-            each(&|at| db.delete(&[], TimeRange { start: at, end: at }).expect("a good disk"))
-        });
-    });
-    db.commit().expect("a good disk");
-    let before = contents(&db);
-    drop(db);
-    let db = Db::open(simulation.env.clone(), DbOptions::new("/data")).expect("opens");
-    db.recover().expect("recovers");
-    let after = contents(&db);
-    assert!(after == before, "{} samples, and {} after a start", before.len(), after.len());
 }

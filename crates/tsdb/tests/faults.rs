@@ -403,7 +403,7 @@ fn a_batch_that_comes_before_recovery_is_appended_as_one() {
     while let Some(Item::Frame(frame)) = reader.read().expect("readable") {
         *kinds.entry(frame.bytes[0]).or_insert(0) += 1;
     }
-    // The batch, its definitions, their repeat, and a frame of samples for each shard that it touches.
+    // The batch, its definitions, their repeat, and a frame of its samples.
     assert_eq!(kinds, BTreeMap::from([(1, 1), (2, 1), (5, 1), (8, 1)]));
     assert_eq!(contents(&db).len(), 300);
 }

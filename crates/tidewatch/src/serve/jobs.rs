@@ -32,8 +32,8 @@ pub struct JobHealth {
     kinds: Mutex<BTreeMap<&'static str, Health>>,
     /// Whether the store took no writes when it was asked last.
     is_read_only: AtomicBool,
-    /// How many pieces of damage the log has.
-    damage_told: Mutex<usize>,
+    /// How many pieces of damage the log was told of.
+    damage_told: Mutex<u64>,
 }
 
 /// How the jobs of one kind went.
@@ -77,12 +77,17 @@ impl JobHealth {
     /// Logs what of the stored data was found damaged since the last call: the page shows it too, but not everybody
     /// looks there.
     pub fn report_damage(&self, db: &Db) {
-        let (damage, _) = db.damage();
         let mut told = self.damage_told.lock();
-        for Damage { path, offset, reason } in damage.iter().skip(*told) {
+        let (damage, found) = db.damage();
+        let new = damage.iter().skip(*told as usize);
+        let more = found - *told - new.len() as u64;
+        for Damage { path, offset, reason } in new {
             tracing::error!(file = path, offset, reason, "stored data is damaged");
         }
-        *told = damage.len();
+        if more > 0 {
+            tracing::error!(more, found, "stored data is damaged in more places than are listed");
+        }
+        *told = found;
     }
 
     /// How many jobs failed, by kind.

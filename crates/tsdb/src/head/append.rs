@@ -4,9 +4,7 @@
 //! each look-up misses the cache, and a loop that does one thing lets the processor have several of
 //! them under way. How they are found: `lookup`.
 //!
-//! The shards that a request touches stay locked until its frame is logged, so that the log has the samples of a series
-//! in the order in which their shard took them. Nobody else locks more than one, and requests lock them in the order of
-//! their numbers, so none waits for another in a circle.
+//! The shards that a request touches stay locked until its frame is logged: see the head's locks.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -121,15 +119,11 @@ impl Frames {
 
     /// Adds the frames that have something: starts before the samples that they are of.
     fn write(&mut self, request: &mut RequestFrame) {
-        if let Some(starts) = self.starts.finish() {
-            request.push(|out| out.extend_from_slice(starts));
-        }
+        self.starts.finish().for_each(|starts| request.push(|out| out.extend_from_slice(starts)));
         if !self.floats.is_empty() {
             request.push(|out| self.floats.write(out));
         }
-        for histograms in self.histograms.finish() {
-            request.push(|out| out.extend_from_slice(histograms));
-        }
+        self.histograms.finish().for_each(|histograms| request.push(|out| out.extend_from_slice(histograms)));
     }
 }
 
@@ -198,14 +192,9 @@ impl Head {
             if shard.newest > i64::MIN {
                 self.has_newest(shard.newest);
             }
-            if (rest.is_empty() || request.is_full())
-                && let Some(frame) = request.finish()
-            {
-                // The shards stay locked, so nobody has read what the log may still refuse, and it can only
-                // refuse by latching: it keeps the frame, as the head does, and the store takes nothing more
-                // after that.
-                outcome.ticket = outcome.ticket.max(log.append(frame)?);
-                logged += frame.len() as u64;
+            if rest.is_empty() || request.is_full() {
+                // The shards stay locked, so nobody has read what the log may still refuse.
+                logged += log_frames(request, log, outcome)?;
                 request.clear();
                 locked.iter_mut().for_each(|shard| *shard = None);
             }
@@ -289,6 +278,24 @@ fn order_by_shard(scratch: &mut RequestScratch) {
         order[*place as usize] = at as u32;
         *place += 1;
     }
+}
+
+/// Logs the frames of a request; gives how many bytes that are. Where the log refuses one it is given the others all
+/// the same: it keeps them, as the head does, until it takes something again.
+fn log_frames(
+    request: &RequestFrame,
+    log: &dyn FrameLog,
+    outcome: &mut AppendOutcome,
+) -> Result<u64, AppendError> {
+    let (mut result, mut bytes) = (Ok(()), 0);
+    for frame in request.frames() {
+        bytes += frame.len() as u64;
+        match log.append(frame) {
+            Ok(ticket) => outcome.ticket = outcome.ticket.max(ticket),
+            Err(error) => result = Err(error),
+        }
+    }
+    result.map(|()| bytes)
 }
 
 /// How many series ahead the memory of a series is asked for: about as long as an answer takes.
@@ -494,11 +501,7 @@ mod tests {
             return kind(&read_frame(frame).expect("whole")).to_owned();
         };
         let mut shape = Vec::new();
-        let mut add = |part| {
-            shape.push(kind(&read_part(part)?));
-            Ok(())
-        };
-        parts.for_each(&mut add).expect("whole");
+        parts.for_each(|part| shape.push(kind(&read_part(part).expect("whole")))).expect("whole");
         shape.join("+")
     }
 

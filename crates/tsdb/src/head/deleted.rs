@@ -5,6 +5,7 @@
 //! the newest row that its series has when it is made, so it only ever hides rows that were
 //! there then: what is written later at such a time goes to the late samples, which are read.
 //! Floats and histograms of a series have runs of their own, and so stretches of their own.
+//! What lies before a floor that goes back, which blocks have, is hidden in the same way.
 //!
 //! In an image the stretches are a section behind the pages: the varint [`DELETED_PAGE`] where a page has
 //! its number, how many series (varint), of each its id (varint) and how many stretches
