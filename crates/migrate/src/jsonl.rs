@@ -123,14 +123,30 @@ impl Visitor<'_> for NumberVisitor {
 /// Samples of a line that we write: some 200 KiB, well below VictoriaMetrics' limit of 10 MB.
 pub const LINE_SAMPLES: usize = 10_000;
 
-/// Appends the lines of a run of one series. Values that JSON has no number for have lines of their own:
-/// older releases of VictoriaMetrics leave out a line that has one.
+/// What releases of VictoriaMetrics differ in: older ones leave out a line that has something else than numbers.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Number,
+    Null,
+    Text,
+}
+
+impl Kind {
+    fn of(value: f64) -> Kind {
+        match value {
+            value if is_stale(value) => Kind::Null,
+            value if value.is_finite() => Kind::Number,
+            _ => Kind::Text,
+        }
+    }
+}
+
+/// Appends the lines of a run of one series. Values of each kind have lines of their own.
 pub fn write(out: &mut String, labels: &Labels, times: &[i64], values: &[f64]) {
     assert_eq!(times.len(), values.len(), "columns of one run are equally long");
-    let is_text = |value: f64| !value.is_finite() && !is_stale(value);
     for (times, values) in times.chunks(LINE_SAMPLES).zip(values.chunks(LINE_SAMPLES)) {
-        for texts in [false, true] {
-            let samples = times.iter().zip(values).filter(|(_, value)| is_text(**value) == texts);
+        for kind in [Kind::Number, Kind::Null, Kind::Text] {
+            let samples = times.iter().zip(values).filter(|(_, value)| Kind::of(**value) == kind);
             write_line(out, labels, samples);
         }
     }
@@ -212,7 +228,8 @@ mod tests {
         let values = [1.0, f64::INFINITY, STALE_NAN, f64::NAN, 0.1];
         write(&mut text, &Labels::from_pairs([("__name__", "up")]), &[1, 2, 3, 4, 5], &values);
         let expected = r#"
-{"metric":{"__name__":"up"},"values":[1,null,0.1],"timestamps":[1,3,5]}
+{"metric":{"__name__":"up"},"values":[1,0.1],"timestamps":[1,5]}
+{"metric":{"__name__":"up"},"values":[null],"timestamps":[3]}
 {"metric":{"__name__":"up"},"values":["Infinity","NaN"],"timestamps":[2,4]}
 "#;
         assert_eq!(text, expected.trim_start());
