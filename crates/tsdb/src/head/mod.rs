@@ -139,9 +139,7 @@ impl Head {
         }
         let mut directory = self.directory.write();
         // Requests hold the directory while they write: what is empty now stays so.
-        gone.retain(|id| {
-            directory.registry.is_alive(*id) && self.shards[Shard::of(*id)].lock().is_empty_series(*id)
-        });
+        gone.retain(|id| directory.registry.is_alive(*id) && self.shards[Shard::of(*id)].lock().is_gone(*id));
         directory.remove(&gone);
         if !gone.is_empty() {
             directory.give_back_texts();

@@ -123,7 +123,7 @@ impl Shard {
     }
 
     /// Gives back the memory of runs that lie before the floor as a whole. Gives the series of
-    /// `ids` that hold nothing any more to `gone`.
+    /// `ids` that hold nothing any more to `gone`: of those [`Shard::is_gone`] has the last word.
     pub(crate) fn truncate(&mut self, ids: &[SeriesId], gone: &mut Vec<SeriesId>) {
         for &id in ids {
             if let Some(open) = self.get(id).copied() {
@@ -133,10 +133,19 @@ impl Shard {
                 }
             }
             if self.is_empty_series(id) {
-                self.starts.remove(&id);
                 gone.push(id);
             }
         }
+    }
+
+    /// Whether a series that was empty is so still, when no request can come any more. Its starts go only now: a
+    /// sample that came meanwhile has to say that it has another one.
+    pub(crate) fn is_gone(&mut self, id: SeriesId) -> bool {
+        let is_gone = self.is_empty_series(id);
+        if is_gone {
+            self.starts.remove(&id);
+        }
+        is_gone
     }
 
     /// What is left to do when all series of the shard were truncated.
@@ -255,5 +264,37 @@ impl Shard {
             self.late.remove(&id);
             self.open_mut(id).has_late = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::head::shard::Verdict;
+    use crate::head::starts::{Step, start_at};
+
+    /// What a request takes before the series is removed keeps it, and a start replays the step.
+    #[test]
+    fn a_series_that_is_empty_knows_its_start_until_it_is_removed() {
+        let (mut shard, id) = (Shard::default(), SeriesId(0));
+        let mut logged = Vec::new();
+        let mut take = |shard: &mut Shard, timestamp, start| {
+            assert_eq!(shard.take(id, Sample { timestamp, value: 1.0 }, i64::MAX), Verdict::Taken);
+            logged.extend(shard.set_start(id, timestamp, start).into_iter().flatten());
+            logged.clone()
+        };
+        take(&mut shard, 10, 5);
+        shard.begin_cut(20);
+        shard.end_cut(0, 20);
+        let mut gone = Vec::new();
+        shard.truncate(&[id], &mut gone);
+        assert_eq!(gone, [id]);
+        let logged: Vec<Step> = take(&mut shard, 30, 0);
+        assert_eq!(start_at(&logged, 30), 0);
+        assert!(!shard.is_gone(id) && shard.starts.contains_key(&id));
+        shard.begin_cut(40);
+        shard.end_cut(0, 40);
+        shard.truncate(&[id], &mut gone);
+        assert!(shard.is_gone(id) && shard.starts.is_empty());
     }
 }
