@@ -129,6 +129,7 @@ impl Db {
             let path = shard_path(directory, at);
             put(&self.env, &path, &image)?;
             drop(image);
+            shard.lock().imaged();
             if !placed.is_empty() {
                 let file = self.env.disk.map(&path).map_err(OpenError::io(&path))?;
                 shard.lock().relocate(file, &placed);

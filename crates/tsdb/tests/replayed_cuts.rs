@@ -317,3 +317,21 @@ fn a_start_is_of_no_late_sample_that_had_none() {
         "x 50=50 100=100~90 110=110~90; y 500=500",
     );
 }
+
+/// The second of them is behind the step that the first one took.
+#[test]
+fn late_samples_one_after_the_other_have_no_start_that_was_forgotten() {
+    for image in ["", "image\n"] {
+        check(
+            &format!(
+                "clock 100
+                 take x 60~55 70~65 100~90
+                 clock 500
+                 take y 500
+                 cut while take x 110~90
+                 {image}take x 65 80"
+            ),
+            "x 60=60~55 65=65 70=70~65 80=80 100=100~90 110=110~90; y 500=500",
+        );
+    }
+}

@@ -408,6 +408,11 @@ impl Shard {
         self.starts.entry(id).or_default().set(timestamp, start, is_newest)
     }
 
+    /// The shard has an image of its own that a start will read.
+    pub(crate) fn imaged(&mut self) {
+        self.starts.values_mut().for_each(Starts::imaged);
+    }
+
     /// Frees pages of series that hold nothing and will not again: those below `next`, which is
     /// not given out yet.
     pub(crate) fn free_pages(&mut self, shard: usize, next: SeriesId) {

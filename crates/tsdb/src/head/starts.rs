@@ -19,6 +19,9 @@ pub(crate) struct Step {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Starts {
     steps: Vec<Step>,
+    /// Before this time steps were forgotten that a start would replay: so what comes there says its start in any
+    /// case. Whatever came there since has a step of its own, and there is a step at this time.
+    forgotten_until: Option<i64>,
 }
 
 /// The start that steps give for a time.
@@ -45,16 +48,14 @@ impl Starts {
     /// where there is none after it. Gives the steps that this takes, to be logged.
     pub(crate) fn set(&mut self, timestamp: i64, start: i64, is_newest: bool) -> [Option<Step>; 2] {
         let before = start_at(&self.steps, timestamp);
-        // Of times before the first step nothing is known, or no more: a start replays the steps that were forgotten,
-        // so what holds here now is said in any case.
-        let is_known = self.steps.first().is_none_or(|first| first.from <= timestamp);
-        if before == start && is_known {
+        let is_forgotten = self.forgotten_until.is_some_and(|until| timestamp < until);
+        if before == start && !is_forgotten {
             return [None; 2];
         }
         let step = Step { from: timestamp, start };
         let next = timestamp.saturating_add(1);
         let is_step = self.steps.binary_search_by_key(&next, |step| step.from).is_ok();
-        let back = (!is_newest && !is_step).then_some(Step { from: next, start: before });
+        let back = (!is_newest && !is_step && !is_forgotten).then_some(Step { from: next, start: before });
         self.insert(step);
         back.into_iter().for_each(|back| self.insert(back));
         [Some(step), back]
@@ -71,7 +72,15 @@ impl Starts {
     /// Forgets what holds only before a time.
     pub(crate) fn truncate(&mut self, floor: i64) {
         let after = self.steps.partition_point(|step| step.from <= floor);
-        self.steps.drain(..after.saturating_sub(1));
+        if after > 1 {
+            self.steps.drain(..after - 1);
+            self.forgotten_until = self.forgotten_until.max(Some(self.steps[0].from));
+        }
+    }
+
+    /// An image has the steps, so a start brings back these alone.
+    pub(crate) fn imaged(&mut self) {
+        self.forgotten_until = None;
     }
 
     pub(crate) fn steps(&self) -> &[Step] {
@@ -110,5 +119,35 @@ mod tests {
         check(&starts, &[(10, 0), (20, 5), (25, 7), (26, 8), (30, 5), (40, 35)]);
         starts.truncate(28);
         check(&starts, &[(30, 5), (40, 35)]);
+    }
+
+    /// A start has the steps that were forgotten again, until an image is there.
+    #[test]
+    fn what_comes_where_steps_were_forgotten_says_its_start_in_any_case() {
+        let mut starts = Starts::default();
+        for (timestamp, start) in [(10, 0), (20, 5), (30, 25), (40, 35)] {
+            starts.set(timestamp, start, true);
+        }
+        // Before the first step nothing was forgotten.
+        assert_eq!(starts.set(15, 0, false), [None; 2]);
+        let mut replayed = starts.clone();
+        starts.truncate(35);
+        let late = [(21, 0), (25, 0), (22, 9), (23, 9), (29, 0)];
+        for (timestamp, start) in late {
+            let steps = starts.set(timestamp, start, false);
+            assert_eq!(steps, [Some(Step { from: timestamp, start }), None]);
+            steps.into_iter().flatten().for_each(|step| replayed.insert(step));
+        }
+        assert_eq!(starts.set(35, 25, false), [None; 2]);
+        for starts in [&starts, &replayed] {
+            check(starts, &[(21, 0), (22, 9), (23, 9), (25, 0), (29, 0), (30, 25), (35, 25), (40, 35)]);
+        }
+        // A step behind those that came late does not say that those before it are known.
+        starts.truncate(24);
+        assert_eq!(starts.set(28, 0, false), [Some(Step { from: 28, start: 0 }), None]);
+        starts.imaged();
+        assert_eq!(starts.set(27, 0, false), [None; 2]);
+        let back = Step { from: 27, start: 0 };
+        assert_eq!(starts.set(26, 7, false), [Some(Step { from: 26, start: 7 }), Some(back)]);
     }
 }
