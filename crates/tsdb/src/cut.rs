@@ -45,6 +45,7 @@ impl Db {
             return Ok(());
         }
         self.blocks.sweep(&self.env, &files.directory)?;
+        self.settle_deferred(files)?;
         let mut frame = Vec::new();
         for (at, shard) in self.head.shards.iter().enumerate() {
             let mut shard = shard.lock();

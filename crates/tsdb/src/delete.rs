@@ -11,7 +11,7 @@
 //!
 //! No job runs meanwhile, and files that no list names any more are removed first: neither a
 //! half-made block nor a replaced one can bring back what was deleted. The same goes for batches that
-//! came during a recovery: they stand in the log twice, and images make the first of these superfluous.
+//! came during a recovery, see [`Db::settle_deferred`].
 //!
 //! The frame of a shard:
 //!
@@ -96,9 +96,7 @@ impl Db {
             return Err(AppendError::ReadOnly { reason }.into());
         }
         self.blocks.sweep(&self.env, &files.directory)?;
-        if files.has_deferred.load(Ordering::Acquire) {
-            self.write_images(files)?;
-        }
+        self.settle_deferred(files)?;
         self.delete_in_blocks(files, matchers, range)?;
         self.delete_in_head(matchers, range, &files.log, &mut |_| true)?;
         files.log.commit()?;

@@ -98,6 +98,16 @@ impl Db {
             || since > self.options.image_log_bytes.max(self.image_bytes.load(Ordering::Relaxed))
     }
 
+    /// Sees to it that no start appends a batch once more that came during a recovery, when what it has goes from the
+    /// head: it would meet neither its samples there nor those that it is in conflict with. The log has such a batch
+    /// twice, as it came and as it was taken, and images make the first of these superfluous.
+    pub(crate) fn settle_deferred(&self, files: &Files) -> Result<(), JobError> {
+        match files.has_deferred.load(Ordering::Acquire) {
+            true => self.write_images(files),
+            false => Ok(()),
+        }
+    }
+
     /// Writes all images and removes the log that they make superfluous.
     pub(crate) fn write_images(&self, files: &Files) -> Result<(), JobError> {
         let directory = &files.directory;

@@ -134,6 +134,7 @@ impl Db {
     /// Moves what the series have that ended some time ago to blocks.
     pub(crate) fn cut_stale(&self, files: &Files) -> Result<(), JobError> {
         self.blocks.sweep(&self.env, &files.directory)?;
+        self.settle_deferred(files)?;
         let ended = self.head.ended(self.env.clock.wall_ms().saturating_sub(SETTLED_MS));
         self.write_ended(files, &ended)?;
         let logged = self.let_go(&ended, &files.log);

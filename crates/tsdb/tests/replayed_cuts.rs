@@ -12,8 +12,9 @@
 //! cut [after STEP; STEP …]         the job that is due, which must be a cut; the steps before it begins
 //! cut [while STEP; STEP …]         the same while it writes
 //! cut until 95                     one that nobody has asked for yet
+//! late 2                           how many samples came out of order since the start, replayed ones too
 //! image
-//! restart                          after a kill
+//! restart [while STEP]             after a kill; the step comes before what was there is read again
 //! ```
 
 mod interrupt;
@@ -61,7 +62,6 @@ fn open(simulation: &Simulation, kind: Kind) -> World {
     let env = Env { disk: Arc::new(disk.clone()), ..simulation.env.clone() };
     let options = DbOptions { retention_ms: None, ..DbOptions::new("/data") };
     let db = Db::open(env, options).expect("opens");
-    db.recover().expect("recovers");
     World { db: Arc::new(db), clock: Arc::clone(&simulation.clock), disk, kind }
 }
 
@@ -74,6 +74,7 @@ impl World {
             "conflict" => self.take(rest, Some(Refusal::Conflict)),
             "delete" => self.delete(rest),
             "cut" => self.cut(rest),
+            "late" => assert_eq!(self.db.status().head.out_of_order.to_string(), rest),
             "image" => self.db.run(Job::Image).expect("a good disk"),
             _ => panic!("no step: {step}"),
         }
@@ -174,20 +175,28 @@ fn time_of(clock: &SimClock) -> i64 {
 fn check(script: &str, expected: &str) {
     for kind in [Kind::Float, Kind::Histogram] {
         let simulation = Env::simulated(1);
-        let restarted = |world: World| {
+        let opened = |meanwhile: &str| {
+            let world = open(&simulation, kind);
+            if !meanwhile.is_empty() {
+                world.step(meanwhile);
+            }
+            world.db.recover().expect("recovers");
+            world
+        };
+        let restarted = |world: World, meanwhile: &str| {
             drop(world);
             simulation.disk.kill();
-            open(&simulation, kind)
+            opened(meanwhile)
         };
-        let mut world = open(&simulation, kind);
+        let mut world = opened("");
         for step in script.lines().map(str::trim) {
-            match step {
-                "restart" => world = restarted(world),
-                step => world.step(step),
+            match step.strip_prefix("restart") {
+                Some(how) => world = restarted(world, how.strip_prefix(" while ").unwrap_or("")),
+                None => world.step(step),
             }
         }
         assert_eq!(world.answer(), expected, "{kind:?}s before the start");
-        let world = restarted(world);
+        let world = restarted(world, "");
         assert_eq!(world.answer(), expected, "{kind:?}s after the start");
         // Nor do they come back when the next cut writes them.
         simulation.clock.jump_to_ms(time("20000"));
@@ -334,4 +343,20 @@ fn late_samples_one_after_the_other_have_no_start_that_was_forgotten() {
             "x 60=60~55 65=65 70=70~65 80=80 100=100~90 110=110~90; y 500=500",
         );
     }
+}
+
+/// The log has it as it came, too. Once they were cut, that meets neither its own samples nor those it conflicts with.
+#[test]
+fn what_came_during_a_start_is_not_taken_again_behind_a_cut() {
+    check(
+        "take x 0 5
+         restart while take x 5=9 6
+         clock 400
+         take y 400
+         cut
+         take y 401
+         restart
+         late 0",
+        "x 0=0 5=5 6=6; y 400=400 401=401",
+    );
 }

@@ -14,12 +14,16 @@ use support::{ALL, contents, contents_of};
 
 const MINUTE_MS: i64 = 60_000;
 
-/// Half of the series has to have ended.
 fn open(simulation: &Simulation) -> Db {
-    let options = DbOptions { stale_share: 0.5, retention_ms: None, ..DbOptions::new("/data") };
-    let db = Db::open(simulation.env.clone(), options).expect("opens");
+    let db = opened(simulation);
     db.recover().expect("recovers");
     db
+}
+
+/// Half of the series has to have ended. What is stored is not read yet.
+fn opened(simulation: &Simulation) -> Db {
+    let options = DbOptions { stale_share: 0.5, retention_ms: None, ..DbOptions::new("/data") };
+    Db::open(simulation.env.clone(), options).expect("opens")
 }
 
 fn append(db: &Db, labels: &Labels, timestamp: i64, value: f64) -> String {
@@ -40,7 +44,7 @@ fn append(db: &Db, labels: &Labels, timestamp: i64, value: f64) -> String {
 /// delete a 2 9      from minute 2 to 9
 /// compact           all there is
 /// blocks            the minutes of the oldest and the newest sample of each, in the order of their times
-/// restart           after a power cut
+/// restart           after a power cut; `restart late a 5 = 7`: that comes before what is stored was read
 /// lose departures   after one that took what the log says of series that left; gives how many frames
 /// tear 6            the power goes at the sixth change of the disk of the job that is due
 /// spoil             after a power cut, and a changed byte of the first section of the image of series
@@ -114,6 +118,14 @@ fn run(script: &str) -> String {
                 db = open(&simulation);
                 assert_eq!(contents(&db), before);
                 assert!(is_damaged || db.status().damage.is_empty());
+            }
+            ["restart", "late", name, at, "=", value] => {
+                left += db.status().counters.stale_series_cut;
+                drop(db);
+                simulation.disk.crash(0);
+                db = opened(&simulation);
+                answer = append(&db, &series(name), minute(at), value.parse().expect("a number"));
+                db.recover().expect("recovers");
             }
             ["lose", "departures"] => {
                 db.commit().expect("a good disk");
@@ -559,5 +571,23 @@ fn images_of_shards_that_are_older_than_that_of_series_bring_nobody_back() {
          head: 2 series, 6 samples, 0 left, 2 blocks
          read b: 0 200!
          head: 2 series, 6 samples, 0 left, 2 blocks",
+    );
+}
+
+#[test]
+fn what_came_during_a_start_is_not_taken_again_when_its_series_has_left() {
+    check(
+        "scrape a b
+         restart late a 0 = 9
+         wait 1
+         scrape a! b
+         wait 3
+         job
+         restart
+         head
+         read a",
+        "job: cut_stale
+         head: 1 series, 2 samples, 1 left, 1 blocks
+         read a: 0 1!",
     );
 }
