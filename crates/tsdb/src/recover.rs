@@ -213,10 +213,12 @@ impl LogReading<'_> {
             return queue(Shard::of(id));
         }
         match read_frame(&bytes) {
-            Ok(Frame::Floats(_) | Frame::Histograms(_) | Frame::Starts(_)) => match shard_of(&bytes) {
-                Ok(shard) => return queue(shard),
-                Err(error) => self.report(position, error),
-            },
+            Ok(samples @ (Frame::Floats(_) | Frame::Histograms(_) | Frame::Starts(_))) => {
+                match samples.first_id() {
+                    Some(id) => return queue(Shard::of(id)),
+                    None => self.report(position, FrameError::Malformed),
+                }
+            }
             Ok(Frame::Request(parts)) => return self.queue_parts(position, &bytes, &parts, queues),
             Ok(Frame::CutBegin { shard, .. }) => return queue(shard),
             Ok(Frame::Delete(deletion)) => return queue(deletion.shard),
@@ -301,10 +303,10 @@ impl LogReading<'_> {
     }
 }
 
-/// The shard that a frame of samples is of.
-fn shard_of(frame: &[u8]) -> Result<usize, FrameError> {
-    let first = match first_of_floats(frame) {
-        None => read_part(frame)?.first_id(),
+/// The shard that a part of a request is of.
+fn shard_of(part: &[u8]) -> Result<usize, FrameError> {
+    let first = match first_of_floats(part) {
+        None => read_part(part)?.first_id(),
         first => first,
     };
     first.map(Shard::of).ok_or(FrameError::Malformed)
