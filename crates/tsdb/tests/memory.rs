@@ -218,6 +218,36 @@ fn repeats_conflicts_and_late_samples_are_told_apart() {
     assert_eq!((counters.duplicates, counters.refused_conflict, counters.refused_too_old), (3, 3, 2));
 }
 
+// Each series of a sender that collects had a clock of its own, as the first to come took all rows of the request.
+#[test]
+fn series_that_come_with_several_samples_each_share_their_times() {
+    const SERIES: usize = 200;
+    for each in [2, 7, 50, 300] {
+        let db = db();
+        let names: Vec<Labels> = (0..SERIES).map(|i| labels(&[("i", &i.to_string())])).collect();
+        let mut step = 0;
+        while step < 1200 {
+            // The last ones come later, or are new.
+            let known = if step < 600 { &names[..SERIES / 2] } else { &names[..] };
+            let times = step..step + each;
+            step += each;
+            let samples: Vec<Sample> = times.map(|t| Sample { timestamp: t * 1000, value: 1.0 }).collect();
+            let mut batch = Batch::new();
+            for name in known {
+                batch.push(RawLabels::Canonical(name.as_bytes()), &samples);
+            }
+            assert_eq!(db.append(&batch).expect("takes writes").refused, []);
+        }
+        let clocks = db.status().head.clocks;
+        assert!(clocks < 80, "{clocks} clocks for {SERIES} series with {each} samples a request");
+        let mut counts: Vec<usize> =
+            dump(&db, &[], ALL).iter().map(|line| line.matches('@').count()).collect();
+        counts.sort_unstable();
+        let (all, late) = (step as usize, (step - (600 + each - 1) / each * each) as usize);
+        assert_eq!(counts, [vec![late; SERIES / 2], vec![all; SERIES / 2]].concat());
+    }
+}
+
 #[test]
 fn long_series_of_every_cadence_survive_sealing_and_forking() {
     let db = db();

@@ -22,6 +22,10 @@ use super::cells::NONE;
 /// reached its best, and reading over-reads little.
 pub(crate) const ROWS_MAX: usize = 120;
 
+/// Rows that a clock must have left, taken by others or not, for a run that joins it behind its newest row: shorter
+/// runs would cost more than a clock of its own.
+const JOINED_MIN: usize = ROWS_MAX / 4;
+
 /// Recent clocks that a series may join. A request brings few sources at a time.
 const RECENT: usize = 8;
 
@@ -141,10 +145,16 @@ impl Clocks {
         }
     }
 
-    /// The row of `timestamp`, if it is the newest of a living clock that has room after it.
+    /// The row of `timestamp` in a living clock, if a run that begins there has room: it is the newest of those that
+    /// follow, or the others may be what a request brings of this series next, as it brought of the one before.
     fn joinable(&self, clock: u32, timestamp: i64) -> Option<u8> {
         let Clock { rows, limit, .. } = &self.clocks[clock as usize];
-        (rows.last() == Some(&timestamp) && rows.len() < usize::from(*limit)).then(|| rows.len() as u8 - 1)
+        let limit = usize::from(*limit);
+        if rows.last() == Some(&timestamp) {
+            return (rows.len() < limit).then(|| rows.len() as u8 - 1);
+        }
+        let row = rows.binary_search(&timestamp).ok()?;
+        (limit - row >= JOINED_MIN).then_some(row as u8)
     }
 
     /// Moves a run of `count` rows, whose next sample is at `timestamp`, to a clock where that
