@@ -8,6 +8,8 @@
 //! stored first; a histogram that is said to continue the one before it has come from the same
 //! place as that one.
 
+use std::fmt;
+
 use tidewatch_model::NativeHistogram;
 use tidewatch_model::histogram::CounterResetHint;
 
@@ -26,6 +28,41 @@ pub enum StoredValues<'a> {
     Histograms(&'a [NativeHistogram]),
 }
 
+/// A sample's value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum StoredValue<'a> {
+    Float(f64),
+    Histogram(&'a NativeHistogram),
+}
+
+impl StoredValue<'_> {
+    /// Whether two are the same, bit for bit.
+    pub(crate) fn is_same(self, other: StoredValue<'_>) -> bool {
+        match (self, other) {
+            (StoredValue::Float(a), StoredValue::Float(b)) => a.to_bits() == b.to_bits(),
+            (StoredValue::Histogram(a), StoredValue::Histogram(b)) => a.same_data(b),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for StoredValue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoredValue::Float(value) => write!(f, "{value}"),
+            StoredValue::Histogram(histogram) => write!(f, "a histogram with the sum {}", histogram.sum()),
+        }
+    }
+}
+
+/// A sample that is left out, as a place of a lower rank has one at its time.
+pub(crate) struct Repeat<'a> {
+    pub(crate) time: i64,
+    /// Rank and value of the one that stays, and of the other.
+    pub(crate) kept: (u32, StoredValue<'a>),
+    pub(crate) left: (u32, StoredValue<'a>),
+}
+
 #[derive(Debug, Clone)]
 enum Value {
     Float(f64),
@@ -38,6 +75,16 @@ struct Gathered {
     rank: u32,
     start: i64,
     value: Value,
+}
+
+impl Gathered {
+    fn ranked(&self) -> (u32, StoredValue<'_>) {
+        let value = match &self.value {
+            Value::Float(value) => StoredValue::Float(*value),
+            Value::Histogram(histogram) => StoredValue::Histogram(histogram),
+        };
+        (self.rank, value)
+    }
 }
 
 /// See the module.
@@ -76,13 +123,25 @@ impl Gather {
     }
 
     /// Hands everything on in stretches of one kind, ascending, until `visit` fails.
-    pub(crate) fn for_each<E>(
+    pub(crate) fn for_each<E>(&mut self, visit: impl FnMut(StoredRun<'_>) -> Result<(), E>) -> Result<(), E> {
+        self.for_each_telling(&mut |_| {}, visit)
+    }
+
+    /// The same, and tells of each sample that is left out.
+    pub(crate) fn for_each_telling<E>(
         &mut self,
+        tell: &mut dyn FnMut(Repeat<'_>),
         mut visit: impl FnMut(StoredRun<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let Gather { samples, timestamps, starts, floats, histograms } = self;
         samples.sort_by_key(|sample| (sample.timestamp, sample.rank));
-        samples.dedup_by_key(|sample| sample.timestamp);
+        samples.dedup_by(|later, first| {
+            let repeats = later.timestamp == first.timestamp;
+            if repeats {
+                tell(Repeat { time: first.timestamp, kept: first.ranked(), left: later.ranked() });
+            }
+            repeats
+        });
         unhint(samples);
         let is_float = |sample: &Gathered| matches!(sample.value, Value::Float(_));
         for stretch in samples.chunk_by(|a, b| is_float(a) == is_float(b)) {

@@ -71,7 +71,7 @@ pub use head::image::walk as walk_image;
 #[doc(hidden)]
 pub use log::walk as walk_frame;
 
-pub use backfill::{Backfill, BackfillCounts, BackfillError, SortedBlock};
+pub use backfill::{Backfill, BackfillCounts, BackfillError, Conflicts, SortedBlock};
 pub use db::Db;
 pub use jobs::{Job, JobError};
 pub use metadata::FamilyMetadata;

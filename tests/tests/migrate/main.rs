@@ -166,6 +166,32 @@ fn text_and_json_come_in_and_go_out_and_are_not_done_twice() -> Result<()> {
     Ok(())
 }
 
+// Other values for times that were stored already were left out in silence.
+#[test]
+fn samples_that_the_store_has_with_other_values_are_counted_and_left_out() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = folder.path().join("data");
+    let first = text();
+    import(&data, "openmetrics", &write(folder.path(), "first.txt", &first)?)?;
+    let stored = held(&data)?;
+
+    let other = first.replace("{code=\"200\"} 3", "{code=\"200\"} 4");
+    let changed = first.lines().zip(other.lines()).filter(|(a, b)| a != b).count();
+    let said = import(&data, "openmetrics", &write(folder.path(), "other.txt", &other)?)?;
+    let (_, word) = said
+        .split_once(&format!("{changed} samples have other values than the store has at these times; "))
+        .with_context(|| said.clone())?;
+    ensure!(word.starts_with("the stored ones were kept, first: ") && changed > 100, "{said}");
+    ensure!(word.contains("code=\"200\"") && word.contains(" ms: 3 was kept, not 4\n"), "{said}");
+    check_equal(&held(&data)?, &stored)?;
+
+    // What is the same again is no conflict, nor is what the import before brought.
+    let (_, same) = first.split_once('\n').context("lines")?;
+    let said = import(&data, "openmetrics", &write(folder.path(), "same.txt", same)?)?;
+    ensure!(said.contains("10200 samples") && !said.contains("value"), "{said}");
+    check_equal(&held(&data)?, &stored)
+}
+
 /// What stands beside samples in a text comes in and goes out again, each family in one piece.
 #[test]
 fn metadata_and_exemplars_of_a_text_come_in_and_go_out() -> Result<()> {

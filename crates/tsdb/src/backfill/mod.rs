@@ -33,10 +33,11 @@ use self::pending::{Pending, Row, Sorted};
 use self::sorted::relate;
 use crate::block::{Block, BlockError, BlockId, StoredRun, StoredValues, Writer, WriterOptions, block_path};
 use crate::blocks::Blocks;
-use crate::compact::{self, CompactOptions, Merge, Progress};
+use crate::compact::{self, CompactOptions, LeftOut, Merge, Progress};
 use crate::db::Db;
 use crate::directory::{Directory, has_our_files};
 use crate::files::{nearly_full, reserve_bytes};
+use crate::gather::StoredValue;
 use crate::head::append::{TIME_MIN, check_histogram};
 use crate::head::registry::check_labels;
 use crate::jobs::{Job, JobError, SLICE_SERIES};
@@ -52,13 +53,29 @@ pub struct BackfillCounts {
     /// Samples that came twice with the same value.
     pub duplicates: u64,
     /// Samples that were left out, as another value had come for their time before.
-    pub conflicts: u64,
-    /// The first of them, in words.
-    pub first_conflict: Option<String>,
+    pub conflicts: Conflicts,
+    /// Samples that were left out, as another value had been stored for their time before all of this: known
+    /// once blocks are merged.
+    pub stored_conflicts: Conflicts,
     /// Blocks that merging has made of those that overlapped.
     pub merged: u64,
     /// Why blocks that overlap were left as they are. Queries merge them.
     pub unmerged: Vec<String>,
+}
+
+/// Samples of which another value was kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Conflicts {
+    pub count: u64,
+    /// The first of them, in words.
+    pub first: Option<String>,
+}
+
+impl Conflicts {
+    fn add(&mut self, series: &Labels, time: i64, kept: StoredValue<'_>, left: StoredValue<'_>) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| format!("{series} at {time} ms: {kept} was kept, not {left}"));
+    }
 }
 
 /// Why nothing more can be written. What was flushed stays.
@@ -84,6 +101,8 @@ pub struct Backfill {
     limits: Limits,
     pending: Pending,
     counts: BackfillCounts,
+    /// The blocks that were made here and are not merged with those that were stored before.
+    made: BTreeSet<BlockId>,
     /// What was found when the head was read.
     damage: Vec<Damage>,
 }
@@ -159,6 +178,7 @@ impl Backfill {
             limits: Limits::default(),
             pending: Pending::default(),
             counts: BackfillCounts::default(),
+            made: BTreeSet::new(),
             damage,
         })
     }
@@ -171,6 +191,16 @@ impl Backfill {
 
     pub fn counts(&self) -> &BackfillCounts {
         &self.counts
+    }
+
+    /// The blocks that were made here and that no merge has looked at yet.
+    pub fn made(&self) -> impl Iterator<Item = BlockId> {
+        self.made.iter().copied()
+    }
+
+    /// Counts blocks among those made here: an import made them that was interrupted before it merged them.
+    pub fn resume(&mut self, made: impl IntoIterator<Item = BlockId>) {
+        self.made.extend(made);
     }
 
     /// Why a series is not taken, if that is so: what a write request with it would be told.
@@ -229,15 +259,11 @@ impl Backfill {
         let counts = &mut self.counts;
         rows.dedup_by(|later, first| {
             let repeats = (later.series, later.time) == (first.series, first.time);
-            if repeats && sorted.are_same(later, first) {
+            let (kept, left) = (sorted.value(first), sorted.value(later));
+            if repeats && kept.is_same(left) {
                 counts.duplicates += 1;
             } else if repeats {
-                counts.conflicts += 1;
-                counts.first_conflict.get_or_insert_with(|| {
-                    let (series, time) = (&sorted.labels[first.series as usize], first.time);
-                    let (kept, left) = (sorted.shown(first), sorted.shown(later));
-                    format!("{series} at {time} ms: {kept} was kept, not {left}")
-                });
+                counts.conflicts.add(&sorted.labels[first.series as usize], first.time, kept, left);
             }
             repeats
         });
@@ -304,13 +330,14 @@ impl Backfill {
         let Some(meta) = writer.finish()? else { return Ok(()) };
         let block = Block::open(&self.env, &block_path(&self.directory.blocks(), meta.id))?;
         self.blocks.replace(&[], [block]);
+        self.made.insert(meta.id);
         self.counts.samples += meta.samples;
         self.counts.blocks += 1;
         Ok(())
     }
 
-    /// Merges blocks that overlap; says after each what is done. A block that can not be read is
-    /// left as it is and named.
+    /// Merges blocks that overlap; says after each what is done, and counts what other values had been stored
+    /// before. A block that can not be read is left as it is and named.
     pub fn merge(&mut self, merged: &mut dyn FnMut(u64)) -> Result<(), BackfillError> {
         let options = CompactOptions {
             block_ms: BLOCK_MS,
@@ -322,7 +349,11 @@ impl Backfill {
         loop {
             let metas: Vec<_> =
                 self.blocks.metas().into_iter().filter(|meta| !skipped.contains(&meta.id)).collect();
-            let Some(plan) = compact::plan(&metas, &options, i64::MAX) else { return Ok(()) };
+            let Some(plan) = compact::plan(&metas, &options, i64::MAX) else {
+                // What overlaps nothing has nothing to be compared with.
+                self.made.clear();
+                return Ok(());
+            };
             self.check_room()?;
             self.keep_damaged(&plan)?;
             match self.merge_one(&plan) {
@@ -347,17 +378,28 @@ impl Backfill {
         })
     }
 
-    fn merge_one(&self, plan: &compact::Plan) -> Result<(), BlockError> {
+    fn merge_one(&mut self, plan: &compact::Plan) -> Result<(), BlockError> {
         let dir = self.directory.blocks();
         let list = self.blocks.list();
         let sources: Vec<Arc<Block>> =
             list.iter().filter(|block| plan.sources.contains(&block.meta().id)).cloned().collect();
         let mut merge = Merge::start(&self.env, &dir, plan, self.blocks.take_id(), sources)?;
+        let (mut conflicts, mut stored_conflicts) =
+            (self.counts.conflicts.clone(), self.counts.stored_conflicts.clone());
+        let mut tell = |LeftOut { labels, time, kept, left }: LeftOut<'_>| {
+            if !self.made.contains(&left.0) || kept.1.is_same(left.1) {
+                return;
+            }
+            let of_whom = if self.made.contains(&kept.0) { &mut conflicts } else { &mut stored_conflicts };
+            of_whom.add(labels, time, kept.1, left.1);
+        };
         loop {
-            match merge.step(SLICE_SERIES)? {
+            match merge.step_telling(SLICE_SERIES, &mut tell)? {
                 (Progress::Done(meta), _) => {
                     let merged = meta.map(|meta| Block::open(&self.env, &block_path(&dir, meta.id)));
                     self.blocks.replace(&plan.sources, merged.transpose()?);
+                    self.counts.conflicts = conflicts;
+                    self.counts.stored_conflicts = stored_conflicts;
                     return self.blocks.remove(&self.env, &self.directory, &plan.sources);
                 }
                 (_, Some(rest)) => merge = rest,

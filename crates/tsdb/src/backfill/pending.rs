@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use tidewatch_model::{Labels, NativeHistogram};
 
-use crate::gather::{StoredRun, StoredValues};
+use crate::gather::{StoredRun, StoredValue, StoredValues};
 use crate::options::BLOCK_MS;
 use crate::stretches::widen;
 
@@ -152,20 +152,7 @@ impl Sorted {
         self.extra(row)?.histogram.as_ref()
     }
 
-    /// Whether two samples are the same, bit for bit.
-    pub(super) fn are_same(&self, a: &Row, b: &Row) -> bool {
-        match (self.histogram(a), self.histogram(b)) {
-            (None, None) => a.value.to_bits() == b.value.to_bits(),
-            (Some(a), Some(b)) => a.same_data(b),
-            _ => false,
-        }
-    }
-
-    /// A sample's value, for messages.
-    pub(super) fn shown(&self, row: &Row) -> String {
-        match self.histogram(row) {
-            None => row.value.to_string(),
-            Some(histogram) => format!("a histogram with the sum {}", histogram.sum()),
-        }
+    pub(super) fn value(&self, row: &Row) -> StoredValue<'_> {
+        self.histogram(row).map_or(StoredValue::Float(row.value), StoredValue::Histogram)
     }
 }

@@ -78,8 +78,8 @@ fn histograms_come_out_with_floats_and_starts_and_no_reset_is_hidden() {
         .push(&series(1), &histograms(&[10, 20], &[histogram(4, Unknown), values[2].clone()]))
         .expect("taken");
     backfill.flush().expect("a good disk");
-    assert_eq!((backfill.counts().conflicts, backfill.counts().duplicates), (2, 1));
-    let first = backfill.counts().first_conflict.clone().unwrap_or_default();
+    assert_eq!((backfill.counts().conflicts.count, backfill.counts().duplicates), (2, 1));
+    let first = backfill.counts().conflicts.first.clone().unwrap_or_default();
     assert!(first.ends_with("at 10 ms: a histogram with the sum 3 was kept, not 0.5"), "{first}");
     drop(backfill);
     let expected = [
@@ -225,11 +225,60 @@ fn samples_in_any_order_come_out_sorted_and_once() {
         backfill.flush().expect("a good disk");
         assert_eq!(backfill.counts().samples, (round + 1) * expected.len() as u64);
     }
-    assert_eq!(backfill.counts().conflicts + backfill.counts().duplicates, 6000 - 3 * expected.len() as u64);
+    let within = backfill.counts().conflicts.count + backfill.counts().duplicates;
+    assert_eq!(within, 6000 - 3 * expected.len() as u64);
     backfill.merge(&mut |_| {}).expect("a good disk");
     assert!(backfill.counts().merged > 0 && backfill.counts().unmerged.is_empty());
     drop(backfill);
     assert_eq!(held(&simulation.env), expected);
+}
+
+// Other values for times that were stored already were left out in silence.
+#[test]
+fn what_was_stored_with_another_value_is_counted_and_stays() {
+    let simulation = Env::simulated(1);
+    let open = || Backfill::open(&simulation.env, Path::new("/data")).expect("opens");
+    let count = |count| [histogram(count, CounterResetHint::Unknown)];
+    let mut backfill = open();
+    backfill.push(&series(1), &floats(&[10, 20, 30], &[1.0, 2.0, f64::NAN])).expect("taken");
+    backfill.push(&series(2), &histograms(&[10], &count(3))).expect("taken");
+    backfill.push(&series(2), &histograms(&[20], &count(4))).expect("taken");
+    backfill.flush().expect("a good disk");
+    backfill.merge(&mut |_| {}).expect("a good disk");
+    assert_eq!(backfill.made().count(), 0);
+    drop(backfill);
+    let before = listed(&simulation.env);
+
+    // Interrupted before it could merge: equal ones, others, new ones; and another for what is new by then.
+    let mut backfill = open();
+    backfill.push(&series(1), &floats(&[10, 20, 30, 40], &[1.0, 5.0, f64::NAN, 4.0])).expect("taken");
+    backfill.push(&series(2), &histograms(&[10], &count(7))).expect("taken");
+    backfill.push(&series(2), &histograms(&[20], &count(4))).expect("taken");
+    backfill.flush().expect("a good disk");
+    backfill.push(&series(1), &floats(&[40], &[9.0])).expect("taken");
+    backfill.flush().expect("a good disk");
+    let made: Vec<BlockId> = backfill.made().collect();
+    assert_eq!(made.len(), 2);
+    drop(backfill);
+    let mut backfill = open();
+    backfill.resume(made);
+    backfill.push(&series(2), &floats(&[10], &[0.5])).expect("taken");
+    backfill.flush().expect("a good disk");
+    backfill.merge(&mut |_| {}).expect("a good disk");
+    let BackfillCounts { conflicts, stored_conflicts, .. } = backfill.counts().clone();
+    let shown = |conflicts: Conflicts| (conflicts.count, conflicts.first.unwrap_or_default());
+    let x = series(1);
+    assert_eq!(shown(stored_conflicts), (3, format!("{x} at 20 ms: 2 was kept, not 5")));
+    assert_eq!(shown(conflicts), (1, format!("{x} at 40 ms: 4 was kept, not 9")));
+    drop(backfill);
+    let mut expected = before;
+    expected.insert(3, "40: 4 since 0".to_owned());
+    assert_eq!(listed(&simulation.env), expected);
+
+    // They were merged with what was stored, and are that now.
+    let mut backfill = open();
+    backfill.merge(&mut |_| {}).expect("a good disk");
+    assert_eq!(backfill.counts(), &BackfillCounts::default());
 }
 
 #[test]

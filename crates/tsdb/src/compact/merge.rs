@@ -10,7 +10,7 @@ use tidewatch_storage::TimeRange;
 
 use super::Plan;
 use crate::block::{Block, BlockError, BlockId, BlockMeta, Cursor, Writer, WriterOptions};
-use crate::gather::{Gather, StoredRun};
+use crate::gather::{Gather, Repeat, StoredRun, StoredValue};
 
 /// A merge that is under way. Dropping it ends it without a trace but a file that nobody reads.
 pub struct Merge {
@@ -29,6 +29,15 @@ struct Source {
     next: u32,
     /// Those of series `next`; `None` after the last.
     labels: Option<Labels>,
+}
+
+/// A sample that a merge leaves out, as a block that was written before has one at its time.
+pub(crate) struct LeftOut<'a> {
+    pub(crate) labels: &'a Labels,
+    pub(crate) time: i64,
+    /// The one that stays, and the block that it is from.
+    pub(crate) kept: (BlockId, StoredValue<'a>),
+    pub(crate) left: (BlockId, StoredValue<'a>),
 }
 
 /// How far a merge has come.
@@ -92,13 +101,22 @@ impl Merge {
     }
 
     /// Merges up to `series` more series; after the last it completes the block.
-    pub fn step(mut self, series: usize) -> Result<(Progress, Option<Merge>), BlockError> {
+    pub fn step(self, series: usize) -> Result<(Progress, Option<Merge>), BlockError> {
+        self.step_telling(series, &mut |_| {})
+    }
+
+    /// The same, and tells of each sample that is left out.
+    pub(crate) fn step_telling(
+        mut self,
+        series: usize,
+        tell: &mut dyn FnMut(LeftOut<'_>),
+    ) -> Result<(Progress, Option<Merge>), BlockError> {
         for _ in 0..series {
             let Some(labels) = self.sources.iter().filter_map(|source| source.labels.as_ref()).min().cloned()
             else {
                 return Ok((Progress::Done(self.writer.finish()?), None));
             };
-            self.merge_series(&labels)?;
+            self.merge_series(&labels, tell)?;
         }
         let (done, all) = self.sources.iter().fold((0, 0), |(done, all), source| {
             (done + u64::from(source.next), all + u64::from(source.block.series_count()))
@@ -106,7 +124,7 @@ impl Merge {
         Ok((Progress::More((done * 1000 / all.max(1)) as u32), Some(self)))
     }
 
-    fn merge_series(&mut self, labels: &Labels) -> Result<(), BlockError> {
+    fn merge_series(&mut self, labels: &Labels, tell: &mut dyn FnMut(LeftOut<'_>)) -> Result<(), BlockError> {
         self.writer.series(labels)?;
         self.samples.clear();
         for (rank, source) in self.sources.iter_mut().enumerate() {
@@ -130,6 +148,12 @@ impl Merge {
             source.load()?;
         }
         // The first source's value at each time.
-        self.samples.for_each(|run| self.writer.run(&run))
+        let Merge { sources, writer, samples, .. } = self;
+        let block = |rank: u32| sources[rank as usize].block.meta().id;
+        let mut tell = |repeat: Repeat<'_>| {
+            let Repeat { time, kept, left } = repeat;
+            tell(LeftOut { labels, time, kept: (block(kept.0), kept.1), left: (block(left.0), left.1) });
+        };
+        samples.for_each_telling(&mut tell, |run| writer.run(&run))
     }
 }

@@ -21,6 +21,7 @@ mod merge;
 mod plan;
 mod retain;
 
+pub(crate) use merge::LeftOut;
 pub use merge::{Merge, Progress};
 pub use plan::{CompactOptions, Plan, clean, plan, plan_whole, superseded};
 pub use retain::{beyond_size, expired, kept_from, passed};

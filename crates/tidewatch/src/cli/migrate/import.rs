@@ -10,7 +10,7 @@ use tidewatch_migrate::openmetrics::Said;
 use tidewatch_migrate::{Lines, Piece, Place, jsonl, openmetrics};
 use tidewatch_model::Labels;
 use tidewatch_tsdb::block::{StoredRun, StoredValues};
-use tidewatch_tsdb::{Backfill, Damage, OpenError};
+use tidewatch_tsdb::{Backfill, Conflicts, Damage, OpenError};
 
 use super::beside::Beside;
 use super::progress::Progress;
@@ -43,11 +43,12 @@ pub fn run(arguments: &Import, console: &mut Console<'_>) -> Result<u8> {
             .then_some(())
             .with_context(|| format!("{}: no such source", source.display()))?;
     }
-    let backfill = Backfill::open(&env, &arguments.storage_path)?;
+    let mut backfill = Backfill::open(&env, &arguments.storage_path)?;
     for Damage { path, offset, reason } in backfill.damage() {
         writeln!(console.err, "{path}: damaged at byte {offset}: {reason}")?;
     }
     let state = State::load(&env, &arguments.storage_path)?;
+    backfill.resume(state.made().iter().copied());
     let mut importer = Importer { env, backfill, state, console, problems: 0, beside: Beside::default() };
     for source in &arguments.sources {
         match arguments.format {
@@ -68,6 +69,11 @@ impl Importer<'_, '_> {
         } else if self.problems == NAMED_MAX + 1 {
             let _ = writeln!(self.console.err, "  LEFT OUT: more; from here on they are only counted");
         }
+    }
+
+    /// Remembers how far a source has come; what was collected of it is flushed.
+    pub fn reached(&mut self, key: &str, reached: Reached) -> Result<()> {
+        self.state.set_with(key, reached, self.backfill.made())
     }
 
     /// Says that nothing is to be done for a source, and how it is imported again all the same.
@@ -116,7 +122,7 @@ impl Importer<'_, '_> {
             let place = lines.place();
             if self.backfill.is_full() {
                 self.backfill.flush()?;
-                self.state.set(&key, Reached::At { place, type_line: reader.type_line() })?;
+                self.reached(&key, Reached::At { place, type_line: reader.type_line() })?;
             }
             let written = self.backfill.counts().samples;
             progress.set(place.offset, self.console.err, || format!("{written} samples written"));
@@ -127,7 +133,7 @@ impl Importer<'_, '_> {
             self.problem(&shown, reason);
         }
         // What stands beside the samples is stored with that of all sources, and then this one is done.
-        self.state.set(&key, Reached::At { place: lines.place(), type_line: reader.type_line() })?;
+        self.reached(&key, Reached::At { place: lines.place(), type_line: reader.type_line() })?;
         self.beside.then_done(key);
         Ok(())
     }
@@ -193,18 +199,22 @@ impl Importer<'_, '_> {
         let counts = backfill.counts().clone();
         // Gives the directory back.
         drop(backfill);
+        state.set_merged()?;
         let out = &mut *console.out;
         beside.store(&env, dir, &mut state, out)?;
         writeln!(out, "{} samples in {} blocks written", counts.samples, counts.blocks)?;
         if counts.duplicates > 0 {
             writeln!(out, "{} samples came twice", counts.duplicates)?;
         }
-        if let Some(first) = &counts.first_conflict {
+        if let Conflicts { count, first: Some(first) } = &counts.stored_conflicts {
             writeln!(
                 out,
-                "{} samples had another value for their time; the first: {first}",
-                counts.conflicts
+                "{count} samples have other values than the store has at these times; the stored ones were kept, \
+                 first: {first}"
             )?;
+        }
+        if let Conflicts { count, first: Some(first) } = &counts.conflicts {
+            writeln!(out, "{count} samples had another value for their time; the first: {first}")?;
         }
         for reason in &counts.unmerged {
             writeln!(out, "blocks that overlap were left so: {reason}")?;

@@ -117,7 +117,7 @@ fn block(importer: &mut Importer<'_, '_>, dir: &Path, meta: Meta) -> Result<()> 
     for (place, reason) in problems {
         importer.problem(place, reason);
     }
-    importer.state.set(&key, Reached::Done)
+    importer.reached(&key, Reached::Done)
 }
 
 fn stored<'a>(run: &Run<'a>) -> StoredRun<'a> {
@@ -196,7 +196,7 @@ impl Log {
         importer.backfill.flush()?;
         self.say(importer, &shown);
         if importer.beside.is_empty() {
-            return importer.state.set(&key, Reached::Done);
+            return importer.reached(&key, Reached::Done);
         }
         importer.beside.then_done(key);
         Ok(())

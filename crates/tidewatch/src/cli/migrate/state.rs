@@ -5,11 +5,13 @@
 //! tidewatch-imports 1
 //! done KEY
 //! at KEY OFFSET LINES TYPE-LINE
+//! made BLOCK
 //! ```
 //!
-//! A key names what is imported by its content, so that another name is no other source. The file
-//! is replaced as a whole after the samples that it speaks of are durable; a crash in between
-//! repeats some of them, and repeats do not count.
+//! A key names what is imported by its content, so that another name is no other source. Blocks that
+//! wait to be merged are named, so that an import that goes on can tell what they have from what was
+//! stored before. The file is replaced as a whole after the samples that it speaks of are durable; a
+//! crash in between repeats some of them, and repeats do not count.
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,7 @@ use anyhow::{Context, Result, bail};
 use tidewatch_env::{Env, File, Open, replace_durably};
 use tidewatch_migrate::Place;
 use tidewatch_tsdb::OpenError;
+use tidewatch_tsdb::block::BlockId;
 
 const HEADER: &str = "tidewatch-imports 1";
 
@@ -27,6 +30,8 @@ pub struct State {
     env: Env,
     path: PathBuf,
     sources: Vec<(String, Reached)>,
+    /// Blocks that no merge has looked at since an import made them.
+    made: Vec<BlockId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +47,7 @@ pub enum Reached {
 impl State {
     pub fn load(env: &Env, dir: &Path) -> Result<State> {
         let path = dir.join("IMPORTS");
-        let mut state = State { env: env.clone(), path, sources: Vec::new() };
+        let mut state = State { env: env.clone(), path, sources: Vec::new(), made: Vec::new() };
         let io = || OpenError::io(&state.path);
         if !env.disk.exists(&state.path).map_err(io())? {
             return Ok(state);
@@ -58,10 +63,13 @@ impl State {
             bail!("{shown}: this is no record of imports of this version; remove it to import anew");
         }
         for (number, line) in (2..).zip(lines) {
-            let source = parse(line).with_context(|| {
+            let parsed = parse(line).with_context(|| {
                 format!("{shown}, line {number}: damaged; remove the line to import anew")
             })?;
-            state.sources.push(source);
+            match parsed {
+                Line::Source(key, reached) => state.sources.push((key, reached)),
+                Line::Made(block) => state.made.push(block),
+            }
         }
         Ok(state)
     }
@@ -75,12 +83,36 @@ impl State {
         self.sources.iter().find(|(known, _)| known == key).map(|(_, reached)| reached)
     }
 
-    /// Remembers, durably.
+    pub fn made(&self) -> &[BlockId] {
+        &self.made
+    }
+
+    /// Remembers how far a source has come, durably.
     pub fn set(&mut self, key: &str, reached: Reached) -> Result<()> {
         self.sources.retain(|(known, _)| known != key);
         self.sources.push((key.to_owned(), reached));
         let surplus = self.sources.len().saturating_sub(SOURCES_MAX);
         self.sources.drain(..surplus);
+        self.write()
+    }
+
+    /// The same, and which blocks wait to be merged.
+    pub fn set_with(
+        &mut self,
+        key: &str,
+        reached: Reached,
+        made: impl Iterator<Item = BlockId>,
+    ) -> Result<()> {
+        self.made = made.collect();
+        self.set(key, reached)
+    }
+
+    /// Forgets the blocks that waited, durably: they were merged.
+    pub fn set_merged(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.made).is_empty() { Ok(()) } else { self.write() }
+    }
+
+    fn write(&self) -> Result<()> {
         let mut text = format!("{HEADER}\n");
         for (key, reached) in &self.sources {
             text.push_str(&match reached {
@@ -90,19 +122,28 @@ impl State {
                 }
             });
         }
+        for BlockId(block) in &self.made {
+            text.push_str(&format!("made {block}\n"));
+        }
         replace_durably(&*self.env.disk, &self.path, text.as_bytes())
             .with_context(|| self.path.display().to_string())
     }
 }
 
-fn parse(line: &str) -> Option<(String, Reached)> {
+enum Line {
+    Source(String, Reached),
+    Made(BlockId),
+}
+
+fn parse(line: &str) -> Option<Line> {
     let mut words = line.splitn(5, ' ');
     match (words.next()?, words.next()?) {
-        ("done", key) => Some((key.to_owned(), Reached::Done)),
+        ("done", key) => Some(Line::Source(key.to_owned(), Reached::Done)),
         ("at", key) => {
             let place = Place { offset: words.next()?.parse().ok()?, lines: words.next()?.parse().ok()? };
-            Some((key.to_owned(), Reached::At { place, type_line: words.next()?.to_owned() }))
+            Some(Line::Source(key.to_owned(), Reached::At { place, type_line: words.next()?.to_owned() }))
         }
+        ("made", block) => Some(Line::Made(BlockId(block.parse().ok()?))),
         _ => None,
     }
 }
@@ -158,12 +199,17 @@ mod tests {
         for type_line in ["", "# TYPE a b counter"] {
             let reached = Reached::At { place, type_line: type_line.to_owned() };
             let mut state = State::load(&simulation.env, dir).expect("readable");
-            state.set("one", reached.clone()).expect("a good disk");
+            let made = [BlockId(7), BlockId(9)];
+            state.set_with("one", reached.clone(), made.into_iter()).expect("a good disk");
             state.set("two", Reached::Done).expect("a good disk");
-            let state = State::load(&simulation.env, dir).expect("readable");
+            let mut state = State::load(&simulation.env, dir).expect("readable");
             assert_eq!(state.reached("one"), Some(&reached));
             assert_eq!(state.reached("two"), Some(&Reached::Done));
             assert_eq!(state.reached("three"), None);
+            assert_eq!(state.made(), made);
+            state.set_merged().expect("a good disk");
+            let state = State::load(&simulation.env, dir).expect("readable");
+            assert_eq!((state.reached("one"), state.made()), (Some(&reached), &[][..]));
         }
     }
 }
