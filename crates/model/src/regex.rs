@@ -1,5 +1,6 @@
 //! Regular expressions with Go's RE2 meaning on Rust's linear-time engine.
 
+mod classes;
 mod shape;
 mod translate;
 
@@ -129,6 +130,27 @@ pub fn search(pattern: &str) -> Result<regex::Regex, String> {
         .map_err(|error| reason(&error, pattern))
 }
 
+/// What the group of a name took: the first of those that have the name and took part.
+pub(crate) fn named_group<'a>(
+    regex: &regex::Regex,
+    captures: &regex::Captures<'a>,
+    name: &str,
+) -> Option<regex::Match<'a>> {
+    let groups = regex.capture_names().zip(captures.iter());
+    let of_name = |group: Option<&str>| group.is_some_and(|group| translate::name_in_pattern(group) == name);
+    groups.filter(|(group, _)| of_name(*group)).find_map(|(_, found)| found)
+}
+
+/// Replaces each match of what [`search`] gave by a template.
+pub fn replace_all(regex: &regex::Regex, text: &str, template: &str) -> String {
+    let expand = |captures: &regex::Captures<'_>| {
+        let mut expanded = String::new();
+        crate::expand_template(template, regex, captures, &mut expanded);
+        expanded
+    };
+    regex.replace_all(text, expand).into_owned()
+}
+
 /// Compiles with the smallest limit that does.
 fn measured(translated: &str, limits: &Limits) -> Result<(regex::Regex, usize), regex::Error> {
     for bytes in PROGRAM_BYTES {
@@ -214,9 +236,17 @@ mod tests {
         check("[[a]", &["[", "a"], &["]"]);
         check("$*bar", &["bar"], &["foo-bar"]);
         check("(?P<name>x)(?<other>y)", &["xy"], &["x"]);
+        check("(?P<a>x)(?P<a>y)(?P<_1>a)(?P<1>b)", &["xyab"], &["xy"]);
+        check("(?ii)A(?i-i)a(?-ii)a(?s-is)a", &["Aaaa", "aaaa"], &["AAaa", "aaAa"]);
+        check("(?i-i:A)(?-i:a)(?mi-m:a)()(?)(?i)b", &["AaAB", "Aaab"], &["aaab"]);
         check("a_<b>:c@d", &["a_<b>:c@d"], &[]);
         check(r"\pL\p{Greek}", &["éα"], &["1α"]);
         check(r"\p{^Lu}\P{^Lu}", &["aÉ"], &["Aa", "AA"]);
+        check(r"\PL\P{Greek}\P{^Greek}", &["1aα"], &["1αα", "aaα"]);
+        check(r"[\p{Nd}\p{^Latin}]", &["1", "α"], &["a"]);
+        check(r"(?i)\p{Lu}", &["a", "A"], &["1"]);
+        check(r"\p{Any}\P{Cs}", &["é1"], &["é"]);
+        check(r"[\P{Any}a]|b\p{Cs}|[\p{Cs}c]", &["a", "c"], &["b", "\u{e000}", ""]);
         check(r"é\B\W", &["é\n", "éé"], &["éa"]);
         check(r"\S\B", &["é"], &["a"]);
         check(r"a\Bb", &["ab"], &["a"]);
@@ -249,6 +279,23 @@ mod tests {
             ("(?x)a", "invalid or unsupported Perl syntax: `(?x`"),
             ("[z-a]", "invalid character class range: `z-a`"),
             ("[[:word2:]]", "invalid character class range: `[:word2:]`"),
+            (r"\p{Script=Greek}", r"invalid character class range: `\p{Script=Greek}`"),
+            (r"\p{sc=Greek}", r"invalid character class range: `\p{sc=Greek}`"),
+            (r"\p{gc=Lu}", r"invalid character class range: `\p{gc=Lu}`"),
+            (r"\p{Alphabetic}", r"invalid character class range: `\p{Alphabetic}`"),
+            (r"[a\P{Lowercase}]", r"invalid character class range: `\P{Lowercase}`"),
+            (r"\p{IsGreek}", r"invalid character class range: `\p{IsGreek}`"),
+            (r"\p{greek}", r"invalid character class range: `\p{greek}`"),
+            (r"\p{Letter}", r"invalid character class range: `\p{Letter}`"),
+            (r"\p{^^Lu}", r"invalid character class range: `\p{^^Lu}`"),
+            (r"\p{}", r"invalid character class range: `\p{}`"),
+            (r"\pX", r"invalid character class range: `\pX`"),
+            (r"\p{{L}}", r"invalid character class range: `\p{{L}`"),
+            (r"\p{Greek", r"invalid character class range: `\p{Greek`"),
+            ("(?i-)a", "invalid or unsupported Perl syntax: `(?i-)`"),
+            ("(?i--i)a", "invalid or unsupported Perl syntax: `(?i--`"),
+            ("(a(?i-", "invalid or unsupported Perl syntax: `(?i-`"),
+            ("(?ix)a", "invalid or unsupported Perl syntax: `(?ix`"),
             ("(?P<n", "invalid named capture: `(?P<n`"),
             ("(?P<n!>a)", "invalid named capture: `(?P<n!>`"),
         ] {

@@ -8,6 +8,8 @@
 use std::iter::Peekable;
 use std::str::CharIndices;
 
+use super::classes;
+
 /// Repetitions above this count are refused, as in Go, and those within one another whose product is above it.
 const REPEAT_MAX: u32 = 1000;
 
@@ -19,6 +21,7 @@ pub(super) fn translate(pattern: &str) -> Result<String, String> {
         out: String::with_capacity(pattern.len() + 16),
         repeated: vec![1],
         operand: 1,
+        named: 0,
         last: Last::Nothing,
     };
     walk.expression()?;
@@ -43,6 +46,8 @@ struct Walk<'a> {
     repeated: Vec<u32>,
     /// The same of the last operand.
     operand: u32,
+    /// How many groups have a name.
+    named: u32,
     last: Last,
 }
 
@@ -206,9 +211,8 @@ impl<'a> Walk<'a> {
         if !valid {
             return error("invalid named capture", &self.pattern[at..at + 2 + start + len + 1]);
         }
-        // Go allows a digit in front where Rust does not; a name serves only to be looked up.
-        let prefix = if name.starts_with(|c: char| c.is_ascii_digit()) { "_" } else { "" };
-        self.out.push_str(&format!("(?P<{prefix}{name}>"));
+        self.named += 1;
+        self.out.push_str(&format!("(?P<{}>", numbered_name(self.named, name)));
         let end = self.pos() + start + len + 1;
         self.advance_to(end);
         self.open_group();
@@ -217,10 +221,17 @@ impl<'a> Walk<'a> {
 
     /// Reads `i`, `m`, `s`, `U` and `-` up to `)` or `:`.
     fn flags(&mut self, at: usize) -> Result<(), String> {
-        let (mut flags, mut negated, mut any) = (String::new(), false, false);
+        // The last word about a flag counts; Rust takes one only.
+        let (mut set, mut cleared) = (String::new(), String::new());
+        let (mut negated, mut any) = (false, false);
         for (pos, c) in self.chars.by_ref() {
             match c {
-                'i' | 'm' | 's' | 'U' => any = true,
+                'i' | 'm' | 's' | 'U' => {
+                    any = true;
+                    set.retain(|flag| flag != c);
+                    cleared.retain(|flag| flag != c);
+                    if negated { &mut cleared } else { &mut set }.push(c);
+                }
                 '-' if !negated => (negated, any) = (true, false),
                 ':' | ')' if !negated || any => {
                     if c == ':' {
@@ -228,7 +239,8 @@ impl<'a> Walk<'a> {
                     }
                     // Empty flags are nothing to Go and an error to Rust.
                     if c == ':' || any {
-                        self.out.push_str(&format!("(?{flags}{c}"));
+                        let dash = if cleared.is_empty() { "" } else { "-" };
+                        self.out.push_str(&format!("(?{set}{dash}{cleared}{c}"));
                     }
                     return Ok(());
                 }
@@ -237,12 +249,8 @@ impl<'a> Walk<'a> {
                     return error("invalid or unsupported Perl syntax", &self.pattern[at..end]);
                 }
             }
-            flags.push(c);
         }
-        if flags.is_empty() {
-            return error("invalid or unsupported Perl syntax", &self.pattern[at..]);
-        }
-        error("missing closing )", self.pattern)
+        error("invalid or unsupported Perl syntax", &self.pattern[at..])
     }
 
     /// Reads an escape outside of a class, whose backslash stands at `at`.
@@ -322,13 +330,13 @@ impl<'a> Walk<'a> {
             Some(_) => {}
         }
         let end = self.pos();
-        let class = &self.pattern[at..end];
+        let text = &self.pattern[at..end];
+        let braced = text[2..].strip_prefix('{').and_then(|name| name.strip_suffix('}'));
+        let name = braced.unwrap_or(&text[2..]);
         // Go negates within the braces, too.
-        match class.split_once("{^") {
-            Some(("\\p", name)) => Ok(format!("\\P{{{name}")),
-            Some((_, name)) => Ok(format!("\\p{{{name}")),
-            None => Ok(class.to_owned()),
-        }
+        let (name, inner) = name.strip_prefix('^').map_or((name, false), |name| (name, true));
+        let class = classes::class(name, text.starts_with("\\P") != inner);
+        class.map_or_else(|| error("invalid character class range", text), Ok)
     }
 
     /// Reads an escape that stands for one character.
@@ -456,6 +464,17 @@ impl<'a> Walk<'a> {
         push_literal(&mut self.out, high);
         Ok(())
     }
+}
+
+/// The name of a group in Rust's spelling. Rust wants each name once and no digit in front, which Go does not; nor has Go
+/// dots in names.
+fn numbered_name(number: u32, name: &str) -> String {
+    format!("_{number}.{name}")
+}
+
+/// The name that a group has in the pattern, of its name in Rust's spelling.
+pub(super) fn name_in_pattern(numbered: &str) -> &str {
+    numbered.split_once('.').map_or(numbered, |(_, name)| name)
 }
 
 /// Writes a character so that it means itself, within a class and without.

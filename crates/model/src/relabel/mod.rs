@@ -200,22 +200,23 @@ impl RelabelConfig {
 
     fn replace(&self, labels: &mut LabelsBuilder) {
         let source = self.source(labels);
-        let Some(captures) = self.regex.regex().captures(&source) else { return };
+        let regex = self.regex.regex();
+        let Some(captures) = regex.captures(&source) else { return };
         let (mut target, mut value) = (String::new(), String::new());
-        expand_template(&self.fields.target_label, &captures, &mut target);
+        expand_template(&self.fields.target_label, regex, &captures, &mut target);
         if !self.names.is_label_name(&target) {
             return;
         }
-        expand_template(&self.fields.replacement, &captures, &mut value);
+        expand_template(&self.fields.replacement, regex, &captures, &mut value);
         labels.set(&target, &value);
     }
 
     fn label_map(&self, labels: &mut LabelsBuilder) {
-        let mut mapped = Vec::new();
+        let (regex, mut mapped) = (self.regex.regex(), Vec::new());
         for (name, value) in labels.iter() {
-            if let Some(captures) = self.regex.regex().captures(name) {
+            if let Some(captures) = regex.captures(name) {
                 let mut target = String::new();
-                expand_template(&self.fields.replacement, &captures, &mut target);
+                expand_template(&self.fields.replacement, regex, &captures, &mut target);
                 mapped.push((target, value.to_owned()));
             }
         }

@@ -1,7 +1,7 @@
 //! `label_replace` and `label_join`.
 
-use tidewatch_model::METRIC_NAME;
 use tidewatch_model::regex::GoRegex;
+use tidewatch_model::{METRIC_NAME, expand_template};
 
 use crate::context::QueryError;
 use crate::eval::Evaluator;
@@ -34,7 +34,7 @@ pub(super) fn label_replace(
         let references = replacement.bytes().filter(|byte| *byte == b'$').count();
         check_length(replacement.len().saturating_add(references.saturating_mul(value.len())))?;
         expanded.clear();
-        captures.expand(replacement, &mut expanded);
+        expand_template(replacement, regex.regex(), &captures, &mut expanded);
         Ok(set(name, target, &expanded))
     })
 }

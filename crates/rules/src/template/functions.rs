@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use tidewatch_model::regex::search;
+use tidewatch_model::regex::{replace_all, search};
 
 use super::builtin;
 use super::exec::Host;
@@ -189,7 +189,7 @@ fn args(args: &[Value]) -> Result<Value, String> {
 fn re_replace_all(args: &[Value]) -> Result<Value, String> {
     let (pattern, replacement, subject) = (text(&args[0]), text(&args[1]), text(&args[2]));
     let regex = search(pattern).map_err(|message| format!("regexp: Compile(`{pattern}`): {message}"))?;
-    Ok(Value::str(&regex.replace_all(subject, replacement)))
+    Ok(Value::str(&replace_all(&regex, subject, replacement)))
 }
 
 fn re_match(args: &[Value]) -> Result<Value, String> {

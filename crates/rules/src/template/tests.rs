@@ -49,6 +49,20 @@ fn data(json: &Json) -> Value {
     }
 }
 
+// A name that two groups share was refused, `${01}` was the first group, and `é` ended a name.
+#[test]
+fn groups_fill_replacements_as_in_go() {
+    for (call, expected) in [
+        (r#"reReplaceAll "(?P<a>x)|(?P<a>y)" "<$a>" "xyz""#, "<x><y>z"),
+        (r#"reReplaceAll "(a)" "$1${01}$é-" "abA""#, "a-bA"),
+        (r#"reReplaceAll "a*" "$$0" "baac""#, "$0b$0c$0"),
+    ] {
+        let text = format!("{{{{ {call} }}}}");
+        let expanded = run(&text, &Value::Nil, &Json::Null, &Options::default());
+        assert_eq!(expanded.as_deref(), Ok(expected), "{text}");
+    }
+}
+
 #[test]
 fn prometheus_own_table_of_templates_holds() {
     let cases = cases("model/template.json");
