@@ -196,6 +196,8 @@ fn configuration(out: &mut Exposition, running: &Running) {
     for group in sections.chunk_by(|a, b| a == b) {
         out.sample(&[("section", group[0])], group.len() as f64);
     }
+    let help = "Queries that are missing in the query log, as it could not take them.";
+    out.single("tidewatch_query_log_failures_total", "counter", help, running.query_log.dropped() as f64);
 }
 
 fn process(out: &mut Exposition, running: &Running) {

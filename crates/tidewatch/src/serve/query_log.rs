@@ -1,14 +1,20 @@
 //! The file that `global.query_log_file` names: opened anew at each reload, so that it can be rotated.
 //! Queries of clients come from the server, those of rules by [`Logged`].
+//!
+//! It may be a pipe, a terminal or another device (`/dev/stdout` is one of these). No query waits for who reads
+//! there: a line that finds no room is dropped and counted. It is opened to append, since others may write to it.
 
-use std::io::ErrorKind;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
-use tidewatch_env::{Disk, File, Open, is_no_file};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use tidewatch_model::{Annotations, Value};
 use tidewatch_parser::Expr;
 use tidewatch_rules::{EvalError, Evaluator};
@@ -16,63 +22,126 @@ use tidewatch_server::{Asker, LoggedQuery};
 
 use crate::evaluate::{LocalEvaluator, for_rule};
 
+/// Between two words about lines that are dropped: a slow reader makes some room again and again.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
 #[derive(Default)]
 pub struct QueryLog {
-    /// Guards the file against lines that mix.
-    file: Mutex<Option<Target>>,
+    /// Guards against lines that mix.
+    target: Mutex<Option<Target>>,
     /// Whether there is one: asked for each query.
     on: AtomicBool,
-}
-
-struct Target {
-    path: PathBuf,
-    file: Arc<dyn File>,
-    /// A full disk is told once, and not once a query.
-    failed: bool,
+    /// Lines that were dropped.
+    dropped: AtomicU64,
 }
 
 impl QueryLog {
-    /// Appends to `path` from now on, or to nothing.
-    pub fn switch(&self, disk: &dyn Disk, path: Option<&Path>) -> Result<()> {
-        let target = match path {
-            None => None,
-            Some(path) => {
-                let how = if disk.exists(path)? { Open::Write } else { Open::Create };
-                match disk.open(path, how) {
-                    // A pipe, as `/dev/stdout` may be one, has no place where a line could be put.
-                    Err(error) if is_no_file(&error) && error.kind() != ErrorKind::IsADirectory => {
-                        tracing::error!(file = %path.display(), %error, "queries are not logged");
-                        None
-                    }
-                    opened => {
-                        let file =
-                            opened.with_context(|| format!("open the query log {}", path.display()))?;
-                        Some(Target { path: path.to_owned(), file, failed: false })
-                    }
-                }
-            }
-        };
+    /// Writes to `target` from now on, or to nothing.
+    pub fn switch(&self, target: Option<Target>) {
         self.on.store(target.is_some(), Ordering::Relaxed);
-        *self.file.lock() = target;
-        Ok(())
+        *self.target.lock() = target;
     }
 
     pub fn is_on(&self) -> bool {
         self.on.load(Ordering::Relaxed)
     }
 
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
     /// Writes one line. A query does not fail for its log.
     pub fn write(&self, line: &str) {
-        let mut target = self.file.lock();
+        let mut target = self.target.lock();
         let Some(target) = &mut *target else { return };
-        match target.file.append(line.as_bytes()) {
-            Ok(()) => target.failed = false,
-            Err(error) if !std::mem::replace(&mut target.failed, true) => {
-                tracing::error!(file = %target.path.display(), %error, "queries are not logged");
-            }
-            Err(_) => {}
+        if let Err(error) = target.write(line.as_bytes()) {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            target.tell(&error);
         }
     }
+}
+
+/// Where lines go.
+pub struct Target {
+    path: PathBuf,
+    /// `None` for a pipe that nobody has opened to read yet.
+    file: Option<File>,
+    /// The end of a line whose beginning is written: it comes before the next one.
+    rest: Vec<u8>,
+    /// When somebody was told last that lines are dropped.
+    told: Option<Instant>,
+}
+
+impl Target {
+    pub fn open(path: &Path) -> Result<Target> {
+        let file = open(path).with_context(|| format!("open the query log {}", path.display()))?;
+        Ok(Target { path: path.to_owned(), file, rest: Vec::new(), told: None })
+    }
+
+    /// Writes a line, be it that its end has to wait. After an error nothing of it is written.
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.file.is_none() {
+            self.file = open(&self.path)?;
+        }
+        let Some(file) = &mut self.file else { return Err(Errno::NXIO.into()) };
+        write_some(file, &mut self.rest)?;
+        self.rest.extend_from_slice(line);
+        match write_some(file, &mut self.rest) {
+            Err(error) if self.rest.len() == line.len() => {
+                self.rest.clear();
+                Err(error)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn tell(&mut self, error: &io::Error) {
+        if self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let reason = match error.kind() {
+            ErrorKind::WouldBlock => "who reads it is too slow".to_owned(),
+            ErrorKind::BrokenPipe => "nobody reads it".to_owned(),
+            _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => "nobody reads it".to_owned(),
+            _ => error.to_string(),
+        };
+        tracing::error!(file = %self.path.display(), reason, "queries are missing in the query log");
+    }
+}
+
+/// Opens a file, a pipe or a device, without waiting for anybody: `None` for a pipe that nobody reads.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    // A terminal must not become ours. The flags mean nothing to files.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    match OpenOptions::new().append(true).create(true).custom_flags(flags).open(path) {
+        // A socket gives the same error.
+        Err(error)
+            if error.raw_os_error() == Some(Errno::NXIO.raw_os_error())
+                && fs::metadata(path)?.file_type().is_fifo() =>
+        {
+            Ok(None)
+        }
+        opened => opened.map(Some),
+    }
+}
+
+/// Writes as much as there is room for, and leaves the rest.
+fn write_some(file: &mut File, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let mut written = 0;
+    let outcome = loop {
+        if written == bytes.len() {
+            break Ok(());
+        }
+        match file.write(&bytes[written..]) {
+            Ok(0) => break Err(ErrorKind::WriteZero.into()),
+            Ok(count) => written += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => break Err(error),
+        }
+    };
+    bytes.drain(..written);
+    outcome
 }
 
 /// Evaluates the rules of a group and logs their queries.
@@ -106,5 +175,125 @@ impl Evaluator for Logged<'_> {
 
     fn monotonic_ns(&self) -> u64 {
         self.evaluator.monotonic_ns()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::process::Command;
+
+    use super::*;
+
+    fn pipe(folder: &Path) -> PathBuf {
+        let path = folder.join("pipe");
+        assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+        path
+    }
+
+    fn log_to(path: &Path) -> QueryLog {
+        let log = QueryLog::default();
+        log.switch(Some(Target::open(path).expect("it opens")));
+        log
+    }
+
+    /// A reader that takes what is there, and waits for nobody.
+    fn reader(path: &Path) -> File {
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        OpenOptions::new().read(true).custom_flags(flags).open(path).expect("it opens")
+    }
+
+    fn read(reader: &mut File) -> String {
+        let mut bytes = Vec::new();
+        // An error says that there is nothing more for now.
+        let _ = reader.read_to_end(&mut bytes);
+        String::from_utf8(bytes).expect("text")
+    }
+
+    // A pipe got no lines.
+    #[test]
+    fn a_pipe_gets_lines_while_somebody_reads_it_and_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = pipe(folder.path());
+        let log = log_to(&path);
+        log.write("nobody is there\n");
+        assert!(log.is_on() && log.dropped() == 1);
+        let mut first = reader(&path);
+        log.write("one\n");
+        assert_eq!((read(&mut first).as_str(), log.dropped()), ("one\n", 1));
+        drop(first);
+        log.write("nobody is there again\n");
+        let mut second = reader(&path);
+        log.write("two\n");
+        assert_eq!((read(&mut second).as_str(), log.dropped()), ("two\n", 2));
+    }
+
+    // Lines beyond 4 KiB may go in part; those beyond what a pipe holds do.
+    #[test]
+    fn a_slow_reader_gets_whole_lines_and_the_others_are_counted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = pipe(folder.path());
+        let mut reader = reader(&path);
+        let log = log_to(&path);
+        let line = |number: usize| format!("{number} {}\n", "x".repeat(number * 7919 % 200_000));
+        let (mut text, mut written) = (String::new(), 0);
+        for number in 0..100 {
+            log.write(&line(number));
+            if number % 3 == 0 {
+                text += &read(&mut reader);
+            }
+            written += 1;
+        }
+        // What waits comes with later lines, piece by piece.
+        while !text.ends_with("the end\n") {
+            log.write("the end\n");
+            written += 1;
+            text += &read(&mut reader);
+        }
+        let numbers: Vec<usize> = text
+            .lines()
+            .filter(|line| *line != "the end")
+            .map(|text| {
+                let number = text.split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+                assert_eq!(format!("{text}\n"), line(number), "line {number} is whole");
+                number
+            })
+            .collect();
+        assert!(numbers.len() > 10 && numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+        assert!(log.dropped() > 10);
+        assert_eq!(text.lines().count() as u64 + log.dropped(), written);
+    }
+
+    #[test]
+    fn devices_take_lines_and_what_fails_is_counted() {
+        let [null, full] = ["/dev/null", "/dev/full"].map(|path| log_to(Path::new(path)));
+        for log in [&null, &full] {
+            log.write("one\n");
+            log.write("two\n");
+        }
+        assert_eq!((null.dropped(), full.dropped()), (0, 2));
+        null.switch(None);
+        null.write("three\n");
+        assert!(!null.is_on() && null.dropped() == 0);
+    }
+
+    // Lines went over what others had written to the file, as where it is standard output.
+    #[test]
+    fn lines_come_behind_what_others_write_to_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let log = log_to(&path);
+        log.write("one\n");
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(b"other\n"))
+            .expect("a disk");
+        log.write("two\n");
+        assert_eq!(fs::read_to_string(&path).expect("a disk"), "one\nother\ntwo\n");
+        for path in [folder.path().to_owned(), folder.path().join("none/log")] {
+            let error = format!("{:#}", Target::open(&path).err().expect("it can not be opened"));
+            assert!(error.starts_with(&format!("open the query log {}: ", path.display())), "{error}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use super::alerting;
 use super::backend::{Running, retention};
+use super::query_log::Target;
 use crate::cli::serve::ServeArgs;
 use crate::config::{self, AlertmanagerConfig, Config};
 use crate::{evaluate, files, host};
@@ -132,7 +133,7 @@ pub async fn apply(
     }
     running.db.set_retention(retention(&running.arguments, &config));
     running.db.set_stale_share(config.storage.stale_share.unwrap_or(STALE_SHARE));
-    running.query_log.switch(&*running.env.disk, config.global.query_log_file.as_deref())?;
+    running.query_log.switch(config.global.query_log_file.as_deref().map(Target::open).transpose()?);
     running.scrape.apply(scrape)?;
 
     let (endpoints, dropped) = endpoints(&config.alertmanagers);
