@@ -129,3 +129,51 @@ fn a_reload_of_a_bad_file_keeps_the_good_one_and_says_the_line() -> Result<()> {
     ensure!(ended.success(), "{ended}");
     Ok(())
 }
+
+// A query log that could not be opened ended a reload half applied: the new retention was in force with the old jobs.
+#[test]
+fn a_reload_that_fails_changes_nothing() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let [config, log, other_log] = ["config.yml", "queries", "other"].map(|name| folder.path().join(name));
+    let write = |job: &str, more: &str, log: &Path, retention: &str| {
+        let text = format!(
+            "global: {{query_log_file: '{}'}}\nstorage: {{tsdb: {{retention: {{time: {retention}}}}}}}\n\
+             scrape_configs: [{{job_name: {job}{more}}}]\n",
+            log.display()
+        );
+        std::fs::write(&config, text)
+    };
+    write("good", "", &log, "20d")?;
+    let port = free_port()?;
+    let flags = [format!("--config.file={}", config.display()), "--web.enable-lifecycle".to_owned()];
+    let mut server =
+        Process::start(tidewatch()?, &serve(folder.path(), port, &flags), &folder.path().join("log"))?;
+    let ask = |query: &str| http::get(port, &format!("/api/v1/query?query={query}"));
+    wait_for("it answers", Duration::from_secs(20), || ask("1").ok().filter(|answer| answer.status == 200))?;
+
+    let check_refused = |words: &[&str], number: &str| -> Result<()> {
+        let refused = http::request(port, "POST", "/-/reload", &[], &[])?;
+        let text = refused.text();
+        ensure!(refused.status == 500 && words.iter().all(|word| text.contains(word)), "{text}");
+        ensure!(
+            http::get(port, "/api/v1/status/config")?.text().contains("good"),
+            "the good file is in force"
+        );
+        let runtime = http::get(port, "/api/v1/status/runtimeinfo")?.json()?;
+        ensure!(runtime["data"]["storageRetention"] == "20d", "{runtime}");
+        ask(number)?;
+        let logged = std::fs::read_to_string(&log)?;
+        ensure!(logged.contains(&format!("\"query\":\"{number}\"")), "the old log goes on: {logged}");
+        Ok(())
+    };
+    write("bad", "", &folder.path().join("none/queries"), "1d")?;
+    check_refused(&["open the query log", "none/queries"], "12345")?;
+    write("bad", ", tls_config: {ca_file: none.pem}", &other_log, "1d")?;
+    check_refused(&["none.pem"], "23456")?;
+
+    write("better", "", &other_log, "1d")?;
+    ensure!(http::request(port, "POST", "/-/reload", &[], &[])?.status == 200, "a good file is taken");
+    ask("34567")?;
+    ensure!(std::fs::read_to_string(&other_log)?.contains("34567"), "the new log is in force");
+    server.terminate(Duration::from_secs(20)).map(drop)
+}

@@ -120,7 +120,7 @@ pub async fn apply(
     state: Option<&JournalState>,
 ) -> Result<()> {
     let Loaded { config, rules, missing } = loaded;
-    // Everything that can fail comes first.
+    // Everything that can fail comes first, and changes nothing where it does.
     let clients: Vec<Client> = config
         .alertmanagers
         .iter()
@@ -131,10 +131,12 @@ pub async fn apply(
     if running.arguments.config_file.is_none() {
         scrape.extend(default_jobs(running, service, &config));
     }
+    let query_log = config.global.query_log_file.as_deref().map(Target::open).transpose()?;
+    running.scrape.apply(scrape)?;
+
+    running.query_log.switch(query_log);
     running.db.set_retention(retention(&running.arguments, &config));
     running.db.set_stale_share(config.storage.stale_share.unwrap_or(STALE_SHARE));
-    running.query_log.switch(config.global.query_log_file.as_deref().map(Target::open).transpose()?);
-    running.scrape.apply(scrape)?;
 
     let (endpoints, dropped) = endpoints(&config.alertmanagers);
     let options = Options {
