@@ -32,6 +32,18 @@ pub trait Select: Send + Sync {
         self.select(matchers, range)
     }
 
+    /// As [`Select::select_within`], where the first series in the order of their labels are enough: fewer than
+    /// `most` only where there are no more. Others may be left out.
+    fn select_first(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        _most: usize,
+        room: &mut Room<'_>,
+    ) -> Result<Box<dyn Selection>, SelectError> {
+        self.select_within(matchers, range, room)
+    }
+
     /// Names of labels on series that satisfy `matchers`, sorted; the first `limit`. Asks `room` as
     /// the list grows, as [`Select::select_within`] does.
     fn label_names(

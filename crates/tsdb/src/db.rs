@@ -335,17 +335,35 @@ impl Db {
         range: TimeRange,
         room: &mut Room<'_>,
     ) -> Result<DbSelection, SelectError> {
+        self.resolve_first(matchers, range, usize::MAX, room)
+    }
+
+    /// The first series of a selector in the order of their labels: fewer than `most` only where there are no more.
+    fn resolve_first(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        most: usize,
+        room: &mut Room<'_>,
+    ) -> Result<DbSelection, SelectError> {
         self.check_complete()?;
-        let mut debt = Debt::new(room);
+        let (mut debt, mut first) = (Debt::new(room), most);
         loop {
             let list = self.blocks.list();
             let blocks = blocks_within(&list, range);
-            let resolution = self.resolutions.resolve(&self.head, &blocks, matchers, &mut debt)?;
+            let resolution = self.resolutions.resolve(&self.head, &blocks, matchers, first, &mut debt)?;
             let head = self.head.snapshot(&resolution, range, &mut debt)?;
-            // What a cut has taken from the head meanwhile is in a block that is not in the list.
-            if Arc::ptr_eq(&list, &self.blocks.list()) {
-                return Ok(DbSelection::new(resolution, head, blocks, Arc::clone(&self.head_wounds)));
+            if !Arc::ptr_eq(&list, &self.blocks.list()) {
+                // What a cut has taken from the head meanwhile is in a block that is not in the list.
+                continue;
             }
+            let is_all = resolution.is_all;
+            let selection = DbSelection::new(resolution, head, blocks, Arc::clone(&self.head_wounds));
+            if is_all || selection.len() >= most {
+                return Ok(selection);
+            }
+            // Some of them have no samples in the range.
+            first = first.saturating_mul(FIRST_GROWTH);
         }
     }
 
@@ -438,6 +456,9 @@ impl Append for Db {
 /// How often a start appends what came meanwhile before those who write wait for the rest.
 const PASSES_MAX: usize = 4;
 
+/// How many more series are looked at where too few of the first have samples in a range.
+const FIRST_GROWTH: usize = 16;
+
 /// Samples of one batch: its frames stay below the log's limit for one.
 const BATCH_SAMPLES_MAX: usize = 1 << 20;
 
@@ -453,6 +474,16 @@ impl Select for Db {
         room: &mut Room<'_>,
     ) -> Result<Box<dyn Selection>, SelectError> {
         Ok(Box::new(self.resolve(matchers, range, room)?))
+    }
+
+    fn select_first(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+        most: usize,
+        room: &mut Room<'_>,
+    ) -> Result<Box<dyn Selection>, SelectError> {
+        Ok(Box::new(self.resolve_first(matchers, range, most, room)?))
     }
 
     fn label_names(

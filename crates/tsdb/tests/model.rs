@@ -12,7 +12,7 @@ use tidewatch_model::histogram::{Histogram, Span};
 use tidewatch_model::{
     Batch, BatchHistogram, Labels, MatchOp, Matcher, NativeHistogram, RawLabels, STALE_NAN, Sample,
 };
-use tidewatch_storage::{Append, Latest, Refusal, Scratch, Select, TimeRange};
+use tidewatch_storage::{Append, Latest, Refusal, Scratch, Select, Selection, TimeRange};
 use tidewatch_tsdb::{Db, DbOptions, Job};
 
 use numbers::{Numbers, variable};
@@ -384,23 +384,36 @@ impl Run {
     fn check_latest(&self, after: i64, at: i64) {
         let range = TimeRange { start: after + 1, end: at };
         let selection = self.db().select(&[], range).expect("complete");
-        let mut found = Contents::new();
-        let mut visit = |series: usize, latest: Latest| {
-            let (timestamp, bits) = match latest {
-                Latest::Float { timestamp, value } => (timestamp, value.to_bits()),
-                Latest::Histogram { timestamp, value } => (timestamp, fingerprint(&value)),
-            };
-            found.insert((selection.labels(series).to_string(), timestamp), bits);
-        };
-        selection
-            .latest(0..selection.len(), after, at, &mut Scratch::default(), &mut visit)
-            .expect("readable");
+        let found = latest_of(&*selection, selection.len(), after, at);
         let newest =
             (0..SERIES).filter_map(|series| self.model.range((series, after + 1)..=(series, at)).next_back());
         let expected: Contents =
             newest.map(|((series, t), bits)| ((labels(*series).to_string(), *t), *bits)).collect();
         assert_eq!(found, expected);
+        for most in [1, 4, SERIES] {
+            // Of a selector that nobody else asks for, so that it is not known.
+            let any = Matcher::new(MatchOp::NotEqual, "i", &format!("none{most}")).expect("no expression");
+            let first = self.db().select_first(&[any], range, most, &mut |_| true).expect("complete");
+            let count = first.len();
+            assert!(count >= most.min(selection.len()), "{count} of {} for {most}", selection.len());
+            assert!((0..count).all(|series| first.labels(series) == selection.labels(series)));
+            assert_eq!(latest_of(&*first, count, after, at), latest_of(&*selection, count, after, at));
+        }
     }
+}
+
+/// The newest samples of the first series of a selection.
+fn latest_of(selection: &dyn Selection, count: usize, after: i64, at: i64) -> Contents {
+    let mut found = Contents::new();
+    let mut visit = |series: usize, latest: Latest| {
+        let (timestamp, bits) = match latest {
+            Latest::Float { timestamp, value } => (timestamp, value.to_bits()),
+            Latest::Histogram { timestamp, value } => (timestamp, fingerprint(&value)),
+        };
+        found.insert((selection.labels(series).to_string(), timestamp), bits);
+    };
+    selection.latest(0..count, after, at, &mut Scratch::default(), &mut visit).expect("readable");
+    found
 }
 
 proptest! {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tidewatch_model::{Labels, Matcher, is_valid_label_name};
 use tidewatch_promql::Lease;
-use tidewatch_storage::{Room, Scratch, SelectError, TimeRange};
+use tidewatch_storage::{Latest, Room, Scratch, SelectError, Selection, TimeRange};
 
 use super::account::Account;
 use super::expression::parsed;
@@ -75,21 +75,11 @@ fn select(
     limit: Option<usize>,
     account: &mut Account,
 ) -> Result<(Vec<Labels>, bool), ApiError> {
+    // One more tells whether there are more.
+    let wanted = limit.map_or(usize::MAX, |limit| limit.saturating_add(1));
     let mut sets: Vec<Labels> = Vec::new();
     for matchers in selectors {
-        let selection = service.app.select.select_within(matchers, range, &mut |bytes| account.take(bytes));
-        let selection = selection.map_err(|error| account.explain(error))?;
-        account.try_take((selection.len() * size_of::<Labels>()) as u64)?;
-        let mut add = |series| sets.push(selection.labels(series).clone());
-        if range.start <= MIN_TIME_MS && MAX_TIME_MS <= range.end {
-            (0..selection.len()).for_each(add);
-            continue;
-        }
-        // A block gives all its series for any part of its range: ask for a sample of each.
-        let (after, scratch) = (range.start.saturating_sub(1), &mut Scratch::default());
-        let read =
-            selection.latest(0..selection.len(), after, range.end, scratch, &mut |series, _| add(series));
-        read.map_err(|error| account.explain(error))?;
+        sets.extend(first_sets(service, matchers, range, wanted, account)?);
     }
     if selectors.len() > 1 {
         sets.sort_unstable();
@@ -98,6 +88,58 @@ fn select(
     let truncated = limit.is_some_and(|limit| sets.len() > limit);
     sets.truncate(limit.unwrap_or(usize::MAX));
     Ok((sets, truncated))
+}
+
+/// Series whose samples are asked for in one go.
+const SERIES_A_STEP: usize = 1000;
+
+/// How many more series are looked at where too few of the first have samples.
+const SERIES_GROWTH: usize = 32;
+
+/// The label sets of a selector in order: fewer than `wanted` only where there are no more.
+fn first_sets(
+    service: &Service,
+    matchers: &[Matcher],
+    range: TimeRange,
+    wanted: usize,
+    account: &mut Account,
+) -> Result<Vec<Labels>, ApiError> {
+    let mut most = wanted.max(SERIES_A_STEP);
+    loop {
+        let select = &service.app.select;
+        let selection = select.select_first(matchers, range, most, &mut |bytes| account.take(bytes));
+        let selection = selection.map_err(|error| account.explain(error))?;
+        account.try_take((selection.len().min(wanted) * size_of::<Labels>()) as u64)?;
+        let sets = match range.start <= MIN_TIME_MS && MAX_TIME_MS <= range.end {
+            true => (0..selection.len().min(wanted)).map(|at| selection.labels(at).clone()).collect(),
+            false => with_samples(&*selection, range, wanted, account)?,
+        };
+        if sets.len() >= wanted || selection.len() < most {
+            return Ok(sets);
+        }
+        most = most.saturating_mul(SERIES_GROWTH);
+    }
+}
+
+/// Those of a selection with a sample in the range, as far as they are wanted: a block gives all its series for
+/// any part of its range.
+fn with_samples(
+    selection: &dyn Selection,
+    range: TimeRange,
+    wanted: usize,
+    account: &mut Account,
+) -> Result<Vec<Labels>, ApiError> {
+    let (after, mut scratch) = (range.start.saturating_sub(1), Scratch::default());
+    let (mut sets, mut next) = (Vec::new(), 0);
+    while next < selection.len() && sets.len() < wanted {
+        account.try_take(0)?;
+        let step = next..selection.len().min(next + SERIES_A_STEP);
+        next = step.end;
+        let mut add = |series: usize, _: Latest| sets.push(selection.labels(series).clone());
+        let read = selection.latest(step, after, range.end, &mut scratch, &mut add);
+        read.map_err(|error| account.explain(error))?;
+    }
+    Ok(sets)
 }
 
 pub(crate) async fn label_names(service: &Arc<Service>, params: &Params) -> Result<Reply, ApiError> {

@@ -23,6 +23,8 @@ mod renumber;
 mod restore;
 mod table;
 
+use std::cmp::Ordering;
+
 use tidewatch_model::{Labels, Limits, RawLabels, spell_pair};
 use tidewatch_storage::Refusal;
 
@@ -276,6 +278,11 @@ impl Registry {
         // Collected, because the text is walked twice: for its size, then for itself.
         let pairs: Vec<(&str, &str)> = self.labels(id).iter().map(|pair| self.pairs.get(*pair)).collect();
         Labels::from_sorted(pairs.into_iter())
+    }
+
+    /// How the labels of a series compare with others.
+    pub(crate) fn cmp_labels(&self, id: SeriesId, other: &Labels) -> Ordering {
+        self.labels(id).iter().map(|pair| self.pairs.get(*pair)).cmp(other.iter())
     }
 
     pub(crate) fn is_alive(&self, id: SeriesId) -> bool {
