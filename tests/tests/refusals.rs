@@ -98,7 +98,10 @@ fn a_rule_file_that_is_missing_is_named_and_does_not_stop_the_start() -> Result<
     )?;
     ensure!(http::request(port, "POST", "/-/reload", &[], &[])?.status == 200, "the file is taken");
     ensure!(!notices()?.contains("later.yml"), "and no longer missed");
-    ensure!(http::get(port, "/api/v1/rules")?.text().contains("late"), "its rules are in force");
+    // Rules are not told of before the store is complete.
+    wait_for("its rules are in force", Duration::from_secs(20), || {
+        http::get(port, "/api/v1/rules").ok().filter(|answer| answer.text().contains("late"))
+    })?;
     ensure!(http::request(port, "POST", "/-/quit", &[], &[])?.status == 200, "it ends when asked");
     let ended = wait_for("it ends", Duration::from_secs(20), || server.ended().ok().flatten())?;
     ensure!(ended.success(), "{ended}");
