@@ -64,14 +64,17 @@ impl Files {
             directory.report(&torn.path, torn.offset, format!("the log's end: {}", torn.reason));
         }
         images.check_log(&directory, &opened.segments);
-        Ok(Files {
+        let files = Files {
             directory,
             log,
             low_space: AtomicBool::new(false),
             has_deferred: AtomicBool::new(false),
             left: Mutex::new(Some(Left { images, opened })),
             watched_ms: AtomicU64::new(0),
-        })
+        };
+        // Before the first batch comes: who is started again and again would eat the reserve.
+        files.watch_space();
+        Ok(files)
     }
 
     /// What the last process left, once.

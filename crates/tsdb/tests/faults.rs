@@ -267,6 +267,27 @@ fn a_database_that_ran_out_of_room_goes_on_when_there_is_room() {
     ledger.check(&contents(&db), "after the disk was full");
 }
 
+// The room was first looked at a second after a start: a server that is started again and again ate the reserve.
+#[test]
+fn a_start_on_a_disk_that_is_nearly_full_takes_no_samples() {
+    let simulation = Env::simulated(7);
+    let mut ledger = Ledger::default();
+    let db = open(&simulation).expect("opens");
+    ingest(&db, &simulation, &mut ledger, 0, 3);
+    let acknowledged = ledger.acknowledged();
+    drop(db);
+    simulation.disk.kill();
+    let files = simulation.disk.files();
+    let used: usize = files.iter().filter_map(|path| Some(simulation.disk.peek(path).ok()?.len())).sum();
+    simulation.disk.set_capacity((used + used / 50) as u64);
+    let db = open(&simulation).expect("opens");
+    let reason = db.status().read_only.unwrap_or_default();
+    assert!(reason.contains("nearly full"), "{reason}");
+    ingest(&db, &simulation, &mut ledger, 3, 3);
+    assert_eq!(ledger.acknowledged(), acknowledged);
+    ledger.check(&contents(&db), "in the reserve");
+}
+
 #[test]
 fn a_job_that_fails_is_left_alone_for_a_while_and_the_others_go_on() {
     let simulation = Env::simulated(8);

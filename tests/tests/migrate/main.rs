@@ -406,6 +406,11 @@ fn the_log_of_a_real_prometheus_comes_over() -> Result<()> {
     ensure!(answer.status == 204, "{}", answer.text());
     let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() as i64;
     send_exemplar(port, now_ms)?;
+    let refused = import(&data, "prometheus", &theirs).err().map(|error| error.to_string());
+    ensure!(
+        refused.as_ref().is_some_and(|said| said.contains("a Prometheus runs on this directory")),
+        "{refused:?}"
+    );
     server.terminate(Duration::from_secs(30))?;
     let expected = dumped(&theirs)?;
     ensure!(expected.len() > 1000, "{} samples", expected.len());

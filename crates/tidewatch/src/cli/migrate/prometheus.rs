@@ -5,9 +5,11 @@
 //! its start.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use tidewatch_env::{Env, Lock};
 use tidewatch_migrate::prometheus::{
     At, Block, Interval, Meta, Metadata, Record, Run, Segments, Values, decode_record, is_deleted,
     read_segment,
@@ -21,6 +23,7 @@ use super::progress::Progress;
 use super::state::{Reached, Sum};
 
 pub fn import(importer: &mut Importer<'_, '_>, source: &Path) -> Result<()> {
+    let _lock = lock(&importer.env, source)?;
     let metas = metas(importer, source)?;
     let in_blocks = metas.iter().filter(|(_, meta)| !meta.is_out_of_order()).map(|(_, meta)| meta.max_time);
     let in_blocks = in_blocks.max().unwrap_or(i64::MIN);
@@ -36,6 +39,23 @@ pub fn import(importer: &mut Importer<'_, '_>, source: &Path) -> Result<()> {
     }
     let late = Segments::list(&importer.env, &source.join("wbl"))?;
     Log::default().import(importer, source, &log, &late, in_blocks)
+}
+
+/// Keeps a Prometheus from running on a directory meanwhile: it would remove what is being read. A directory without
+/// its lock, or on a disk that can not be written, is nobody's.
+fn lock(env: &Env, source: &Path) -> Result<Option<Box<dyn Lock>>> {
+    let path = source.join("lock");
+    if !env.disk.exists(&path).unwrap_or(false) {
+        return Ok(None);
+    }
+    match env.disk.lock(&path) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => bail!(
+            "{}: a Prometheus runs on this directory: stop it, or import a snapshot that it makes \
+             (POST /api/v1/admin/tsdb/snapshot)",
+            source.display()
+        ),
+        lock => Ok(lock.ok()),
+    }
 }
 
 /// The blocks of a directory, those excepted that another replaces.
