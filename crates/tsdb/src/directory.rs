@@ -77,6 +77,9 @@ impl Directory {
         let directory =
             Directory { env: env.clone(), root: root.to_owned(), damage: Mutex::default(), _lock: lock };
         directory.check_format()?;
+        if lacks_log(env, root) {
+            directory.report(&directory.wal(), 0, NO_LOG.to_owned());
+        }
         for name in ["wal", "head", "blocks"] {
             let path = directory.root.join(name);
             create_dir_durably(&*env.disk, &path).map_err(OpenError::io(&path))?;
@@ -288,6 +291,16 @@ pub(crate) fn has_our_files(env: &Env, root: &Path) -> bool {
     };
     let is_image = |bytes: &[u8]| !matches!(ImageHeader::decode(bytes), Err(ImageError::Header));
     has("wal", tidewatch_wal::is_segment) || has("head", is_image) || has("blocks", is_block)
+}
+
+/// What is said of a directory that [`lacks_log`].
+pub(crate) const NO_LOG: &str = "the directory of the log is missing, with all that was in the log alone";
+
+/// Whether somebody removed the directory of the log: it is made before that of the images, and stays. (A snapshot
+/// has neither.)
+pub(crate) fn lacks_log(env: &Env, root: &Path) -> bool {
+    let is_there = |name: &str, unless_known| env.disk.exists(&root.join(name)).unwrap_or(unless_known);
+    is_there("head", false) && !is_there("wal", true)
 }
 
 /// Whether a directory is one of ours, of a format that this release reads.

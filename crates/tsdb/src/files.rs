@@ -11,7 +11,7 @@ use tidewatch_wal::{OpenReport, WalOptions};
 
 use crate::directory::Directory;
 use crate::durable::DurableLog;
-use crate::image::Images;
+use crate::image::{Flaw, Images};
 use crate::options::OpenError;
 
 /// What a database on disk has.
@@ -59,11 +59,12 @@ impl Files {
         let wal = WalOptions { segment_min: images.segment_min(), ..WalOptions::default() };
         let (log, opened) = DurableLog::open(env, &directory.wal(), wal)
             .map_err(|error| OpenError::Log(error.to_string()))?;
-        if let Some(torn) = &opened.torn {
-            // A write that was under way when the power went, or damage: nobody can tell.
-            directory.report(&torn.path, torn.offset, format!("the log's end: {}", torn.reason));
+        for Flaw { path, offset, reason } in images.flaws_beside(env, root, &opened) {
+            // One that was set aside just now was named.
+            if !directory.has_damage(&path) {
+                directory.report(&path, offset, reason);
+            }
         }
-        images.check_log(&directory, &opened.segments);
         let files = Files {
             directory,
             log,

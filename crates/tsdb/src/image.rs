@@ -9,13 +9,14 @@
 //! the log is kept from the oldest of these positions on. Before an image is put in place the
 //! log is durable up to that image's position, so that series which it names are defined there.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use tidewatch_env::{Env, Job, Open, is_unreadable, replace_durably};
+use tidewatch_env::{Env, Job, is_unreadable, replace_durably};
 use tidewatch_storage::SelectError;
-use tidewatch_wal::{Position, SEGMENT_HEADER_SIZE, segment_path};
+use tidewatch_wal::{Damage as Torn, OpenReport, Position, SEGMENT_HEADER_SIZE, segment_path};
 
 use crate::block::UNREADABLE;
 use crate::db::Db;
@@ -24,7 +25,7 @@ use crate::files::Files;
 use crate::head::image::{
     HEADER_LEN, ImageError, ImageHeader, ImageKind, Section, VERSION, sections, visit_series,
 };
-use crate::head::registry::SeriesId;
+use crate::head::registry::{Registry, SeriesId};
 use crate::head::{Head, SHARDS};
 use crate::jobs::JobError;
 use crate::log::{Frame, read_frame};
@@ -48,40 +49,6 @@ pub(crate) fn series_path(directory: &Directory) -> PathBuf {
 
 pub(crate) fn shard_path(directory: &Directory, shard: usize) -> PathBuf {
     directory.head().join(shard_name(shard))
-}
-
-/// The images that are not in `head`, where that is damage: the log of these segments, ascending, is kept
-/// from its beginning until all are there. What is lost is named with each.
-pub(crate) fn missing(env: &Env, head: &Path, segments: &[u64]) -> Vec<(PathBuf, String)> {
-    // The first segment of a log has the number after the start's.
-    if segments.first().is_none_or(|first| *first <= Position::START.segment + 1) {
-        return Vec::new();
-    }
-    let paths = (0..SHARDS).map(shard_name).chain([SERIES.to_owned()]).map(|name| head.join(name));
-    let gone = paths.filter(|path| !env.disk.exists(path).unwrap_or(true));
-    gone.map(|path| (path, "the image is missing, with what the log had before it".to_owned())).collect()
-}
-
-/// What a log lacks at its end, which was durable once up to this position. A segment that is behind it may
-/// be there; the segments are given in ascending order.
-pub(crate) fn missing_end(
-    env: &Env,
-    wal: &Path,
-    end: Position,
-    segments: &[u64],
-) -> Option<(PathBuf, u64, &'static str)> {
-    if end.offset <= SEGMENT_HEADER_SIZE as u64 {
-        return None;
-    }
-    let path = segment_path(wal, end.segment);
-    match segments.last().filter(|newest| **newest >= end.segment) {
-        None => Some((path, 0, "the segment is missing")),
-        Some(newest) if *newest == end.segment => {
-            let len = env.disk.open(&path, Open::Read).and_then(|file| file.len()).ok()?;
-            (len < end.offset).then_some((path, len, "the segment is cut short"))
-        }
-        Some(_) => None,
-    }
 }
 
 pub(crate) fn to_position((segment, offset): (u64, u64)) -> Position {
@@ -159,45 +126,102 @@ fn put(env: &Env, path: &Path, image: &[u8]) -> Result<(), OpenError> {
     replace_durably(&*env.disk, path, image).map_err(OpenError::io(path))
 }
 
-/// Images of a start, with their headers checked.
+/// Images with their headers checked.
 #[derive(Debug, Default)]
 pub(crate) struct Images {
     series: Option<(ImageHeader, Bytes)>,
     shards: [Option<(ImageHeader, Bytes)>; SHARDS],
 }
 
+/// What is wrong with a file as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Flaw {
+    pub(crate) path: PathBuf,
+    pub(crate) offset: u64,
+    pub(crate) reason: String,
+}
+
+impl Flaw {
+    fn new(path: PathBuf, reason: impl Into<String>) -> Flaw {
+        Flaw { path, offset: 0, reason: reason.into() }
+    }
+}
+
 impl Images {
     /// Opens what is there. An image whose header is damaged, and its copy, is set aside.
     pub(crate) fn open(env: &Env, directory: &Directory) -> Result<Images, OpenError> {
-        let series = open_image(env, directory, &series_path(directory), ImageKind::Series)?;
-        let mut images = Images { series, ..Images::default() };
-        for (at, image) in images.shards.iter_mut().enumerate() {
-            *image = open_image(env, directory, &shard_path(directory, at), ImageKind::Shard(at))?;
-        }
+        let (images, flaws) = Images::read(env, &directory.head())?;
+        flaws
+            .into_iter()
+            .for_each(|Flaw { path, offset, reason }| directory.set_aside(&path, offset, reason));
         Ok(images)
+    }
+
+    /// Reads the headers of the images in `head`, and says of which files none can be used.
+    pub(crate) fn read(env: &Env, head: &Path) -> Result<(Images, Vec<Flaw>), OpenError> {
+        let mut flaws = Vec::new();
+        let mut read = |name: &str, kind: ImageKind| read_image(env, head.join(name), kind, &mut flaws);
+        let mut images = Images { series: read(SERIES, ImageKind::Series)?, ..Images::default() };
+        for (at, image) in images.shards.iter_mut().enumerate() {
+            *image = read(&shard_name(at), ImageKind::Shard(at))?;
+        }
+        Ok((images, flaws))
     }
 
     /// The lowest number that a new segment may have: the log has to go on behind what images speak of. One of
     /// which they have nothing may not have been begun, and is not to be missed.
     pub(crate) fn segment_min(&self) -> u64 {
-        let headers = self.shards.iter().chain([&self.series]).flatten();
-        let newest = headers.map(|(header, _)| to_position(header.position)).max().unwrap_or(Position::START);
+        let newest = self.newest_position();
         newest.segment + u64::from(newest.offset > SEGMENT_HEADER_SIZE as u64)
     }
 
-    /// Names the end of the log where it is missing: an image is put in place when all before its position is
-    /// durable. A reader finds the end of each segment in the next one, and of the newest here alone.
-    pub(crate) fn check_log(&self, directory: &Directory, segments: &[u64]) {
-        for (path, lost) in missing(&directory.env, &directory.head(), segments) {
-            // One that was set aside just now was named.
-            if !directory.has_damage(&path) {
-                directory.report(&path, 0, lost);
-            }
+    /// Up to where the log was durable once: an image is put in place when all before its position is.
+    fn newest_position(&self) -> Position {
+        self.positions().into_iter().fold(self.series_position(), Position::max)
+    }
+
+    /// From where a start needs the log.
+    pub(crate) fn oldest_position(&self) -> Position {
+        self.positions().into_iter().fold(self.series_position(), Position::min)
+    }
+
+    /// What is wrong with images and log as a whole: `opened` tells what there is of the log. What is damaged between
+    /// its ends its reader names.
+    pub(crate) fn flaws_beside(&self, env: &Env, root: &Path, opened: &OpenReport) -> Vec<Flaw> {
+        let head = root.join("head");
+        let missing = missing(env, &head, &opened.segments);
+        missing.chain(self.flaw_at_end(&root.join("wal"), opened)).collect()
+    }
+
+    /// What the log lacks at its end. A reader finds the end of each segment in the next one, and of the newest here
+    /// alone.
+    fn flaw_at_end(&self, wal: &Path, opened: &OpenReport) -> Option<Flaw> {
+        let durable = self.newest_position();
+        let is_begun = durable.offset > SEGMENT_HEADER_SIZE as u64;
+        if is_begun && opened.segments.last().is_none_or(|newest| *newest < durable.segment) {
+            return Some(Flaw::new(segment_path(wal, durable.segment), "the segment is missing"));
         }
-        let end = self.positions().into_iter().chain([self.series_position()]).max();
-        let flaw = end.and_then(|end| missing_end(&directory.env, &directory.wal(), end, segments));
-        flaw.into_iter()
-            .for_each(|(path, offset, reason)| directory.report(&path, offset, reason.to_owned()));
+        // What can not be read its reader names, and what is before all images nobody needs.
+        let end = opened.end.filter(|end| end.segment >= self.oldest_position().segment)?;
+        let was_safe = format!("it was safe on the disk up to byte {}", durable.offset);
+        let reason = match &opened.torn {
+            None | Some(Torn { len: 0, .. }) if is_begun && end < durable => {
+                format!("the segment is cut short: {was_safe}")
+            }
+            Some(Torn { len, reason, .. }) if is_begun && end < durable => {
+                format!("the last {len} bytes of the segment are damaged ({reason}): {was_safe}")
+            }
+            Some(Torn { len: 0, reason, .. }) => format!(
+                "the log's end: {reason}. A crash leaves one like that which was just begun; if it had more, that is \
+                 lost"
+            ),
+            Some(Torn { len, reason, .. }) => format!(
+                "the log's end: {len} bytes are no whole frame ({reason}). A crash leaves a write like that which was \
+                 under way, and nobody was told that it was safe; if they were older, they are lost"
+            ),
+            None => return None,
+        };
+        Some(Flaw { path: segment_path(wal, end.segment), offset: end.offset, reason })
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -216,17 +240,31 @@ impl Images {
         self.series.as_ref().map_or(Position::START, |(header, _)| to_position(header.position))
     }
 
+    /// The images that there are in `head`, with their paths.
+    pub(crate) fn each(&self, head: &Path) -> impl Iterator<Item = (PathBuf, &ImageHeader, &Bytes)> {
+        let names = [SERIES.to_owned()].into_iter().chain((0..SHARDS).map(shard_name));
+        let images = [&self.series].into_iter().chain(&self.shards);
+        names.zip(images).filter_map(move |(name, image)| {
+            let (header, bytes) = image.as_ref()?;
+            Some((head.join(name), header, bytes))
+        })
+    }
+
     /// Loads everything into an empty head, shards and series side by side.
     pub(crate) fn load(&self, env: &Env, directory: &Directory, head: &Head) -> Settled {
-        let mut settled = Settled { next_id: 0, position: Position::START };
+        let mut settled = Settled::default();
         let mut jobs: Vec<Job<'_>> = Vec::new();
         if let Some((header, bytes)) = &self.series {
             let settled = &mut settled;
             jobs.push(Box::new(move || {
-                let bytes = readable(env, &series_path(directory), bytes);
-                if load_series(directory, head, header, &bytes) {
+                let path = series_path(directory);
+                let bytes = readable(env, &path, bytes);
+                let damage = |offset: u64, reason: &str| report(directory, &path, offset, reason);
+                let registry = &mut head.directory.write().registry;
+                if load_series(registry, header, &bytes, damage) {
                     *settled = Settled { next_id: header.next_id, position: to_position(header.position) };
                 }
+                registry.skip_to(SeriesId(header.next_id));
             }));
         }
         for (at, image) in self.shards.iter().enumerate() {
@@ -244,7 +282,7 @@ impl Images {
 }
 
 /// Up to where it is sure which series there are, as nothing of the image of series is lost.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Settled {
     next_id: u32,
     position: Position,
@@ -263,23 +301,33 @@ impl Settled {
     }
 }
 
-/// Whether nothing of the image is lost.
-fn load_series(directory: &Directory, head: &Head, header: &ImageHeader, bytes: &Bytes) -> bool {
-    let path = series_path(directory);
-    let damage = |offset: u64, reason: &str| report(directory, &path, offset, reason);
-    let is_whole = if header.version < 3 {
-        let visit = |section: Section| {
-            if let Frame::Definitions(definitions) = read_frame(&section.body)? {
-                define(head, &definitions);
-            }
-            Ok(())
-        };
-        sections(bytes, header, visit, damage)
-    } else {
-        visit_series(bytes, header, &mut head.directory.write().registry, damage)
+/// The images that are not in `head`, where that is damage: the log of these segments, ascending, is kept
+/// from its beginning until all are there.
+fn missing(env: &Env, head: &Path, segments: &[u64]) -> impl Iterator<Item = Flaw> {
+    // The first segment of a log has the number after the start's.
+    let is_trimmed = segments.first().is_some_and(|first| *first > Position::START.segment + 1);
+    let names = (0..SHARDS).map(shard_name).chain([SERIES.to_owned()]).filter(move |_| is_trimmed);
+    let gone = names.map(|name| head.join(name)).filter(|path| !env.disk.exists(path).unwrap_or(true));
+    gone.map(|path| Flaw::new(path, "the image is missing, with what the log had before it"))
+}
+
+/// Reads series into a registry; `damage` gets what can not be read. Gives whether all could.
+pub(crate) fn load_series(
+    registry: &mut Registry,
+    header: &ImageHeader,
+    bytes: &Bytes,
+    damage: impl FnMut(u64, &str),
+) -> bool {
+    if header.version >= 3 {
+        return visit_series(bytes, header, registry, damage);
+    }
+    let visit = |section: Section| {
+        if let Frame::Definitions(definitions) = read_frame(&section.body)? {
+            define(registry, &definitions);
+        }
+        Ok(())
     };
-    head.directory.write().registry.skip_to(SeriesId(header.next_id));
-    is_whole
+    sections(bytes, header, visit, damage)
 }
 
 /// Names damage, and keeps the file: the next image takes its name.
@@ -290,7 +338,7 @@ fn report(directory: &Directory, path: &Path, offset: u64, reason: &str) {
 
 /// The bytes of a mapped file, all of them read; mapped anew where the disk failed. What it can not give then either
 /// is zeros in a copy: of a mapping with a loss nothing may be made, and the next image takes runs from here.
-fn readable(env: &Env, path: &Path, bytes: &Bytes) -> Bytes {
+pub(crate) fn readable(env: &Env, path: &Path, bytes: &Bytes) -> Bytes {
     if reads(bytes) {
         return bytes.clone();
     }
@@ -298,34 +346,29 @@ fn readable(env: &Env, path: &Path, bytes: &Bytes) -> Bytes {
     if reads(&again) { again } else { Bytes::copy_from_slice(&again) }
 }
 
-fn open_image(
+/// Reads the header of an image, if it is there and can be used.
+fn read_image(
     env: &Env,
-    directory: &Directory,
-    path: &Path,
+    path: PathBuf,
     kind: ImageKind,
+    flaws: &mut Vec<Flaw>,
 ) -> Result<Option<(ImageHeader, Bytes)>, OpenError> {
-    if !env.disk.exists(path).map_err(OpenError::io(path))? {
-        return Ok(None);
-    }
-    let bytes = match map(env, path, HEADER_LEN) {
+    let bytes = match map(env, &path, HEADER_LEN) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) if is_unreadable(&error) => {
-            directory.set_aside(path, 0, UNREADABLE.to_owned());
+            flaws.push(Flaw::new(path, UNREADABLE));
             return Ok(None);
         }
-        mapped => mapped.map_err(OpenError::io(path))?,
+        mapped => mapped.map_err(OpenError::io(&path))?,
     };
-    match ImageHeader::find(&bytes) {
-        Ok(header) if header.kind == kind => Ok(Some((header, bytes))),
-        Ok(_) => {
-            directory.set_aside(path, 0, "the image is one of another part".to_owned());
-            Ok(None)
-        }
+    let reason = match ImageHeader::find(&bytes) {
+        Ok(header) if header.kind == kind => return Ok(Some((header, bytes))),
+        Ok(_) => "the image is one of another part".to_owned(),
         Err(ImageError::Version(found)) => {
-            Err(OpenError::Version { path: path.to_owned(), found: found.into(), newest: VERSION.into() })
+            return Err(OpenError::Version { path, found: found.into(), newest: VERSION.into() });
         }
-        Err(ImageError::Header) => {
-            directory.set_aside(path, 0, ImageError::Header.to_string());
-            Ok(None)
-        }
-    }
+        Err(ImageError::Header) => ImageError::Header.to_string(),
+    };
+    flaws.push(Flaw::new(path, reason));
+    Ok(None)
 }

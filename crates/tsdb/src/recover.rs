@@ -25,9 +25,9 @@ use tidewatch_wal::{Frame as WalFrame, Item, OpenReport, Position, Reader, WalEr
 use crate::db::Db;
 use crate::directory::Directory;
 use crate::floats::first_of_floats;
-use crate::head::registry::{KnownIds, PairId, SeriesId};
+use crate::head::SHARDS;
+use crate::head::registry::{KnownIds, PairId, Registry, SeriesId};
 use crate::head::shard::{Shard, Verdict};
-use crate::head::{Head, SHARDS};
 use crate::image::{Images, Settled};
 use crate::log::{Definitions, Frame, FrameError, read_frame};
 use crate::repeat::{FrameHash, Place, Repeat};
@@ -86,7 +86,7 @@ pub(crate) fn replay(
     let (env, head) = (&db.env, &db.head);
     let settled = images.load(env, directory, head);
     let from = images.positions();
-    let start = from.iter().copied().fold(images.series_position(), Position::min);
+    let start = images.oldest_position();
     let mut log = LogReading {
         db,
         directory,
@@ -229,7 +229,7 @@ impl LogReading<'_> {
                 return queued;
             }
             Ok(Frame::Definitions(definitions)) => {
-                let ids = define(&self.db.head, &definitions);
+                let ids = define(&mut self.db.head.directory.write().registry, &definitions);
                 self.once.insert(FrameHash::of(&bytes), (bytes, ids));
             }
             Ok(Frame::Repeat(repeat)) => {
@@ -281,7 +281,7 @@ impl LogReading<'_> {
         }
         let frame = repeat.unpack()?;
         if let Frame::Definitions(definitions) = read_frame(&frame)? {
-            let ids = define(&self.db.head, &definitions);
+            let ids = define(&mut self.db.head.directory.write().registry, &definitions);
             self.once.insert(repeat.hash, (frame.into(), ids));
         }
         Ok(())
@@ -314,8 +314,7 @@ fn shard_of(part: &[u8]) -> Result<usize, FrameError> {
 
 /// Puts the series of a frame into the registry, unless it has them. They are not found by their labels
 /// before all are there, see [`crate::head::Directory::complete`]. Gives their ids.
-pub(crate) fn define(head: &Head, definitions: &Definitions<'_>) -> Range<u32> {
-    let registry = &mut head.directory.write().registry;
+pub(crate) fn define(registry: &mut Registry, definitions: &Definitions<'_>) -> Range<u32> {
     let pairs: Vec<PairId> =
         definitions.pairs.iter().map(|(name, value)| registry.intern(name, value)).collect();
     let (mut labels, mut end) = (Vec::new(), definitions.first.0);

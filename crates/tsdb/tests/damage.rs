@@ -17,7 +17,7 @@ use tidewatch_env::{Clock, Env, Open};
 use tidewatch_model::histogram::{Histogram, Span};
 use tidewatch_model::{BatchHistogram, Labels, NativeHistogram, Sample};
 use tidewatch_storage::{Select, TimeRange};
-use tidewatch_tsdb::{Db, DbOptions};
+use tidewatch_tsdb::{Damage, Db, DbOptions, offline};
 
 use ledger::Ledger;
 use numbers::Numbers;
@@ -121,7 +121,9 @@ impl Reference {
     fn check_unless(&self, context: &str, silent: bool, damage: impl FnOnce(&Simulation)) -> bool {
         let simulation = self.disk();
         damage(&simulation);
+        let verified = verify(&simulation);
         let db = open(&simulation, u64::MAX).unwrap_or_else(|error| panic!("{context}: refuses: {error}"));
+        check_verified(verified, &db.status().damage, context);
         let named = !db.status().damage.is_empty();
         // A query over damage may fail, but it must not be wrong.
         if db.select(&[], ALL).is_ok_and(|selection| readable(&*selection)) {
@@ -151,6 +153,37 @@ impl Reference {
         // Nothing of others either: no series is given what another one had.
         ledger.check(&support::contents_of(&db, &new, ALL), context);
         named
+    }
+}
+
+/// What a look at the directory finds: of each piece the path, and what is said.
+fn verify(simulation: &Simulation) -> Option<Vec<(String, String)>> {
+    // Without a whole `FORMAT` nothing says that it is ours, but to a start, which writes that anew.
+    let verified = offline::verify(&simulation.env, Path::new("/data")).ok()?;
+    let said = |finding: offline::Finding| (finding.path.display().to_string(), finding.reason);
+    Some(verified.findings.into_iter().map(said).collect())
+}
+
+/// It names what the start named, and more only of what a start does not read: the samples in blocks, and what the log
+/// has before the images.
+#[track_caller]
+fn check_verified(verified: Option<Vec<(String, String)>>, damage: &[Damage], context: &str) {
+    let Some(verified) = verified else {
+        let of_format = damage.iter().any(|damage| damage.path.ends_with("/FORMAT"));
+        return assert!(of_format, "{context}: nothing could be looked at, and {damage:?}");
+    };
+    let started: Vec<(String, String)> =
+        damage.iter().map(|damage| (damage.path.clone(), damage.reason.clone())).collect();
+    let is_of = |dir: &str, (path, _): &(String, String)| path.starts_with(&format!("/data/{dir}"));
+    for said in &started {
+        let is_named = match is_of("blocks", said) {
+            true => verified.iter().any(|(path, _)| *path == said.0),
+            false => verified.contains(said),
+        };
+        assert!(is_named, "{context}: a start says {said:?}, and before that {verified:?}");
+    }
+    for said in verified.iter().filter(|said| is_of("head", said)) {
+        assert!(started.contains(said), "{context}: {said:?}, and the start {started:?}");
     }
 }
 
@@ -449,9 +482,7 @@ fn a_missing_file_costs_what_was_in_it_and_no_more() {
         let simulation = reference.disk();
         simulation.env.disk.remove(path).expect("there");
         let last_of_log = path.extension().is_some_and(|extension| extension == "wal");
-        let verified = tidewatch_tsdb::offline::verify(&simulation.env, Path::new("/data"));
-        let said =
-            verified.is_ok_and(|verified| verified.findings.iter().any(|finding| finding.path == *path));
+        let said = verify(&simulation).is_some_and(|said| said.iter().any(|said| path == Path::new(&said.0)));
         let is_image = path.extension().is_some_and(|extension| extension == "image");
         let is_tombstones = path.extension().is_some_and(|extension| extension == "tombstones");
         assert!(said || !is_image && !is_tombstones, "{context}");
@@ -463,6 +494,68 @@ fn a_missing_file_costs_what_was_in_it_and_no_more() {
         // The log has been trimmed, so there were images of all shards.
         assert!(named || !is_block && !is_image && !is_tombstones, "{context}");
     }
+}
+
+/// Nothing else says so where no image speaks of the log yet.
+#[test]
+fn a_log_whose_directory_is_gone_is_named() {
+    let young = Env::simulated(5);
+    let db = open(&young, u64::MAX).expect("a good disk");
+    ingest(&db, &young, &mut Ledger::default(), 0, 0);
+    drop(db);
+    young.disk.kill();
+    for (simulation, name) in [(young, "without images"), (Reference::new().disk(), "with images")] {
+        simulation.env.disk.remove_dir_all(Path::new("/data/wal")).expect("there");
+        let verified = verify(&simulation);
+        let said =
+            verified.iter().flatten().any(|(path, reason)| path == "/data/wal" && reason.contains("missing"));
+        assert!(said, "{name}: {verified:?}");
+        let db = open(&simulation, u64::MAX).expect("opens");
+        check_verified(verified, &db.status().damage, name);
+        drop(db);
+        simulation.disk.kill();
+        let named = |damage: Vec<Damage>| damage.iter().any(|damage| damage.path == "/data/wal");
+        assert!(
+            !named(open(&simulation, u64::MAX).expect("opens").status().damage),
+            "{name}, for the second time"
+        );
+    }
+}
+
+/// Where frames end as they should nobody can know that there were more; else it is said what that may be, or must be.
+#[test]
+fn how_the_newest_segment_ends_is_said_in_words() {
+    let reference = Reference::new();
+    let newest =
+        reference.files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "wal")).max();
+    let (path, whole) = newest.expect("a log").clone();
+    let zeros = |from: usize| [&whole[..from], &vec![0; whole.len() - from]].concat();
+    let mut headless = whole.clone();
+    headless[..32].fill(0);
+    let tails = (0..whole.len()).flat_map(|len| [whole[..len].to_vec(), zeros(len)]);
+    let (mut silent, mut maybe, mut surely) = (0, 0, 0);
+    for bytes in tails.chain([headless]) {
+        let said = verify(&{
+            let simulation = reference.disk();
+            put(&simulation, &path, &bytes);
+            simulation
+        });
+        let said: Vec<String> = said.expect("ours").into_iter().map(|(_, reason)| reason).collect();
+        match &said[..] {
+            [] => silent += 1,
+            [reason] if reason.contains("A crash leaves") => maybe += 1,
+            [..] => {
+                let reasons = ["it was safe on the disk up to byte", "the header of the segment is damaged"];
+                assert!(
+                    said.iter().all(|said| reasons.iter().any(|reason| said.contains(reason))),
+                    "{said:?}"
+                );
+                surely += 1;
+            }
+        }
+    }
+    // Frames end in as many places.
+    assert!(silent > 3 && silent < 20 && maybe > 100 && surely > 0, "{silent}, {maybe}, {surely}");
 }
 
 /// Numbers of blocks and segments do not come again, so nobody else would ever remove these.

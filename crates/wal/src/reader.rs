@@ -220,9 +220,10 @@ fn damage(path: &Path, range: &Range<usize>, reason: &'static str) -> Damage {
 }
 
 /// How the newest segment ends.
+#[derive(Default)]
 pub(crate) struct End {
-    /// Where its frames do, for the header of the next.
-    pub(crate) offset: u64,
+    /// Where its frames do, for the header of the next; `None` where that is not known.
+    pub(crate) offset: Option<u64>,
     /// What is behind.
     pub(crate) torn: Option<Damage>,
     pub(crate) loaded: Option<Loaded>,
@@ -233,18 +234,22 @@ pub(crate) fn find_end(env: &Env, dir: &Path, number: u64) -> Result<End, WalErr
     let bytes = match load(&*env.disk, &path, number)? {
         Ok((bytes, unreadable)) if unreadable.is_empty() => bytes,
         // Every reader will name this damage; it is not a torn end.
-        _ => return Ok(End { offset: END_UNKNOWN, torn: None, loaded: None }),
+        _ => return Ok(End::default()),
     };
     let loaded = Some(Loaded { number, bytes: bytes.clone() });
     let len = bytes.len() as u64;
+    if len == 0 {
+        let torn = Some(damage(&path, &(0..0), "the segment is empty"));
+        return Ok(End { offset: Some(0), torn, loaded });
+    }
     let mut scan = Scan::new(number, bytes, 0);
     while let Some(piece) = scan.next() {
         if let Piece::Tail { range, reason } = piece {
             let torn = Some(damage(&path, &range, reason));
-            return Ok(End { offset: range.start as u64, torn, loaded });
+            return Ok(End { offset: Some(range.start as u64), torn, loaded });
         }
     }
-    Ok(End { offset: len, torn: None, loaded })
+    Ok(End { offset: Some(len), torn: None, loaded })
 }
 
 /// The bytes of a segment, with zeros where the disk can not read them, and where that is.

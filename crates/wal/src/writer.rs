@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 use tidewatch_env::{Env, File, Open, create_dir_durably, is_no_file};
 
 use crate::error::WalError;
-use crate::format::{FRAME_BYTES_MAX, Position, SEGMENT_BYTES_MAX, SegmentHeader};
+use crate::format::{END_UNKNOWN, FRAME_BYTES_MAX, Position, SEGMENT_BYTES_MAX, SegmentHeader};
 use crate::pending::{Batch, PENDING_BYTES_MAX, Pending};
 use crate::reader::{self, Damage, End, Loaded};
-use crate::segments;
+use crate::segments::{self, Listing};
 
 #[derive(Debug, Clone, Copy)]
 pub struct WalOptions {
@@ -44,13 +44,47 @@ pub struct OpenReport {
     pub first_segment: u64,
     /// Segments that were there, ascending.
     pub segments: Vec<u64>,
-    /// Bytes at the end of the newest segment that are no frame: a write that was under way
-    /// when the power went, and never acknowledged, or damage to the very last frame.
+    /// Where the frames of the newest segment end; `None` without one, or where some of it can not be read.
+    pub end: Option<Position>,
+    /// Bytes at the end of the newest segment that are no frame, or that it lacks of its header: a write that was
+    /// under way when the power went, and never acknowledged, or damage to the very last frame.
     pub torn: Option<Damage>,
     /// The newest of these segments, unless some of it can not be read.
     pub newest: Option<Loaded>,
     /// Files in the directory that are no segments. They are left alone.
     pub foreign: Vec<PathBuf>,
+}
+
+impl OpenReport {
+    /// What opening the log in `dir` would find, and nothing is changed. A directory that is not there is an empty one.
+    pub fn look(env: &Env, dir: &Path, options: WalOptions) -> Result<OpenReport, WalError> {
+        let listing = match env.disk.exists(dir).map_err(WalError::io(dir))? {
+            true => segments::list(&*env.disk, dir)?,
+            false => Listing::default(),
+        };
+        let newest = listing.numbers.last().copied();
+        let End { offset, torn, loaded } = match newest {
+            Some(number) => reader::find_end(env, dir, number)?,
+            None => End::default(),
+        };
+        Ok(OpenReport {
+            first_segment: newest.map_or(1, |number| number + 1).max(options.segment_min),
+            segments: listing.numbers,
+            end: newest.zip(offset).map(|(segment, offset)| Position { segment, offset }),
+            torn,
+            newest: loaded,
+            foreign: listing.foreign,
+        })
+    }
+
+    /// For the header of the next segment, see [`SegmentHeader`].
+    fn previous_end(&self) -> u64 {
+        match self.end {
+            Some(end) => end.offset,
+            None if self.segments.is_empty() => 0,
+            None => END_UNKNOWN,
+        }
+    }
 }
 
 /// An open log. All methods may be called from any thread.
@@ -99,24 +133,11 @@ impl Wal {
     pub fn open(env: &Env, dir: &Path, options: WalOptions) -> Result<(Wal, OpenReport), WalError> {
         assert!(options.segment_bytes <= SEGMENT_BYTES_MAX / 2, "readers refuse larger segments");
         create_dir_durably(&*env.disk, dir).map_err(WalError::io(dir))?;
-        let listing = segments::list(&*env.disk, dir)?;
-        let newest = listing.numbers.last().copied();
-        let end = match newest {
-            Some(number) => reader::find_end(env, dir, number)?,
-            None => End { offset: 0, torn: None, loaded: None },
-        };
-        let refusal = settle(env, dir, &listing.numbers).err();
-        let first_segment = newest.map_or(1, |number| number + 1).max(options.segment_min);
+        let report = OpenReport::look(env, dir, options)?;
+        let refusal = settle(env, dir, &report.segments).err();
         let salt = env.entropy.next_u64() as u32;
-        let pending = Pending::new(first_segment, end.offset, salt, options.segment_bytes);
+        let pending = Pending::new(report.first_segment, report.previous_end(), salt, options.segment_bytes);
         let start = pending.next();
-        let report = OpenReport {
-            first_segment,
-            segments: listing.numbers.clone(),
-            torn: end.torn,
-            newest: end.loaded,
-            foreign: listing.foreign,
-        };
         let wal = Wal {
             env: env.clone(),
             dir: dir.to_owned(),
@@ -124,7 +145,7 @@ impl Wal {
             pending: Mutex::new(pending),
             writer: Mutex::new(Writer {
                 current: None,
-                segments: listing.numbers,
+                segments: report.segments.clone(),
                 queue: VecDeque::new(),
                 written: start,
             }),

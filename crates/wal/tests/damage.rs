@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use tidewatch_env::sim::{SimDisk, Simulation};
 use tidewatch_env::{Disk, Env, Open};
 use tidewatch_wal::{
-    Damage, FRAME_HEADER_SIZE, Frame, Item, Position, Reader, SEGMENT_HEADER_SIZE, Wal, WalError, WalOptions,
+    Damage, FRAME_HEADER_SIZE, Frame, Item, OpenReport, Position, Reader, SEGMENT_HEADER_SIZE, Wal, WalError,
+    WalOptions,
 };
 
 const OPTIONS: WalOptions = WalOptions { segment_bytes: 150, segment_min: 1 };
@@ -119,7 +120,13 @@ fn a_log_opens_and_goes_on_whatever_its_newest_segment_looks_like() {
     for len in 0..=good.len() {
         let (simulation, frames) = small_log();
         simulation.disk.poke(&file(3), &good[..len]).unwrap();
-        let (wal, _) = Wal::open(&simulation.env, dir(), OPTIONS).unwrap();
+        let changes = simulation.disk.changes();
+        let looked = OpenReport::look(&simulation.env, dir(), OPTIONS).unwrap();
+        assert_eq!(simulation.disk.changes(), changes);
+        let (wal, report) = Wal::open(&simulation.env, dir(), OPTIONS).unwrap();
+        assert_eq!((looked.first_segment, looked.end, &looked.torn), (4, report.end, &report.torn));
+        let is_whole = [SEGMENT_HEADER_SIZE, good.len()].contains(&len);
+        assert_eq!(report.torn.is_none(), is_whole, "{len} bytes: {report:?}");
         wal.append(&[b"new"]).unwrap();
         wal.commit().unwrap();
         let (left, damage) = read(&simulation.env);

@@ -1,8 +1,8 @@
 //! Commands on a data directory that no server needs to have open.
 //!
 //! ```text
-//! list, analyze    read blocks                                              (beside a server, too)
-//! verify           reads everything under its checksums, names damage       (beside a server, too)
+//! list, analyze    read blocks                                                           (beside a server, too)
+//! verify           reads everything under its checksums, names damage as a start would   (beside a server, too)
 //! repair           takes the directory, rewrites what is whole, sets aside what is not
 //! ```
 //!

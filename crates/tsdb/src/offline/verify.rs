@@ -1,21 +1,22 @@
 //! Reading everything there is under its checksums, and changing nothing.
+//!
+//! What it says of images and log is what a start finds, by the code of the start; of blocks it reads all, of which a
+//! start reads the index.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use tidewatch_env::{Env, is_unreadable};
-use tidewatch_wal::{Item, Position, Reader, segment_path};
+use tidewatch_env::Env;
+use tidewatch_wal::{Item, OpenReport, Position, Reader, WalError, WalOptions, segment_number, segment_path};
 
 use super::{Finding, block_ids, blocks};
-use crate::block::{BlockError, UNREADABLE};
-use crate::directory::check_format;
+use crate::block::BlockError;
+use crate::directory::{NO_LOG, check_format, lacks_log};
 use crate::expected::look;
-use crate::head::SHARDS;
-use crate::head::image::{ImageError, ImageHeader, ImageKind, Section, VERSION, sections, visit_series};
+use crate::head::image::ImageKind;
 use crate::head::registry::Registry;
 use crate::head::shard::Shard;
-use crate::image::{missing, missing_end, to_position};
-use crate::log::{Frame, read_frame};
+use crate::image::{Flaw, Images, load_series, readable};
+use crate::log::read_frame;
 use crate::options::OpenError;
 
 /// What was read, and what was found damaged.
@@ -37,18 +38,15 @@ pub fn verify(env: &Env, root: &Path) -> Result<Verified, OpenError> {
     check_format(env, root)?;
     let mut verified = Verified::default();
     verify_blocks(env, root, &mut verified)?;
-    // Before the images are read: a server that writes newer ones beside us removes what only these need.
-    let before = segments(env, root)?;
-    let positions = verify_images(env, root, &mut verified)?;
-    if positions.len() > SHARDS
-        && let Some(first) = positions.iter().map(|position| position.segment).min()
-        // A gap between segments the reader names.
-        && before.first().is_some_and(|oldest| first < *oldest)
-    {
-        let path = segment_path(&root.join("wal"), first);
-        verified.findings.push(Finding::new(&path, 0, "the segment is missing"));
-    }
-    verify_log(env, root, &positions, &mut verified)?;
+    let images = verify_images(env, root, &mut verified)?;
+    // Behind the images: of what these speak a server that writes beside us has logged before.
+    let opened = look_at_log(env, root)?;
+    let flaws = images.flaws_beside(env, root, &opened).into_iter();
+    // One that can not be used was named.
+    let flaws = flaws.filter(|flaw| !verified.findings.iter().any(|known| known.path == flaw.path));
+    let flaws: Vec<Finding> = flaws.map(Finding::from).collect();
+    verified.findings.extend(flaws);
+    verify_log(env, root, images.oldest_position(), &mut verified)?;
     Ok(verified)
 }
 
@@ -85,88 +83,47 @@ fn verify_blocks(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
     Ok(())
 }
 
-/// The numbers of the log's segments, ascending.
-fn segments(env: &Env, root: &Path) -> Result<Vec<u64>, OpenError> {
-    let dir = root.join("wal");
-    if !env.disk.exists(&dir).map_err(OpenError::io(&dir))? {
-        return Ok(Vec::new());
-    }
-    let names = env.disk.list(&dir).map_err(OpenError::io(&dir))?;
-    let number = |name: &PathBuf| name.to_str()?.strip_suffix(".wal")?.parse().ok();
-    let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
-    numbers.sort_unstable();
-    Ok(numbers)
+/// What opening the log would find.
+fn look_at_log(env: &Env, root: &Path) -> Result<OpenReport, OpenError> {
+    let look = || OpenReport::look(env, &root.join("wal"), WalOptions::default()).map_err(failed);
+    let opened = look()?;
+    // A server beside us may be in the middle of a write.
+    if opened.torn.is_some() { look() } else { Ok(opened) }
 }
 
-/// Gives the positions in the log from which the images that can be read need it.
-fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<Vec<Position>, OpenError> {
-    let dir = root.join("head");
-    let missing = missing(env, &dir, &segments(env, root)?);
-    verified.findings.extend(missing.into_iter().map(|(path, lost)| Finding::new(&path, 0, lost)));
-    let mut positions = Vec::new();
-    if !env.disk.exists(&dir).map_err(OpenError::io(&dir))? {
-        return Ok(positions);
-    }
-    for name in env.disk.list(&dir).map_err(OpenError::io(&dir))? {
-        if name.extension().is_none_or(|extension| extension != "image") {
-            continue;
-        }
-        let path = dir.join(name);
-        let bytes = match env.disk.map(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) if is_unreadable(&error) => {
-                verified.findings.push(Finding::new(&path, 0, UNREADABLE));
-                continue;
-            }
-            Err(source) => return Err(OpenError::io(&path)(source)),
-        };
+fn failed(error: WalError) -> OpenError {
+    OpenError::Log(error.to_string())
+}
+
+fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<Images, OpenError> {
+    let head = root.join("head");
+    let (images, flaws) = Images::read(env, &head)?;
+    let findings = &mut verified.findings;
+    findings.extend(flaws.into_iter().map(Finding::from));
+    for (path, header, bytes) in images.each(&head) {
         verified.images += 1;
-        let header = match ImageHeader::find(&bytes) {
-            Ok(header) => header,
-            Err(ImageError::Version(found)) => {
-                return Err(OpenError::Version { path, found: found.into(), newest: VERSION.into() });
-            }
-            Err(error) => {
-                verified.findings.push(Finding::new(&path, 0, error.to_string()));
-                continue;
-            }
-        };
-        positions.push(to_position(header.position));
-        let findings = &mut verified.findings;
+        let bytes = readable(env, &path, bytes);
         let damage = |offset: u64, reason: &str| findings.push(Finding::new(&path, offset, reason));
         match header.kind {
-            ImageKind::Shard(shard) => Shard::default().load_image(shard, &header, &bytes, damage),
-            ImageKind::Series if header.version >= 3 => {
-                visit_series(&bytes, &header, &mut Registry::new(0), damage);
-            }
+            ImageKind::Shard(shard) => Shard::default().load_image(shard, header, &bytes, damage),
             ImageKind::Series => {
-                let visit = |section: Section| match read_frame(&section.body)? {
-                    Frame::Definitions(definitions) => definitions.for_each(|_, _| {}),
-                    _ => Ok(()),
-                };
-                sections(&bytes, &header, visit, damage);
+                load_series(&mut Registry::new(0), header, &bytes, damage);
             }
         }
     }
-    Ok(positions)
+    Ok(images)
 }
 
-fn verify_log(
-    env: &Env,
-    root: &Path,
-    positions: &[Position],
-    verified: &mut Verified,
-) -> Result<(), OpenError> {
+fn verify_log(env: &Env, root: &Path, from: Position, verified: &mut Verified) -> Result<(), OpenError> {
     let dir = root.join("wal");
+    if lacks_log(env, root) {
+        verified.findings.push(Finding::new(&dir, 0, NO_LOG));
+    }
     if !env.disk.exists(&dir).map_err(OpenError::io(&dir))? {
         return Ok(());
     }
-    let there = segments(env, root)?;
-    let end = positions.iter().max().and_then(|end| missing_end(env, &dir, *end, &there));
-    verified.findings.extend(end.map(|(path, offset, reason)| Finding::new(&path, offset, reason)));
-    let failed = |error: tidewatch_wal::WalError| OpenError::Log(error.to_string());
-    let mut reader = Reader::open(env, &dir, Position::START).map_err(failed)?;
+    // The segment as a whole.
+    let mut reader = Reader::open(env, &dir, Position { offset: 0, ..from }).map_err(failed)?;
     while let Some(item) = reader.read().map_err(failed)? {
         let frame = match item {
             Item::Frame(frame) => frame,
@@ -182,5 +139,18 @@ fn verify_log(
             verified.findings.push(Finding::new(&path, frame.position.offset, error.to_string()));
         }
     }
+    // What newer images, of a server beside us, have made superfluous meanwhile is not missed.
+    let (images, _) = Images::read(env, &root.join("head"))?;
+    let needed = images.oldest_position().segment;
+    let number = |path: &Path| segment_number(Path::new(path.file_name()?));
+    verified.findings.retain(|finding| {
+        finding.path.parent() != Some(&dir) || number(&finding.path).is_none_or(|number| number >= needed)
+    });
     Ok(())
+}
+
+impl From<Flaw> for Finding {
+    fn from(Flaw { path, offset, reason }: Flaw) -> Finding {
+        Finding::new(&path, offset, reason)
+    }
 }
