@@ -23,7 +23,7 @@ use crate::db::Db;
 use crate::directory::{Directory, map, reads};
 use crate::files::Files;
 use crate::head::image::{
-    HEADER_LEN, ImageError, ImageHeader, ImageKind, Section, VERSION, sections, visit_series,
+    HEADER_LEN, ImageError, ImageHeader, ImageKind, Remains, Section, VERSION, sections, visit_series,
 };
 use crate::head::registry::{Registry, SeriesId};
 use crate::head::{Head, SHARDS};
@@ -251,34 +251,47 @@ impl Images {
     }
 
     /// Loads everything into an empty head, shards and series side by side.
-    pub(crate) fn load(&self, env: &Env, directory: &Directory, head: &Head) -> Settled {
-        let mut settled = Settled::default();
+    pub(crate) fn load(&self, env: &Env, directory: &Directory, head: &Head) -> Loaded {
+        let mut loaded = Loaded::default();
+        let Loaded { settled, series_lost, remains } = &mut loaded;
         let mut jobs: Vec<Job<'_>> = Vec::new();
         if let Some((header, bytes)) = &self.series {
-            let settled = &mut settled;
             jobs.push(Box::new(move || {
                 let path = series_path(directory);
                 let bytes = readable(env, &path, bytes);
                 let damage = |offset: u64, reason: &str| report(directory, &path, offset, reason);
                 let registry = &mut head.directory.write().registry;
-                if load_series(registry, header, &bytes, damage) {
-                    *settled = Settled { next_id: header.next_id, position: to_position(header.position) };
+                match load_series(registry, header, &bytes, damage) {
+                    true => {
+                        *settled = Settled { next_id: header.next_id, position: to_position(header.position) }
+                    }
+                    false => *series_lost = true,
                 }
                 registry.skip_to(SeriesId(header.next_id));
             }));
         }
-        for (at, image) in self.shards.iter().enumerate() {
+        for ((at, image), remains) in self.shards.iter().enumerate().zip(remains) {
             let Some((header, bytes)) = image else { continue };
             jobs.push(Box::new(move || {
                 let path = shard_path(directory, at);
                 let bytes = readable(env, &path, bytes);
                 let damage = |offset: u64, reason: &str| report(directory, &path, offset, reason);
-                head.shards[at].lock().load_image(at, header, &bytes, damage);
+                *remains = head.shards[at].lock().load_image(at, header, &bytes, damage);
             }));
         }
         env.parallel.run(jobs);
-        settled
+        loaded
     }
+}
+
+/// What loading images has found.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    pub(crate) settled: Settled,
+    /// Whether the image of the series lacks some.
+    pub(crate) series_lost: bool,
+    /// Of the shards whose images lack something, what is whole.
+    pub(crate) remains: [Option<Remains>; SHARDS],
 }
 
 /// Up to where it is sure which series there are, as nothing of the image of series is lost.

@@ -48,6 +48,7 @@ mod metadata;
 pub mod offline;
 mod options;
 mod recover;
+mod regain;
 mod repeat;
 mod request;
 mod resolve;

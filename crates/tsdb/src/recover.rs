@@ -8,6 +8,8 @@
 //!                └─ deferred batches ─► kept to the end, then appended like new ones
 //! ```
 //!
+//! A shard of whose image something is lost is replayed from the beginning of the log: see `regain`.
+//!
 //! Invariants: the samples of one series reach its shard in the order of the log, so every
 //! repeat and conflict is decided as it was before; rows that a cut had taken come back until the end, but are
 //! neither read nor asked for repeats; memory stays below the segments of three queues plus
@@ -28,8 +30,9 @@ use crate::floats::first_of_floats;
 use crate::head::SHARDS;
 use crate::head::registry::{KnownIds, PairId, Registry, SeriesId};
 use crate::head::shard::{Shard, Verdict};
-use crate::image::{Images, Settled};
+use crate::image::{Images, Loaded, Settled};
 use crate::log::{Definitions, Frame, FrameError, read_frame};
+use crate::regain::{Regain, beginning};
 use crate::repeat::{FrameHash, Place, Repeat};
 use crate::request::{Parts, read_part};
 use crate::status::Replay;
@@ -84,23 +87,15 @@ pub(crate) fn replay(
     opened: &OpenReport,
 ) -> Result<Recovered, WalError> {
     let (env, head) = (&db.env, &db.head);
-    let settled = images.load(env, directory, head);
-    let from = images.positions();
-    let start = images.oldest_position();
-    let mut log = LogReading {
-        db,
-        directory,
-        reader: Reader::open(env, &directory.wal(), start)?
-            .until(opened.first_segment)
-            .with(opened.newest.clone()),
-        // Shards have images only of times when no batch was deferred any more.
-        deferred_from: from.iter().copied().fold(Position::START, Position::max),
-        from,
-        recovered: Recovered::default(),
-        kept: BTreeSet::new(),
-        once: HashMap::default(),
-    };
-    let mut segments = opened.segments.iter().copied().filter(|segment| *segment >= start.segment);
+    let loaded = images.load(env, directory, head);
+    let settled = loaded.settled;
+    let mut log = LogReading::begin(db, directory, images, opened, &loaded)?;
+    let until = images.positions();
+    let remains = loaded.remains.into_iter().enumerate();
+    let mut regains: Vec<Option<Regain>> = remains
+        .map(|(at, remains)| Some(Regain::begin(&mut head.shards[at].lock(), remains?, until[at])))
+        .collect();
+    let mut segments = opened.segments.iter().copied().filter(|segment| *segment >= log.start.segment);
     let first = segments.next().unwrap_or(0);
     let last = segments.next_back().unwrap_or(first);
     *db.replay.lock() = Replay { first, last, current: first };
@@ -114,14 +109,19 @@ pub(crate) fn replay(
         let mut next = Ok(None);
         // While the shards replay what was read, the next frames are read.
         let mut jobs: Vec<Job<'_>> = vec![Box::new(|| next = log.read_queues())];
-        let shards = queued.iter_mut().zip(&mut results).enumerate();
-        jobs.extend(shards.filter(|(_, (queue, _))| !queue.frames.is_empty()).map(
-            |(at, (queue, result))| {
+        let shards = queued.iter_mut().zip(&mut results).zip(&mut regains).enumerate();
+        jobs.extend(shards.filter(|(_, ((queue, _), _))| !queue.frames.is_empty()).map(
+            |(at, ((queue, result), regain))| {
                 let (frames, known) = (std::mem::take(&mut queue.frames), &known);
                 let job: Job<'_> = Box::new(move || {
                     let mut shard = head.shards[at].lock();
                     frames.iter().for_each(|(position, bytes)| {
-                        replay_frame(&mut shard, at, known, settled, *position, bytes, result)
+                        if let Some(done) = regain.take_if(|regain| regain.is_over(*position)) {
+                            done.finish(at, &mut shard);
+                        }
+                        if regain.as_mut().is_none_or(|regain| regain.takes(bytes)) {
+                            replay_frame(&mut shard, at, known, settled, *position, bytes, result);
+                        }
                     });
                 });
                 job
@@ -132,6 +132,9 @@ pub(crate) fn replay(
         results.into_iter().for_each(|result| newest_id = newest_id.max(log.take(result)));
     }
     db.replay.lock().current = last;
+    for (at, regain) in regains.into_iter().enumerate() {
+        regain.into_iter().for_each(|regain| regain.finish(at, &mut head.shards[at].lock()));
+    }
     for segment in &log.kept {
         directory.keep_copy(&directory.segment(*segment));
     }
@@ -161,8 +164,14 @@ struct LogReading<'a> {
     db: &'a Db,
     directory: &'a Directory,
     reader: Reader,
+    /// Where it begins.
+    start: Position,
     /// From where each shard needs it.
     from: [Position; SHARDS],
+    /// From where definitions of series are needed.
+    defined_from: Position,
+    /// From where that is of no shard which is logged with each image once more.
+    beside_from: Position,
     deferred_from: Position,
     recovered: Recovered,
     /// Segments that are kept under `damaged/`.
@@ -171,7 +180,41 @@ struct LogReading<'a> {
     once: HashMap<FrameHash, (Bytes, Range<u32>), foldhash::fast::RandomState>,
 }
 
-impl LogReading<'_> {
+impl<'a> LogReading<'a> {
+    /// Where what images have is whole, the log is needed behind it; where something is lost, all that there is.
+    fn begin(
+        db: &'a Db,
+        directory: &'a Directory,
+        images: &Images,
+        opened: &OpenReport,
+        loaded: &Loaded,
+    ) -> Result<LogReading<'a>, WalError> {
+        let positions = images.positions();
+        let beside_from = images.oldest_position();
+        let from = |position, is_lost| if is_lost { beginning(&opened.segments, position) } else { position };
+        let defined_from = from(beside_from, loaded.series_lost);
+        let from: [Position; SHARDS] =
+            std::array::from_fn(|at| from(positions[at], loaded.remains[at].is_some()));
+        let start = from.iter().copied().fold(defined_from, Position::min);
+        let reader = Reader::open(&db.env, &directory.wal(), start)?
+            .until(opened.first_segment)
+            .with(opened.newest.clone());
+        Ok(LogReading {
+            db,
+            directory,
+            reader,
+            start,
+            from,
+            defined_from,
+            beside_from,
+            // Shards have images only of times when no batch was deferred any more.
+            deferred_from: positions.into_iter().fold(Position::START, Position::max),
+            recovered: Recovered::default(),
+            kept: BTreeSet::new(),
+            once: HashMap::default(),
+        })
+    }
+
     /// Reads on until enough is queued; `None` at the end. What is not of a shard is applied at once.
     fn read_queues(&mut self) -> Result<Option<[Queue; SHARDS]>, WalError> {
         let mut queues: [Queue; SHARDS] = Default::default();
@@ -228,6 +271,8 @@ impl LogReading<'_> {
                 self.recovered.has_cut |= queued > 0;
                 return queued;
             }
+            Ok(Frame::Definitions(_) | Frame::Repeat(_)) if position < self.defined_from => {}
+            Ok(Frame::Metadata(_) | Frame::Exemplars(_)) if position < self.beside_from => {}
             Ok(Frame::Definitions(definitions)) => {
                 let ids = define(&mut self.db.head.directory.write().registry, &definitions);
                 self.once.insert(FrameHash::of(&bytes), (bytes, ids));

@@ -17,7 +17,7 @@ mod support;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use tidewatch_env::sim::{Failure, Simulation};
-use tidewatch_env::{Clock, Env};
+use tidewatch_env::{Clock, Env, Open};
 use tidewatch_model::histogram::{Histogram, Span};
 use tidewatch_model::{BatchHistogram, FloatHistogram, Labels, NativeHistogram, STALE_NAN, Sample};
 use tidewatch_storage::TimeRange;
@@ -25,7 +25,7 @@ use tidewatch_tsdb::{Db, DbOptions};
 
 use ledger::Ledger;
 use numbers::{Numbers, variable};
-use support::{ALL, contents};
+use support::{ALL, Contents, contents};
 
 const LIFE_STATES: u64 = 25;
 const MINUTE_MS: i64 = 60_000;
@@ -73,6 +73,8 @@ struct Totals {
     compactions: u64,
     images: u64,
     wrong_clocks: u64,
+    sections_lost: u64,
+    samples_lost: u64,
 }
 
 impl Totals {
@@ -88,6 +90,8 @@ impl Totals {
         self.compactions += other.compactions;
         self.images += other.images;
         self.wrong_clocks += other.wrong_clocks;
+        self.sections_lost += other.sections_lost;
+        self.samples_lost += other.samples_lost;
     }
 
     fn check(&self) {
@@ -95,8 +99,42 @@ impl Totals {
         assert!(acknowledged > 10_000 && deleted > 100, "{self:?}");
         assert!(crashes_in_work > 200 && crashes_in_recovery > 50 && self.kills > 50, "{self:?}");
         assert!(self.stale_series_cut > 100 && self.wrong_clocks > 20, "{self:?}");
+        assert!(self.sections_lost > 100 && self.samples_lost > 0, "{self:?}");
         assert!(self.failures > 50 && self.cuts > 20 && self.compactions > 5 && self.images > 50, "{self:?}");
     }
+}
+
+/// Changes an image so that a section of it is lost, or all of them; not one of what is deleted, which then is there
+/// again. Gives whether there was one to lose.
+fn spoil(image: &mut Vec<u8>, numbers: &mut Numbers) -> bool {
+    const HEADER_LEN: usize = 64;
+    let half = |at: usize| u32::from_le_bytes(image[at..at + 4].try_into().expect("four")) as usize;
+    let count = half(image.len() - HEADER_LEN - 8);
+    let (mut sections, mut end) = (Vec::new(), HEADER_LEN);
+    for _ in 0..count {
+        let body = end + 8..end + 8 + half(end);
+        end = body.end;
+        // The number that stands where a page has its own.
+        let is_deleted = [[128, 128, 128, 2], [128, 128, 128, 130]]
+            .iter()
+            .any(|number| image[body.clone()].starts_with(number));
+        if !is_deleted && !body.is_empty() {
+            sections.push(body);
+        }
+    }
+    if sections.is_empty() {
+        return false;
+    }
+    if numbers.upto(2) == 0 {
+        image.truncate(HEADER_LEN);
+        return true;
+    }
+    let at = sections[numbers.upto(sections.len() as u64 - 1) as usize].start;
+    image[at] ^= 4;
+    // And what it would be rebuilt from: parity and frames stand behind the sections, then count, checksum and header.
+    let parity_end = image.len() - HEADER_LEN - 8 - count * 8;
+    image[end..parity_end].iter_mut().for_each(|byte| *byte ^= 4);
+    true
 }
 
 /// One database, from crash to crash.
@@ -317,10 +355,11 @@ impl Life {
     fn wrong_clock(&mut self) {
         const YEAR_MS: i64 = 365 * 24 * 60 * MINUTE_MS;
         let right = self.now();
-        // No time twice: what a block has of a series that left is not looked at.
-        let wrong =
-            right + if self.one_in(4) { -YEAR_MS } else { YEAR_MS } + self.numbers.upto(59_999) as i64;
         self.totals.wrong_clocks += 1;
+        // Each time by another year: one and the same for longer than anything is kept is no clock that was wrong for a
+        // moment (see `compact::retain`). And no time twice: what a block has of a series that left is not looked at.
+        let years = self.totals.wrong_clocks as i64 * if self.one_in(4) { -1 } else { 1 };
+        let wrong = right + years * YEAR_MS + self.numbers.upto(59_999) as i64;
         self.ledger.clock_was_wrong = true;
         self.simulation.clock.jump_to_ms(wrong);
         self.note(|| format!("the clock is at {wrong}"));
@@ -396,6 +435,32 @@ impl Life {
         self.crash();
     }
 
+    /// Looks at what a start would find if images had lost sections: nothing that is not there now, be it deleted, in
+    /// blocks already or refused.
+    fn lose_sections(&mut self, whole: &Contents) {
+        let copy = Env::simulated(self.numbers.upto(1 << 32));
+        copy.clock.jump_to_ms(self.now());
+        let mut files: Vec<_> = self.simulation.disk.files().into_iter().collect();
+        files.sort_unstable();
+        let mut lost = 0;
+        for path in files {
+            let mut bytes = self.simulation.disk.peek(&path).expect("there");
+            if path.extension().is_some_and(|extension| extension == "image") && self.one_in(2) {
+                lost += usize::from(spoil(&mut bytes, &mut self.numbers));
+            }
+            copy.env.disk.create_dir_all(path.parent().expect("has one")).expect("a good disk");
+            let file = copy.env.disk.open(&path, Open::Create).expect("a good disk");
+            file.append(&bytes).expect("a good disk");
+        }
+        let db = open(&copy).unwrap_or_else(|error| panic!("refuses to start without sections: {error}"));
+        let read = contents(&db);
+        let back = read.iter().find(|(key, bits)| whole.get(key) != Some(bits));
+        assert_eq!(back, None, "without {lost} sections");
+        assert!(lost == 0 || db.status().damage_found >= lost as u64);
+        self.totals.sections_lost += lost as u64;
+        self.totals.samples_lost += (whole.len() - read.len()) as u64;
+    }
+
     fn look(&mut self) {
         let db = open(&self.simulation).unwrap_or_else(|error| panic!("refuses to start: {error}"));
         self.note(|| format!("start: {:?}", db.status().blocks));
@@ -406,6 +471,9 @@ impl Life {
         let mut files = self.simulation.disk.files();
         files.retain(|path| path.extension().is_some_and(|extension| extension == "tmp"));
         assert!(files.is_empty(), "half-made files stay: {files:?}");
+        if self.one_in(4) {
+            self.lose_sections(&contents(&db));
+        }
         self.ledger.forget_before(self.now() - 2 * RETENTION_MS);
         self.totals.acknowledged = self.totals.acknowledged.max(self.ledger.acknowledged() as u64);
         self.totals.deleted = self.totals.deleted.max(self.ledger.deleted() as u64);

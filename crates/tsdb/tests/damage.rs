@@ -17,7 +17,7 @@ use tidewatch_env::{Clock, Env, Open};
 use tidewatch_model::histogram::{Histogram, Span};
 use tidewatch_model::{BatchHistogram, Labels, NativeHistogram, Sample};
 use tidewatch_storage::{Select, TimeRange};
-use tidewatch_tsdb::{Damage, Db, DbOptions, offline};
+use tidewatch_tsdb::{Damage, Db, DbOptions, Job, offline};
 
 use ledger::Ledger;
 use numbers::Numbers;
@@ -556,6 +556,46 @@ fn how_the_newest_segment_ends_is_said_in_words() {
     }
     // Frames end in as many places.
     assert!(silent > 3 && silent < 20 && maybe > 100 && surely > 0, "{silent}, {maybe}, {surely}");
+}
+
+/// The log goes back to the first sample, so it still has all that images lack.
+#[test]
+fn an_image_that_is_cut_short_costs_nothing_that_the_log_has() {
+    let (simulation, mut ledger) = (Env::simulated(5), Ledger::default());
+    let db = open(&simulation, u64::MAX).expect("a good disk");
+    for step in 0..40 {
+        ingest(&db, &simulation, &mut ledger, step / 30, step);
+        if step % 10 == 9 {
+            let now = simulation.clock.wall_ms();
+            let recent = TimeRange { start: now - 100 * 60_000, end: now };
+            ledger.delete(&db, &series("m", 1, step / 30), recent);
+        }
+        if step == 25 {
+            while let Some(job) = db.next_job(simulation.clock.wall_ms()) {
+                db.run(job).expect("a good disk");
+            }
+        }
+        simulation.clock.advance_ms(15 * 60_000);
+    }
+    db.run(Job::Image).expect("a good disk");
+    ingest(&db, &simulation, &mut ledger, 2, 41);
+    let whole = contents(&db);
+    drop(db);
+    simulation.disk.kill();
+    let (mut tried, mut lost) = (0, 0);
+    let is_image = |path: &PathBuf| path.extension().is_some_and(|end| end == "image");
+    for path in simulation.disk.files().into_iter().filter(is_image) {
+        let image = simulation.disk.peek(&path).expect("there");
+        for len in (0..image.len()).filter(|len| all_of_them() || len % 13 == 0) {
+            let read = contents_with(&simulation, &path, &image[..len]);
+            let missing = whole.keys().find(|key| !read.contains_key(key));
+            assert_eq!(missing, None, "{} cut to {len} bytes", path.display());
+            // What is deleted is known of an image where that says so, and it is not one of those that came back.
+            lost += read.len() - whole.len();
+            tried += 1;
+        }
+    }
+    eprintln!("== {tried} shortened images cost nothing; {lost} samples that were deleted are back");
 }
 
 /// Numbers of blocks and segments do not come again, so nobody else would ever remove these.

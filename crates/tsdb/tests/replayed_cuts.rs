@@ -1,5 +1,6 @@
 //! What a cut has moved to blocks, what came while it wrote and what was deleted afterwards: a start that
-//! replays the log answers what was answered before.
+//! replays the log answers what was answered before. So does one whose images of shards are lost, as far as the log
+//! goes back.
 //!
 //! Told as text. A time is so many minutes after the start, a value stands behind `=` (else it is the time),
 //! and when its counter started behind `~`.
@@ -19,7 +20,9 @@
 
 mod interrupt;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tidewatch_env::Env;
@@ -171,39 +174,102 @@ fn time_of(clock: &SimClock) -> i64 {
     tidewatch_env::Clock::wall_ms(clock)
 }
 
+/// A store that has done what a script says.
+struct Played {
+    simulation: Simulation,
+    kind: Kind,
+    world: World,
+}
+
+impl Played {
+    #[track_caller]
+    fn new(script: &str, kind: Kind) -> Played {
+        let simulation = Env::simulated(1);
+        let mut played = Played { world: opened(&simulation, kind, ""), simulation, kind };
+        for step in script.lines().map(str::trim) {
+            match step.strip_prefix("restart") {
+                Some(how) => played.restart(how.strip_prefix(" while ").unwrap_or("")),
+                None => played.world.step(step),
+            }
+        }
+        played
+    }
+
+    fn restart(&mut self, meanwhile: &str) {
+        self.simulation.disk.kill();
+        self.world = opened(&self.simulation, self.kind, meanwhile);
+    }
+
+    /// Writes images and loses all that these have of the shards but their headers.
+    fn lose_images(&mut self) {
+        self.world.step("image");
+        self.simulation.disk.kill();
+        let is_of_shard = |path: &PathBuf| path.to_string_lossy().contains("shard-");
+        for path in self.simulation.disk.files().into_iter().filter(is_of_shard) {
+            let image = self.simulation.disk.peek(&path).expect("there");
+            self.simulation.disk.poke(&path, &image[..64]).expect("there");
+        }
+        self.restart("");
+        assert_eq!(self.world.db.status().damage_found, 16, "an image of each shard");
+    }
+}
+
+fn opened(simulation: &Simulation, kind: Kind, meanwhile: &str) -> World {
+    let world = open(simulation, kind);
+    if !meanwhile.is_empty() {
+        world.step(meanwhile);
+    }
+    world.db.recover().expect("recovers");
+    world
+}
+
 #[track_caller]
 fn check(script: &str, expected: &str) {
     for kind in [Kind::Float, Kind::Histogram] {
-        let simulation = Env::simulated(1);
-        let opened = |meanwhile: &str| {
-            let world = open(&simulation, kind);
-            if !meanwhile.is_empty() {
-                world.step(meanwhile);
-            }
-            world.db.recover().expect("recovers");
-            world
-        };
-        let restarted = |world: World, meanwhile: &str| {
-            drop(world);
-            simulation.disk.kill();
-            opened(meanwhile)
-        };
-        let mut world = opened("");
-        for step in script.lines().map(str::trim) {
-            match step.strip_prefix("restart") {
-                Some(how) => world = restarted(world, how.strip_prefix(" while ").unwrap_or("")),
-                None => world.step(step),
-            }
-        }
-        assert_eq!(world.answer(), expected, "{kind:?}s before the start");
-        let world = restarted(world, "");
-        assert_eq!(world.answer(), expected, "{kind:?}s after the start");
+        let mut played = Played::new(script, kind);
+        assert_eq!(played.world.answer(), expected, "{kind:?}s before the start");
+        played.restart("");
+        assert_eq!(played.world.answer(), expected, "{kind:?}s after the start");
         // Nor do they come back when the next cut writes them.
-        simulation.clock.jump_to_ms(time("20000"));
-        world.take("later 20000", None);
-        world.cut("");
-        assert_eq!(world.answer(), format!("later 20000=20000; {expected}"), "{kind:?}s after the next cut");
+        played.simulation.clock.jump_to_ms(time("20000"));
+        played.world.take("later 20000", None);
+        played.world.cut("");
+        assert_eq!(
+            played.world.answer(),
+            format!("later 20000=20000; {expected}"),
+            "{kind:?}s after the next cut"
+        );
+
+        let mut played = Played::new(script, kind);
+        played.lose_images();
+        check_lost(&played, expected, "with lost images");
+        played.simulation.clock.jump_to_ms(time("20000"));
+        played.world.take("later 20000", None);
+        played.world.cut("");
+        check_lost(&played, &format!("later 20000=20000; {expected}"), "after the next cut with lost images");
     }
+}
+
+/// Where images were lost nothing is there that was not, and all that the log still has: which is all where it was
+/// never trimmed.
+#[track_caller]
+fn check_lost(played: &Played, expected: &str, context: &str) {
+    let (answer, context) = (played.world.answer(), format!("{:?}s {context}", played.kind));
+    let (found, expected) = (without_starts(&answer), without_starts(expected));
+    assert_eq!(found.difference(&expected).next(), None, "{context}: {answer}");
+    if played.simulation.disk.peek(Path::new("/data/wal/00000001.wal")).is_ok() {
+        assert_eq!(found, expected, "{context}");
+    }
+}
+
+/// Samples with their series. When their counters started is not known of what the log alone has.
+fn without_starts(answer: &str) -> BTreeSet<(&str, &str)> {
+    answer
+        .split("; ")
+        .filter_map(|part| part.split_once(' '))
+        .flat_map(|(name, samples)| samples.split(' ').map(move |sample| (name, sample)))
+        .map(|(name, sample)| (name, sample.split_once('~').map_or(sample, |(sample, _)| sample)))
+        .collect()
 }
 
 /// The clock is ahead again when what it was ahead before is to go to blocks: what comes then is newer than the
@@ -358,5 +424,23 @@ fn what_came_during_a_start_is_not_taken_again_behind_a_cut() {
          restart
          late 0",
         "x 0=0 5=5 6=6; y 400=400 401=401",
+    );
+}
+
+/// A deletion hides what there was, a cut takes it: neither what came after.
+#[test]
+fn what_came_after_a_deletion_and_a_cut_comes_back_without_its_image() {
+    check(
+        "take x 0..9
+         delete x 3..100
+         clock 12
+         take x 5=50 10..12
+         clock 400
+         take y 400
+         cut while take x 13 2=2
+         delete y 0..400
+         take x 11=7 14
+         delete x 12..13",
+        "x 0=0 1=1 2=2 5=50 10=10 11=11 14=14",
     );
 }

@@ -207,6 +207,18 @@ pub(super) fn contains(range: TimeRange, timestamp: i64) -> bool {
 }
 
 impl HeadSnapshot {
+    /// All that one series of a shard has.
+    pub(crate) fn of_series(shard: &Shard, id: SeriesId) -> HeadSnapshot {
+        let mut snapshot =
+            HeadSnapshot { series: vec![SnapshotSeries::default()], ..HeadSnapshot::default() };
+        if let Some(open) = shard.get(id) {
+            let all = TimeRange { start: i64::MIN, end: i64::MAX };
+            snapshot.series[0] =
+                snapshot.copy_series(shard, id, open, all, LateOnes::All, &mut HashMap::new());
+        }
+        snapshot
+    }
+
     /// What the columns hold, the list of series apart.
     fn bytes(&self) -> usize {
         size_of_val(&self.runs[..])

@@ -18,6 +18,7 @@ use crate::head::shard::Shard;
 use crate::image::{Flaw, Images, load_series, readable};
 use crate::log::read_frame;
 use crate::options::OpenError;
+use crate::regain::beginning;
 
 /// What was read, and what was found damaged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub fn verify(env: &Env, root: &Path) -> Result<Verified, OpenError> {
     let flaws = flaws.filter(|flaw| !verified.findings.iter().any(|known| known.path == flaw.path));
     let flaws: Vec<Finding> = flaws.map(Finding::from).collect();
     verified.findings.extend(flaws);
-    verify_log(env, root, images.oldest_position(), &mut verified)?;
+    verify_log(env, root, beginning(&opened.segments, images.oldest_position()), &mut verified)?;
     Ok(verified)
 }
 
@@ -105,7 +106,7 @@ fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<Imag
         let bytes = readable(env, &path, bytes);
         let damage = |offset: u64, reason: &str| findings.push(Finding::new(&path, offset, reason));
         match header.kind {
-            ImageKind::Shard(shard) => Shard::default().load_image(shard, header, &bytes, damage),
+            ImageKind::Shard(shard) => drop(Shard::default().load_image(shard, header, &bytes, damage)),
             ImageKind::Series => {
                 load_series(&mut Registry::new(0), header, &bytes, damage);
             }
@@ -122,8 +123,7 @@ fn verify_log(env: &Env, root: &Path, from: Position, verified: &mut Verified) -
     if !env.disk.exists(&dir).map_err(OpenError::io(&dir))? {
         return Ok(());
     }
-    // The segment as a whole.
-    let mut reader = Reader::open(env, &dir, Position { offset: 0, ..from }).map_err(failed)?;
+    let mut reader = Reader::open(env, &dir, from).map_err(failed)?;
     while let Some(item) = reader.read().map_err(failed)? {
         let frame = match item {
             Item::Frame(frame) => frame,

@@ -100,8 +100,10 @@ mod series;
 mod tests;
 mod write;
 
-use super::SHARDS;
+use super::registry::SeriesId;
+use super::{PAGE_SERIES, SHARDS};
 
+pub(crate) use read::Remains;
 pub use read::walk;
 pub(crate) use sections::{Section, sections};
 pub(crate) use series::{SeriesVisitor, visit_series};
@@ -121,6 +123,11 @@ const LATE_PIECE: usize = 1024;
 /// The parts of the byte that goes with an open run's tokens.
 const REPEATING: u8 = 1 << 6;
 const EXPONENT_BITS: u8 = REPEATING - 1;
+
+/// The number of a series' page within its shard.
+fn page_of(id: SeriesId) -> u64 {
+    u64::from(id.0 / PAGE_SERIES) / SHARDS as u64
+}
 
 /// What an image is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

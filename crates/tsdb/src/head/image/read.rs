@@ -1,11 +1,13 @@
 //! From images back to a shard.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use tidewatch_model::Sample;
 
 use super::sections::{Section, walk_sections};
 use super::series::walk_series;
-use super::{EXPONENT_BITS, HISTOGRAMS, ImageHeader, ImageKind, LATE_PIECE, REPEATING, sections};
+use super::{EXPONENT_BITS, HISTOGRAMS, ImageHeader, ImageKind, LATE_PIECE, REPEATING, page_of, sections};
 use crate::fields::{Reader, unzigzag};
 use crate::head::clock::ROWS_MAX;
 use crate::head::deleted::DELETED_PAGE;
@@ -49,54 +51,86 @@ pub fn walk(bytes: &[u8]) {
 /// The number of the section of the clocks.
 const CLOCKS: u32 = 0;
 
+/// What is whole of an image of a shard that lacks something.
+#[derive(Debug, Default)]
+pub(crate) struct Remains {
+    clocks: bool,
+    /// The numbers that the sections begin with.
+    pages: BTreeSet<u64>,
+}
+
+impl Remains {
+    /// Whether nothing is lost of the floats that a series had.
+    pub(crate) fn has_floats(&self, id: SeriesId) -> bool {
+        self.clocks && self.pages.contains(&page_of(id))
+    }
+
+    /// Whether the histograms are there that it had; not so where it had none.
+    pub(crate) fn has_histograms(&self, id: SeriesId) -> bool {
+        self.pages.contains(&(HISTOGRAMS + page_of(id)))
+    }
+}
+
 impl Shard {
     /// Reads the sections of an image into an empty shard. `damage` gets the offsets of those
-    /// that can not be read, and why.
+    /// that can not be read, and why. Gives what is whole of one that lacks some.
     pub(crate) fn load_image(
         &mut self,
         shard: usize,
         header: &ImageHeader,
         file: &Bytes,
         damage: impl FnMut(u64, &str),
-    ) {
+    ) -> Option<Remains> {
         let of_file = self.sealed.add_page(file.clone(), true);
         // Without them the pages still have late samples, and all else has times of its own.
         let mut clocks = ClockNumbers::lost();
+        let mut remains = Remains::default();
         let visit = |Section { number, body, in_file, .. }: Section| {
             let reader = Reader { bytes: &body };
             let version = header.version;
             if number == CLOCKS {
                 clocks = self.clocks.read(version, reader)?;
+                remains.clocks = true;
                 return Ok(());
             }
-            if in_file {
+            let read = if in_file {
                 let place = PageBytes { bytes: file, page: of_file, is_mapped: true, version };
-                return self.read_page(shard, reader, &place, &clocks);
-            }
-            // What was rebuilt is on the heap until the next image.
-            let page = self.sealed.add_page(body.clone(), false);
-            let place = PageBytes { bytes: &body, page, is_mapped: false, version };
-            let read = self.read_page(shard, reader, &place, &clocks);
-            self.sealed.free_if_unused(page);
-            read
+                self.read_page(shard, reader, &place, &clocks)
+            } else {
+                // What was rebuilt is on the heap until the next image.
+                let page = self.sealed.add_page(body.clone(), false);
+                let place = PageBytes { bytes: &body, page, is_mapped: false, version };
+                let read = self.read_page(shard, reader, &place, &clocks);
+                self.sealed.free_if_unused(page);
+                read
+            };
+            remains.pages.insert(read?);
+            Ok(())
         };
-        sections(file, header, visit, damage);
+        let is_whole = sections(file, header, visit, damage);
         self.sealed.free_if_unused(of_file);
         self.clocks.release_unused();
         self.restore_bounds(header.floor, header.bar);
+        if is_whole {
+            return None;
+        }
+        // A stretch hides rows that were there when it was made: not what comes in place of those that are lost.
+        self.prune_deleted();
+        Some(remains)
     }
 
+    /// Reads a section behind the clocks; gives the number that it begins with.
     fn read_page(
         &mut self,
         shard: usize,
         mut body: Reader<'_>,
         place: &PageBytes<'_>,
         clocks: &ClockNumbers,
-    ) -> Result<(), FrameError> {
+    ) -> Result<u64, FrameError> {
         let number = body.varint()?;
         let page = number % HISTOGRAMS;
         if page == DELETED_PAGE && number < 2 * HISTOGRAMS {
-            return self.read_deleted(shard, number >= HISTOGRAMS, body);
+            return self.read_deleted(shard, number >= HISTOGRAMS, body).map(|()| number);
         }
         let count = body.varint()?;
         let pages = u64::from(u32::MAX / PAGE_SERIES) / SHARDS as u64;
@@ -104,10 +138,10 @@ impl Shard {
             return Err(FrameError::Malformed);
         }
         if number >= HISTOGRAMS {
-            return self.read_special_page(shard, page as usize, count, body, place);
+            return self.read_special_page(shard, page as usize, count, body, place).map(|()| number);
         }
         if place.version < 3 {
-            return self.read_plain_page(shard, page as usize, count, body, place, clocks);
+            return self.read_plain_page(shard, page as usize, count, body, place, clocks).map(|()| number);
         }
         let (mut shapes, mut next): (Vec<Shape>, u64) = (Vec::new(), 0);
         for _ in 0..count {
@@ -125,7 +159,7 @@ impl Shard {
                 self.read_late(id, &mut body)?;
             }
         }
-        Ok(())
+        Ok(number)
     }
 
     fn read_series(

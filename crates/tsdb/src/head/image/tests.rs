@@ -231,8 +231,8 @@ fn a_lost_section_of_a_shard_costs_what_only_it_tells() {
     }
     let expected = [
         "whole: 900 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
-        "clocks: 0 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
-        "page 0: 300 in order, 5 late, 20 histograms, 1 starts, deleted (1, 1)",
+        "clocks: 0 in order, 13 late, 20 histograms, 1 starts, deleted (0, 1)",
+        "page 0: 300 in order, 5 late, 20 histograms, 1 starts, deleted (0, 1)",
         "page 1: 600 in order, 8 late, 20 histograms, 1 starts, deleted (1, 1)",
         "page 3: 900 in order, 13 late, 20 histograms, 1 starts, deleted (1, 1)",
         "deleted: 900 in order, 13 late, 20 histograms, 1 starts, deleted (0, 1)",
@@ -248,6 +248,21 @@ fn goes_on(shard: &mut Shard, late: usize) {
     assert_eq!(shard.late.get(&id).map_or(0, Vec::len), late);
     let verdict = shard.take(id, Sample { timestamp: 3007, value: 0.5 }, i64::MAX);
     assert_eq!(verdict == crate::head::shard::Verdict::Duplicate, late > 0);
+}
+
+/// A stretch was hidden of rows that are lost, and hid what was written there next.
+#[test]
+fn what_comes_in_place_of_rows_that_are_lost_is_not_hidden() {
+    let (bytes, _) = shard_of_everything().to_image(2, (1, 1));
+    let id = Shard::id_of(2, 0, 1);
+    let (shard, _) = load(bytes.clone());
+    assert!(shard.is_deleted(id, 4500));
+    for lost in ["clocks", "page 0"].iter().enumerate() {
+        let (mut shard, _) = load(lose(&bytes, &[lost.0]));
+        let verdict = shard.take(id, Sample { timestamp: 4500, value: 9.0 }, i64::MAX);
+        assert_eq!(verdict, crate::head::shard::Verdict::Taken, "{}", lost.1);
+        assert!(!shard.is_deleted(id, 4500), "{}", lost.1);
+    }
 }
 
 #[test]

@@ -7,8 +7,9 @@ use tidewatch_chunk::{Encoder, encode_times};
 use tidewatch_model::Sample;
 
 use super::sections::ImageWriter;
-use super::{EXPONENT_BITS, HISTOGRAMS, ImageHeader, ImageKind, LATE_PIECE, REPEATING, VERSION};
+use super::{EXPONENT_BITS, HISTOGRAMS, ImageHeader, ImageKind, LATE_PIECE, REPEATING, VERSION, page_of};
 use crate::fields::{push_text, push_varint, zigzag};
+use crate::head::PAGE_SERIES;
 use crate::head::cells::NONE;
 use crate::head::deleted::{DELETED_PAGE, write_deleted};
 use crate::head::histograms::HistogramSeries;
@@ -17,7 +18,6 @@ use crate::head::sealed::{ChunkBytes, check_readable};
 use crate::head::shard::{Open, Shard};
 use crate::head::starts::Step;
 use crate::head::tokens::decode_tokens;
-use crate::head::{PAGE_SERIES, SHARDS};
 use crate::rows::push_alone;
 
 /// Where a chunk stands in an image.
@@ -126,11 +126,10 @@ impl Shard {
         let mut ids: Vec<SeriesId> = self.histograms.keys().chain(self.starts.keys()).copied().collect();
         ids.sort_unstable();
         ids.dedup();
-        let page_of = |id: &SeriesId| u64::from(id.0 / PAGE_SERIES) / SHARDS as u64;
         debug_assert!(ids.iter().all(|id| Shard::of(*id) == shard), "a shard has series of its own");
-        for ids in ids.chunk_by(|a, b| page_of(a) == page_of(b)) {
+        for ids in ids.chunk_by(|a, b| page_of(*a) == page_of(*b)) {
             image.section(|out| {
-                push_varint(HISTOGRAMS + page_of(&ids[0]), out);
+                push_varint(HISTOGRAMS + page_of(ids[0]), out);
                 push_varint(ids.len() as u64, out);
                 for id in ids {
                     push_varint(u64::from(id.0 % PAGE_SERIES), out);

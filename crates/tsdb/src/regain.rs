@@ -1,0 +1,143 @@
+//! What the log still has of a shard of whose image sections are lost.
+//!
+//! ```text
+//!  image, made at P ──────────► what is whole of it, put aside ─────────────┐
+//!  log, from its beginning ───► an empty shard ──► at P: what it shows of ──┴─► shard ──► replay from P on
+//!                                                  series that lost some
+//! ```
+//!
+//! What the log has of a shard came behind its beginning; so it was deleted, cut or let go behind that, if it was, and
+//! the log says so, in order. So at P the empty shard shows a part of what the head showed there, and nothing that was
+//! gone. What is whole waits for that: a deletion that it has seen would hide what came after, and a cut take it away.
+//!
+//! Two things the log can not tell without what was before it. Of a cut it may have the end alone: what came between
+//! is late, and no part of the cut, so that end is passed over. And when a counter started holds until the next step,
+//! which may have been there already: what comes back has no start.
+//!
+//! Not here: which sections are lost (`head::image`), and whether frames name series that are known (`recover`).
+
+use std::mem;
+
+use tidewatch_model::Sample;
+use tidewatch_wal::Position;
+
+use crate::head::image::Remains;
+use crate::head::read::HeadSnapshot;
+use crate::head::registry::SeriesId;
+use crate::head::shard::Shard;
+use crate::log::{Frame, read_frame};
+
+/// What was taken once is taken however old it is.
+const NO_WINDOW: i64 = i64::MAX;
+
+/// A shard on its way back.
+#[derive(Debug)]
+pub(crate) struct Regain {
+    /// What is whole of its image.
+    image: Shard,
+    remains: Remains,
+    /// Up to where the image goes.
+    until: Position,
+    /// Whether a cut is under way whose beginning the log has.
+    cut_began: bool,
+}
+
+impl Regain {
+    /// Puts what is whole of an image aside and leaves an empty shard.
+    pub(crate) fn begin(shard: &mut Shard, remains: Remains, until: Position) -> Regain {
+        Regain { image: mem::take(shard), remains, until, cut_began: false }
+    }
+
+    /// Whether the image goes up to a position, and not behind it.
+    pub(crate) fn is_over(&self, position: Position) -> bool {
+        self.until <= position
+    }
+
+    /// Whether a frame before that is replayed.
+    pub(crate) fn takes(&mut self, frame: &[u8]) -> bool {
+        match read_frame(frame) {
+            Ok(Frame::CutBegin { .. }) => {
+                self.cut_began = true;
+                true
+            }
+            Ok(Frame::CutEnd { .. }) => mem::take(&mut self.cut_began),
+            Ok(Frame::Starts(_)) => false,
+            _ => true,
+        }
+    }
+
+    /// Gives the shard what is whole of its image, and of the rest what was replayed.
+    pub(crate) fn finish(self, at: usize, shard: &mut Shard) {
+        let Regain { image, remains, .. } = self;
+        let replayed = mem::replace(shard, image);
+        for page in 0..replayed.page_count() {
+            for (slot, _) in replayed.used_of_page(page) {
+                let id = Shard::id_of(at, page, slot);
+                let snapshot = HeadSnapshot::of_series(&replayed, id);
+                if !remains.has_floats(id) {
+                    take_floats(shard, id, &snapshot);
+                }
+                if !remains.has_histograms(id) {
+                    take_histograms(shard, id, &snapshot);
+                }
+            }
+        }
+    }
+}
+
+/// What the image has, too, is a repeat.
+fn take_floats(shard: &mut Shard, id: SeriesId, snapshot: &HeadSnapshot) {
+    let (mut samples, mut values) = (snapshot.late(0).to_vec(), Vec::new());
+    for run in snapshot.runs(0) {
+        values.clear();
+        run.decode(&mut values).expect("written just now");
+        let rows = run.timestamps().iter().zip(&values);
+        samples.extend(rows.map(|(timestamp, value)| Sample { timestamp: *timestamp, value: *value }));
+    }
+    samples.sort_unstable_by_key(|sample| sample.timestamp);
+    for sample in samples {
+        shard.take(id, sample, NO_WINDOW);
+    }
+}
+
+fn take_histograms(shard: &mut Shard, id: SeriesId, snapshot: &HeadSnapshot) {
+    let mut samples = snapshot.late_histograms(0).to_vec();
+    let (mut times, mut histograms) = (Vec::new(), Vec::new());
+    for run in snapshot.histogram_runs(0) {
+        run.decode(&mut times, &mut histograms).expect("written just now");
+    }
+    samples.extend(times.into_iter().zip(histograms));
+    samples.sort_by_key(|(time, _)| *time);
+    for (time, histogram) in samples {
+        shard.take_histogram(id, time, &histogram, NO_WINDOW);
+    }
+}
+
+/// Where the log begins that leads to a position without a gap: in one there may be what was deleted, or cut, of that
+/// before it. A removal that the power ended leaves some. The segments ascend.
+pub(crate) fn beginning(segments: &[u64], to: Position) -> Position {
+    let before = segments.iter().rev().copied().filter(|segment| *segment < to.segment);
+    let first = before.fold(to.segment, |first, segment| if segment + 1 == first { segment } else { first });
+    Position { segment: first, offset: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_before_a_position_begins_behind_the_last_gap() {
+        let to = Position { segment: 7, offset: 99 };
+        for (segments, expected) in [
+            (&[][..], 7),
+            (&[7, 8], 7),
+            (&[5, 6, 7, 8], 5),
+            (&[1, 2, 5, 6, 7], 5),
+            (&[5, 6], 5),
+            (&[1, 2, 5], 7),
+            (&[8, 9], 7),
+        ] {
+            assert_eq!(beginning(segments, to), Position { segment: expected, offset: 0 }, "{segments:?}");
+        }
+    }
+}
