@@ -716,3 +716,34 @@ fn a_damaged_or_missing_format_file_is_written_anew() {
         assert_eq!(open(&simulation, u64::MAX).expect("opens").status().damage, []);
     }
 }
+
+// A tester wrote "tidewatch-data 2" into it: the start took that for damage and wrote 1 over it.
+#[test]
+fn a_format_file_of_a_newer_release_is_refused_and_left_alone() {
+    let reference = Reference::new();
+    let (root, format) = (Path::new("/data"), Path::new("/data/FORMAT"));
+    for (found, text) in [
+        (2, "tidewatch-data 2\n"),
+        (2, "tidewatch-data 2"),
+        (99, "tidewatch-data 99\n"),
+        (2, "tidewatch-data 2\ncrc32 7a3c33c5\n"),
+        // What is a bit from the text of today is damage, unless a second line says otherwise.
+        (3, "tidewatch-data 3\ncrc32 0d3b0353\n"),
+    ] {
+        let simulation = reference.disk();
+        put(&simulation, format, text.as_bytes());
+        let expected = format!(
+            "/data/FORMAT: the data directory has format {found}, written by a newer version of Tidewatch; this one \
+             reads up to format 1: upgrade, or use another directory"
+        );
+        let started = open(&simulation, u64::MAX).err();
+        let env = &simulation.env;
+        let verified = offline::verify(env, root).err().map(|error| error.to_string());
+        let listed = offline::blocks(env, root).err().map(|error| error.to_string());
+        let repaired = offline::repair(env, root).err().map(|error| error.to_string());
+        for said in [started, verified, listed, repaired] {
+            assert_eq!(said.as_deref(), Some(&*expected), "{text:?}");
+        }
+        assert_eq!(simulation.disk.peek(format).expect("there"), text.as_bytes());
+    }
+}

@@ -318,15 +318,6 @@ fn a_second_process_is_refused_the_directory() {
     assert!(refused.to_string().contains("in use by another process"), "{refused}");
 }
 
-#[test]
-fn a_directory_of_a_newer_version_is_named_as_such() {
-    let simulation = Env::simulated(1);
-    drop(open(&simulation).expect("opens"));
-    simulation.disk.poke("/data/FORMAT".as_ref(), b"tidewatch-data 7\ncrc32 14ebd1aa\n").expect("there");
-    let refused = Db::open(simulation.env.clone(), DbOptions::new("/data")).err().expect("newer");
-    assert!(refused.to_string().contains("newer version"), "{refused}");
-}
-
 /// Opens `/data` with these files in it; gives `opens`, or the error. A refusal changes nothing.
 fn open_with(files: &[&str]) -> String {
     let simulation = Env::simulated(1);
