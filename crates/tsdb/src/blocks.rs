@@ -19,7 +19,7 @@ use crate::block::{
 };
 use crate::compact;
 use crate::directory::{Directory, map};
-use crate::expected::{BlockFile, Expected};
+use crate::expected::{BlockFile, Expected, list_path};
 use crate::options::OpenError;
 use crate::status::BlockStatus;
 
@@ -155,14 +155,13 @@ impl Blocks {
 
     /// Sees to it that the file of the list names none that the list does not: before files go.
     fn write_list(&self, env: &Env, directory: &Directory) -> Result<(), BlockError> {
-        let dir = directory.blocks();
-        let written = self.file.lock().write_or_remove(env, &dir, self.expected());
-        written.map_err(|source| BlockError::Io { path: dir, source })
+        let written = self.file.lock().write_or_remove(env, &directory.root, self.expected());
+        written.map_err(|source| BlockError::Io { path: list_path(&directory.root), source })
     }
 
     /// Writes down which blocks there are, as far as the disk lets.
     pub(crate) fn note(&self, env: &Env, directory: &Directory) {
-        let _ = self.file.lock().write(env, &directory.blocks(), self.expected());
+        let _ = self.file.lock().write(env, &directory.root, self.expected());
     }
 
     fn expected(&self) -> Vec<Expected> {

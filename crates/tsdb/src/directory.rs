@@ -7,7 +7,7 @@
 //! wal/00000017.wal     see `wal`
 //! head/                images of the head, see `image`
 //! blocks/00000017.block, and 00000017.tombstones where something of it is deleted
-//! blocks/LIST          which blocks there are, see `expected`
+//! LIST                 which blocks there are, see `expected`
 //! snapshots/           see `snapshot`
 //! damaged/             what could not be read, under its old name, for a person to look at
 //! ```
@@ -27,7 +27,7 @@ use tidewatch_env::{
 use tidewatch_wal::Loaded;
 
 use crate::block::{block_path, is_block, parse_block_name, parse_tombstones_name, tombstones_path};
-use crate::expected::list_path;
+use crate::expected::{list_path, list_path_before};
 use crate::head::image::{ImageError, ImageHeader};
 use crate::image::is_image_name;
 use crate::options::OpenError;
@@ -80,6 +80,9 @@ impl Directory {
         if lacks_log(env, root) {
             directory.report(&directory.wal(), 0, NO_LOG.to_owned());
         }
+        if lacks_blocks(env, root) {
+            directory.report(&directory.blocks(), 0, NO_BLOCKS.to_owned());
+        }
         for name in ["wal", "head", "blocks"] {
             let path = directory.root.join(name);
             create_dir_durably(&*env.disk, &path).map_err(OpenError::io(&path))?;
@@ -98,6 +101,8 @@ impl Directory {
         self.half_made(self.wal(), is_segment).into_iter().for_each(remove);
         self.half_made(self.head(), is_image_name).into_iter().for_each(remove);
         self.half_made(self.blocks(), is_beside_blocks).into_iter().for_each(remove);
+        let is_list = |name: &Path| list_path(Path::new("")) == name;
+        self.half_made(self.root.clone(), is_list).into_iter().for_each(remove);
         let remove = |path: PathBuf| drop(disk.remove_dir_all(&path));
         self.half_made(self.snapshots(), is_snapshot_name).into_iter().for_each(remove);
     }
@@ -258,7 +263,7 @@ fn is_beside_blocks(name: &Path) -> bool {
     let dir = Path::new("");
     let is_block = parse_block_name(name).is_some_and(|id| block_path(dir, id) == name);
     let is_tombstones = || parse_tombstones_name(name).is_some_and(|id| tombstones_path(dir, id) == name);
-    is_block || is_tombstones() || list_path(dir) == name
+    is_block || is_tombstones() || list_path_before(dir).file_name() == Some(name.as_os_str())
 }
 
 /// What may be in a directory that is not ours yet: what a first start leaves behind that ended
@@ -301,6 +306,24 @@ pub(crate) const NO_LOG: &str = "the directory of the log is missing, with all t
 pub(crate) fn lacks_log(env: &Env, root: &Path) -> bool {
     let is_there = |name: &str, unless_known| env.disk.exists(&root.join(name)).unwrap_or(unless_known);
     is_there("head", false) && !is_there("wal", true)
+}
+
+/// What is said of a directory that [`lacks_blocks`].
+pub(crate) const NO_BLOCKS: &str = "the directory of blocks is missing, with all that was in blocks: put it back \
+                                    from a copy while no server has the data, or go on without";
+
+/// Whether somebody removed the directory of blocks and no list says what was in it: it is made before any image and
+/// any segment of the log, and stays. (A snapshot has neither.)
+pub(crate) fn lacks_blocks(env: &Env, root: &Path) -> bool {
+    let has = |dir: &str, is_ours: fn(&Path) -> bool| {
+        let names = env.disk.list(&root.join(dir)).unwrap_or_default();
+        names.iter().any(|name| is_ours(name))
+    };
+    let is_segment = |name: &Path| tidewatch_wal::segment_number(name).is_some();
+    let is_gone = |path: &Path| !env.disk.exists(path).unwrap_or(true);
+    is_gone(&root.join("blocks"))
+        && is_gone(&list_path(root))
+        && (has("head", is_image_name) || has("wal", is_segment))
 }
 
 /// Whether a directory is one of ours, of a format that this release reads.

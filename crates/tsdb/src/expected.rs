@@ -1,8 +1,9 @@
 //! The list of blocks: which files ought to be there.
 //!
 //! Blocks are found by their names, so one whose file somebody removed would leave no trace, and so would its
-//! tombstones. `blocks/LIST` says which there were and what times they have. It is looked at once, at a start, to
-//! name what is missing, and to tell what a merge was about to remove; what there is, the files say.
+//! tombstones. `LIST` says which there were and what times they have. It is looked at once, at a start, to
+//! name what is missing, and to tell what a merge was about to remove; what there is, the files say. It does not lie
+//! among the blocks: who removes their directory must not take along what would say so.
 //!
 //! ```text
 //! offset  size  field
@@ -19,8 +20,10 @@
 //! between leaves a file that is not in the list, of which nothing follows. Where the list can not be written (a full
 //! disk) it is removed. What lies under `damaged/` says nothing: a block that was mended has a copy there.
 //!
-//! It lies beside the blocks, as it says something of this directory only: a snapshot has none, and who puts other
-//! blocks in place of these puts away the list.
+//! It says something of this directory only: a snapshot has none.
+//!
+//! Earlier releases had it in `blocks/LIST` and know nothing of `LIST`. So where one is there, such a release wrote it
+//! last, and it holds; [`BlockFile::write`] removes it once `LIST` is written.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -71,15 +74,20 @@ pub(crate) struct BlockFile {
     written: Option<Vec<Expected>>,
 }
 
-/// Where the list of a directory of blocks is.
-pub(crate) fn list_path(dir: &Path) -> PathBuf {
-    dir.join("LIST")
+/// Where the list of a data directory is.
+pub(crate) fn list_path(root: &Path) -> PathBuf {
+    root.join("LIST")
+}
+
+/// Where earlier releases had it.
+pub(crate) fn list_path_before(root: &Path) -> PathBuf {
+    root.join("blocks/LIST")
 }
 
 impl BlockFile {
     /// Reports the blocks that ought to be there and are not among `there`.
     pub(crate) fn check(&mut self, env: &Env, directory: &Directory, there: &[BlockId]) {
-        let Looked { expected, damage } = look(env, &directory.blocks(), there);
+        let Looked { expected, damage } = look(env, &directory.root, there);
         // Tombstones that were set aside just now are no longer where they were.
         let missing = damage.into_iter().filter(|(path, _)| !directory.has_damage(path));
         missing.for_each(|(path, reason)| directory.report(&path, 0, reason));
@@ -92,26 +100,44 @@ impl BlockFile {
     }
 
     /// Writes the list, unless it says this already.
-    pub(crate) fn write(&mut self, env: &Env, dir: &Path, blocks: Vec<Expected>) -> io::Result<()> {
-        if self.written.as_ref() == Some(&blocks) {
+    pub(crate) fn write(&mut self, env: &Env, root: &Path, blocks: Vec<Expected>) -> io::Result<()> {
+        let before = list_path_before(root);
+        let is_before = env.disk.exists(&before)?;
+        if !is_before && self.written.as_ref() == Some(&blocks) {
             return Ok(());
         }
         // Nobody knows what a failure leaves.
         self.written = None;
-        replace_durably(&*env.disk, &list_path(dir), &encode(&blocks))?;
+        replace_durably(&*env.disk, &list_path(root), &encode(&blocks))?;
+        if is_before {
+            remove(env, &before)?;
+        }
         self.written = Some(blocks);
         Ok(())
     }
 
     /// The same before other blocks go: that must not fail for want of room.
-    pub(crate) fn write_or_remove(&mut self, env: &Env, dir: &Path, blocks: Vec<Expected>) -> io::Result<()> {
-        let list = list_path(dir);
-        if self.write(env, dir, blocks).is_err() && env.disk.exists(&list)? {
-            env.disk.remove(&list)?;
-            env.disk.sync_dir(parent_of(&list))?;
+    pub(crate) fn write_or_remove(
+        &mut self,
+        env: &Env,
+        root: &Path,
+        blocks: Vec<Expected>,
+    ) -> io::Result<()> {
+        if self.write(env, root, blocks).is_ok() {
+            return Ok(());
+        }
+        for list in [list_path_before(root), list_path(root)] {
+            if env.disk.exists(&list)? {
+                remove(env, &list)?;
+            }
         }
         Ok(())
     }
+}
+
+fn remove(env: &Env, list: &Path) -> io::Result<()> {
+    env.disk.remove(list)?;
+    env.disk.sync_dir(parent_of(list))
 }
 
 /// What the list in a directory says, and what is wrong: by file, why.
@@ -121,14 +147,16 @@ pub(crate) struct Looked {
     pub(crate) damage: Vec<(PathBuf, String)>,
 }
 
-/// Looks for blocks that ought to be in `dir` and are not among `there`.
-pub(crate) fn look(env: &Env, dir: &Path, there: &[BlockId]) -> Looked {
-    let (list, mut looked) = (list_path(dir), Looked::default());
+/// Looks for blocks that ought to be in a data directory and are not among `there`.
+pub(crate) fn look(env: &Env, root: &Path, there: &[BlockId]) -> Looked {
+    let (before, mut looked) = (list_path_before(root), Looked::default());
+    let list = if env.disk.exists(&before).unwrap_or(false) { before } else { list_path(root) };
     // A disk that fails is asked once more. What can not be read then says nothing.
     let Ok(bytes) = read(env, &list).or_else(|_| read(env, &list)) else { return looked };
+    let dir = root.join("blocks");
     match decode(&bytes) {
         Ok(expected) => {
-            looked.damage.extend(expected.iter().filter_map(|block| block.missing(env, dir, there)));
+            looked.damage.extend(expected.iter().filter_map(|block| block.missing(env, &dir, there)));
             looked.expected = Some(expected);
         }
         Err(IsNewer(true)) => {}

@@ -23,7 +23,7 @@ use crate::blocks::has_all;
 use crate::db::Db;
 use crate::delete::write_frame;
 use crate::directory::{Directory, has_our_files};
-use crate::expected::list_path;
+use crate::expected::{list_path, list_path_before};
 use crate::head::append::FrameLog;
 use crate::intervals::Intervals;
 use crate::jobs::{Job, JobError};
@@ -64,9 +64,13 @@ pub fn repair(env: &Env, root: &Path) -> Result<Repaired, JobError> {
         let directory = Directory::open(env, root)?;
         // What it said is among the findings. It goes before any block or tombstones do, and the next start writes
         // one of what there is.
-        let list = list_path(&directory.blocks());
-        if repaired.findings.iter().any(|finding| finding.path.parent() == list.parent()) {
-            directory.move_aside(&list).map_err(|source| JobError::Io { path: list, source })?;
+        let lists = [list_path_before(root), list_path(root)];
+        let is_of_blocks =
+            |path: &Path| path.starts_with(directory.blocks()) || lists.iter().any(|list| list == path);
+        if repaired.findings.iter().any(|finding| is_of_blocks(&finding.path)) {
+            for list in lists {
+                directory.move_aside(&list).map_err(|source| JobError::Io { path: list, source })?;
+            }
         }
         for id in block_ids(env, &directory.blocks())? {
             repair_block(env, &directory, id, &mut repaired)?;
@@ -169,7 +173,7 @@ fn rewrite(env: &Env, dir: &Path, block: &Block, damage: &[Damage]) -> Result<bo
 fn repair_head(env: &Env, root: &Path, repaired: &mut Repaired) -> Result<(), JobError> {
     let of_head = |finding: &Finding| {
         let part = finding.path.strip_prefix(root).ok().and_then(|path| path.components().next());
-        part.is_some_and(|part| part.as_os_str() != "blocks")
+        part.is_some_and(|part| part.as_os_str() != "blocks" && part.as_os_str() != "LIST")
     };
     if !repaired.findings.iter().any(of_head) {
         return Ok(());

@@ -10,7 +10,7 @@ use tidewatch_wal::{Item, OpenReport, Position, Reader, WalError, WalOptions, se
 
 use super::{Finding, block_ids, blocks};
 use crate::block::BlockError;
-use crate::directory::{NO_LOG, check_format, lacks_log};
+use crate::directory::{NO_BLOCKS, NO_LOG, check_format, lacks_blocks, lacks_log};
 use crate::expected::look;
 use crate::head::image::ImageKind;
 use crate::head::registry::Registry;
@@ -57,7 +57,10 @@ fn verify_blocks(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
     let dir = root.join("blocks");
     let mut there = block_ids(env, &dir)?;
     there.extend(found.blocks.iter().flat_map(|block| block.meta().parents.iter().copied()));
-    let missing = look(env, &dir, &there).damage;
+    if lacks_blocks(env, root) {
+        verified.findings.push(Finding::new(&dir, 0, NO_BLOCKS));
+    }
+    let missing = look(env, root, &there).damage;
     verified.findings.extend(missing.into_iter().map(|(path, reason)| Finding::new(&path, 0, reason)));
     for block in found.blocks {
         let meta = block.meta();
