@@ -3,8 +3,9 @@
 //! The caller runs one job at a time; a job works in slices and ends early when told to.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,7 +29,7 @@ pub enum Job {
     /// Hide what is damaged of a block, so that what is whole can be read.
     Mend(BlockId),
     /// Remove blocks that are past retention, by time or by size.
-    Retain(Vec<BlockId>),
+    Retain(Vec<Expired>),
     /// Merge blocks to a larger one.
     Compact(Plan),
     /// Rewrite blocks: without what is deleted, where that is much, or so that damage heals.
@@ -46,6 +47,44 @@ impl Job {
             Job::Retain(_) => "retain",
             Job::Compact(_) => "compact",
             Job::Clean(_) => "clean",
+        }
+    }
+}
+
+/// A block that is past retention.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expired {
+    pub meta: BlockMeta,
+    pub rule: RetentionRule,
+}
+
+impl fmt::Display for Expired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BlockMeta { id, min_ms, max_ms, size, .. } = &self.meta;
+        let name = block_path(Path::new(""), *id);
+        let rule = self.rule.name();
+        write!(f, "{} from {min_ms} to {max_ms} ms, {size} bytes, by {rule}", name.display())
+    }
+}
+
+/// What takes blocks out of retention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetentionRule {
+    /// [`Retention::time_ms`](crate::Retention::time_ms), which goes before the others.
+    Time,
+    /// [`Retention::size_bytes`](crate::Retention::size_bytes).
+    Size,
+    /// [`Retention::disk_percent`](crate::Retention::disk_percent).
+    Percentage,
+}
+
+impl RetentionRule {
+    /// The name that it has in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            RetentionRule::Time => "time",
+            RetentionRule::Size => "size",
+            RetentionRule::Percentage => "percentage",
         }
     }
 }
@@ -149,33 +188,34 @@ impl Db {
     }
 
     /// The blocks that have had their time, or are too many for the room that the store may take.
-    fn past_retention(&self, files: &Files, metas: &[BlockMeta], now_ms: i64) -> Vec<BlockId> {
-        let retention = self.retention();
-        let mut gone = Vec::new();
-        if let Some(retention_ms) = retention.time_ms {
-            gone = compact::expired(metas, retention_ms, now_ms);
-        }
-        if let Some(bytes_max) = self.size_max(files) {
+    fn past_retention(&self, files: &Files, metas: &[BlockMeta], now_ms: i64) -> Vec<Expired> {
+        let mut rules = BTreeMap::new();
+        if let Some((rule, bytes_max)) = self.size_max(files) {
             let head_bytes = files.log_bytes() + self.image_bytes.load(Ordering::Relaxed);
-            gone.extend(compact::beyond_size(metas, head_bytes, bytes_max));
-            gone.sort_unstable();
-            gone.dedup();
+            let gone = compact::beyond_size(metas, head_bytes, bytes_max);
+            rules.extend(gone.into_iter().map(|id| (id, rule)));
         }
-        gone
+        if let Some(retention_ms) = self.retention().time_ms {
+            let gone = compact::expired(metas, retention_ms, now_ms);
+            rules.extend(gone.into_iter().map(|id| (id, RetentionRule::Time)));
+        }
+        let expired = |meta: &BlockMeta| Some(Expired { meta: meta.clone(), rule: *rules.get(&meta.id)? });
+        metas.iter().filter_map(expired).collect()
     }
 
     /// How many bytes there may be, if that is limited: by a share of the disk, or by a number.
-    fn size_max(&self, files: &Files) -> Option<u64> {
+    fn size_max(&self, files: &Files) -> Option<(RetentionRule, u64)> {
         let retention = self.retention();
         let share = |percent: f64| Some((files.space()?.total_bytes as f64 * percent / 100.0) as u64);
         let of_disk = retention.disk_percent.filter(|percent| *percent > 0.0).and_then(share);
-        of_disk.or(retention.size_bytes)
+        let of_disk = of_disk.map(|bytes| (RetentionRule::Percentage, bytes));
+        of_disk.or_else(|| Some((RetentionRule::Size, retention.size_bytes?)))
     }
 
     /// Up to where blocks are merged: a tenth of what is kept, in time and in bytes, as a block leaves as a
     /// whole.
     pub(crate) fn compact_options(&self, files: &Files) -> CompactOptions {
-        let bytes_max = self.size_max(files).map_or(u64::MAX, |bytes| bytes / 10);
+        let bytes_max = self.size_max(files).map_or(u64::MAX, |(_, bytes)| bytes / 10);
         CompactOptions {
             block_ms: BLOCK_MS,
             range_max_ms: range_max_ms(self.retention().time_ms),
@@ -270,8 +310,9 @@ impl Db {
         time_ms > now_ms.saturating_add(self.options.limits.future_ms)
     }
 
-    fn retain(&self, files: &Files, expired: &[BlockId]) -> Result<(), JobError> {
-        self.blocks.replace(expired, []);
+    fn retain(&self, files: &Files, expired: &[Expired]) -> Result<(), JobError> {
+        let gone: Vec<BlockId> = expired.iter().map(|expired| expired.meta.id).collect();
+        self.blocks.replace(&gone, []);
         self.counters.blocks_retired.fetch_add(expired.len() as u64, Ordering::Relaxed);
         Ok(self.blocks.sweep(&self.env, &files.directory)?)
     }

@@ -74,7 +74,7 @@ pub use log::walk as walk_frame;
 
 pub use backfill::{Backfill, BackfillCounts, BackfillError, Conflicts, SortedBlock};
 pub use db::Db;
-pub use jobs::{Job, JobError};
+pub use jobs::{Expired, Job, JobError, RetentionRule};
 pub use metadata::FamilyMetadata;
 pub use options::{BLOCK_MS, DbOptions, OpenError, Retention, STALE_SHARE};
 pub use status::{

@@ -10,7 +10,7 @@ use tidewatch_env::sim::{Failure, Simulation};
 use tidewatch_env::{Clock, Env, Open, create_dir_durably};
 use tidewatch_model::{Batch, Labels, Matcher, RawLabels, Sample};
 use tidewatch_storage::{Append, Select, TimeRange};
-use tidewatch_tsdb::{Db, DbOptions, Job, JobError, Replay, Retention, offline};
+use tidewatch_tsdb::{BlockStatus, Db, DbOptions, Job, JobError, Replay, Retention, offline};
 
 use ledger::Ledger;
 use support::{ALL, Contents, contents};
@@ -557,6 +557,36 @@ fn the_oldest_blocks_go_when_the_store_takes_more_than_it_may() {
     assert_eq!(retain(None, Some(50.0)), kept);
     assert_eq!(retain(None, Some(1e-9)), [0i64; 0], "blocks only");
     assert_eq!(contents(&db).keys().map(|(_, time)| *time).max(), newest, "the head stays");
+}
+
+// Retention by time, size and share of the disk removed blocks and no line of the log said which.
+#[test]
+fn what_is_past_retention_says_which_blocks_and_by_which_rule() {
+    let (simulation, _, db) = prepared(6);
+    run_jobs(&db, &simulation);
+    let blocks = db.status().blocks;
+    simulation.disk.set_capacity(1 << 40);
+    let small = Some(1);
+    let check = |retention: Retention, expected: &[&str]| {
+        db.set_retention(retention);
+        let said: Vec<String> = match db.next_job(now(&simulation)) {
+            Some(Job::Retain(expired)) => expired.iter().map(ToString::to_string).collect(),
+            job => panic!("{job:?}"),
+        };
+        let of = |(block, rule): (&BlockStatus, &&str)| {
+            let BlockStatus { name, min_time, max_time, bytes, .. } = block;
+            format!("{name} from {min_time} to {max_time} ms, {bytes} bytes, by {rule}")
+        };
+        let expected: Vec<String> = blocks.iter().zip(expected).map(of).collect();
+        assert_eq!(said, expected);
+    };
+    assert_eq!(blocks.len(), 2);
+    let all = Retention::default();
+    check(Retention { size_bytes: small, ..all }, &["size", "size"]);
+    check(Retention { size_bytes: small, disk_percent: Some(1e-9), ..all }, &["percentage", "percentage"]);
+    // Age is measured from the newest sample in blocks, so the newest block stays.
+    check(Retention { time_ms: Some(1), ..all }, &["time"]);
+    check(Retention { time_ms: Some(1), size_bytes: small, ..all }, &["time", "size"]);
 }
 
 /// What a merge makes stands beside what it is made of until it is done: it must not take the room of the log.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidewatch_env::trim_heap;
-use tidewatch_tsdb::{Damage, Db, JobError};
+use tidewatch_tsdb::{Damage, Db, Expired, Job, JobError};
 use tokio::sync::watch;
 
 use super::backend::Running;
@@ -60,6 +60,25 @@ impl JobHealth {
             health.failures += 1;
         }
         health.cause = cause;
+        done
+    }
+
+    /// Runs a job of the store and logs what it did that somebody may miss; `None` when it failed or panicked.
+    fn run(&self, db: &Db, job: Job) -> Option<()> {
+        let run = || match db.run(job.clone()) {
+            // The server is going down; the next start does it.
+            Err(JobError::Stopped) => Ok(()),
+            result => result,
+        };
+        let before = db.chunks_set_aside();
+        let done = self.watch(job.kind(), run);
+        if let Job::Retain(expired) = &job {
+            log_expired(expired);
+        }
+        let count = db.chunks_set_aside() - before;
+        if count > 0 {
+            tracing::error!(count, "damaged parts of a block were set aside: /api/v1/status/tsdb names them");
+        }
         done
     }
 
@@ -143,23 +162,31 @@ fn run_due(running: &Running) -> Duration {
     let next = || Ok::<_, JobError>(running.db.next_job(running.env.clock.wall_ms()));
     let Some(next) = health.watch("plan", next) else { return AFTER_FAILURE };
     let Some(job) = next else { return IDLE };
-    let run = || match running.db.run(job.clone()) {
-        // The server is going down; the next start does it.
-        Err(JobError::Stopped) => Ok(()),
-        result => result,
-    };
-    let before = running.db.chunks_set_aside();
-    let done = health.watch(job.kind(), run);
-    let count = running.db.chunks_set_aside() - before;
-    if count > 0 {
-        tracing::error!(count, "damaged parts of a block were set aside: /api/v1/status/tsdb names them");
-    }
+    let done = health.run(&running.db, job);
     trim_heap();
     done.map_or(AFTER_FAILURE, |()| Duration::ZERO)
 }
 
+/// Logs which blocks are gone. They are, also where the job has failed: then their files go with the next one.
+fn log_expired(expired: &[Expired]) {
+    let bytes: u64 = expired.iter().map(|expired| expired.meta.size).sum();
+    let blocks: Vec<String> = expired.iter().map(ToString::to_string).collect();
+    tracing::info!(
+        count = blocks.len(),
+        bytes,
+        blocks = blocks.join("; "),
+        "blocks past retention were removed"
+    );
+}
+
 #[cfg(test)]
 mod tests {
+    use tidewatch_env::{Clock, Env};
+    use tidewatch_model::{Batch, Labels, RawLabels, Sample};
+    use tidewatch_storage::Append;
+    use tidewatch_tsdb::{BlockStatus, DbOptions, Retention};
+    use tracing_subscriber::fmt::MakeWriter;
+
     use super::*;
 
     #[test]
@@ -182,5 +209,70 @@ mod tests {
         assert_eq!(health.notices().len(), 1);
         let failures: Vec<_> = health.failures().into_iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(failures, [("cut", 2), ("image", 1)]);
+    }
+
+    // Retention removed blocks and no line of the log said which.
+    #[test]
+    fn blocks_past_retention_are_logged_in_one_line() {
+        let simulation = Env::simulated(1);
+        let db = Db::open(simulation.env.clone(), DbOptions::new("/data")).expect("a good disk");
+        db.recover().expect("a good disk");
+        let labels = Labels::from_pairs([("a", "b")]);
+        for _ in 0..20 {
+            let sample = Sample { timestamp: simulation.clock.wall_ms(), value: 0.5 };
+            let mut batch = Batch::new();
+            batch.push(RawLabels::Canonical(labels.as_bytes()), &[sample]);
+            assert_eq!(db.append(&batch).expect("takes writes").accepted, 1);
+            simulation.clock.advance_ms(30 * 60_000);
+        }
+        let run = |job: Job| {
+            let lines = Lines::default();
+            let subscriber = tracing_subscriber::fmt().with_writer(lines.clone()).with_ansi(false).finish();
+            let health = JobHealth::default();
+            let done = tracing::subscriber::with_default(subscriber, || health.run(&db, job));
+            assert_eq!(done, Some(()));
+            let text = String::from_utf8(lines.0.lock().clone()).expect("text");
+            text.lines().filter_map(|line| Some(line.split_once("jobs: ")?.1.to_owned())).collect::<Vec<_>>()
+        };
+        let next = || db.next_job(simulation.clock.wall_ms());
+        while let Some(job) = next() {
+            assert_eq!(run(job), [""; 0]);
+        }
+        let blocks = db.status().blocks;
+        let of = |block: &BlockStatus| {
+            let BlockStatus { name, min_time, max_time, bytes, .. } = block;
+            format!("{name} from {min_time} to {max_time} ms, {bytes} bytes, by size")
+        };
+        let (count, bytes) = (blocks.len(), blocks.iter().map(|block| block.bytes).sum::<u64>());
+        assert!(count > 0);
+        let names = blocks.iter().map(of).collect::<Vec<_>>().join("; ");
+        db.set_retention(Retention { size_bytes: Some(1), ..Retention::default() });
+        assert_eq!(
+            run(next().expect("past retention")),
+            [format!("blocks past retention were removed count={count} bytes={bytes} blocks=\"{names}\"")]
+        );
+    }
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Lines {
+        type Writer = Lines;
+
+        fn make_writer(&self) -> Lines {
+            self.clone()
+        }
     }
 }
