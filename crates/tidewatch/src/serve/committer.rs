@@ -57,6 +57,8 @@ struct Calls {
     soon: AtomicBool,
     /// Requests that are being decoded and appended.
     underway: AtomicUsize,
+    /// Whether the thread knows that it waits for those.
+    gathers: AtomicBool,
     stop: AtomicBool,
 }
 
@@ -105,6 +107,7 @@ impl Committer {
                 // Before the commit: who appends from here on asks for the next.
                 heard.wanted.store(false, Ordering::SeqCst);
                 heard.soon.store(false, Ordering::SeqCst);
+                heard.gathers.store(false, Ordering::SeqCst);
                 let outcome = store.commit().map_err(|error| error.to_string());
                 failed = outcome.is_err();
                 drop(sender.send_replace(outcome));
@@ -121,24 +124,22 @@ impl Committer {
     /// Appends what nobody waits for.
     pub fn append_for_soon(&self, batch: &Batch<'_>) -> Result<AppendOutcome, AppendError> {
         let outcome = self.db.append(batch);
-        self.call(&self.calls.soon);
+        // The first wakes the thread; the others are seen by it.
+        if !self.calls.soon.swap(true, Ordering::SeqCst) {
+            self.thread.unpark();
+        }
         outcome
     }
 
-    /// Raises a flag. The first wakes the thread; the others are seen by it.
-    fn call(&self, flag: &AtomicBool) {
-        if !flag.swap(true, Ordering::SeqCst) {
-            self.thread.unpark();
-        }
-    }
-
     pub fn write_began(&self) {
-        self.calls.underway.fetch_add(1, Ordering::AcqRel);
+        self.calls.underway.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// The last wakes the thread; so does the first, from which on it waits no longer than it may.
     pub fn write_ended(&self) {
-        let before = self.calls.underway.fetch_sub(1, Ordering::AcqRel);
-        if before == 1 && self.calls.wanted.load(Ordering::Acquire) {
+        let is_last = self.calls.underway.fetch_sub(1, Ordering::SeqCst) == 1;
+        let is_wanted = self.calls.wanted.load(Ordering::SeqCst);
+        if is_wanted && (is_last || !self.calls.gathers.swap(true, Ordering::SeqCst)) {
             self.thread.unpark();
         }
     }
@@ -159,7 +160,11 @@ impl Append for Committer {
     fn append(&self, batch: &Batch<'_>) -> Result<AppendOutcome, AppendError> {
         // A part of a batch that is refused may have been taken.
         let outcome = self.db.append(batch);
-        self.call(&self.calls.wanted);
+        self.calls.wanted.store(true, Ordering::SeqCst);
+        // A request that is under way, this one or another, wakes the thread when it ends: once is enough.
+        if self.calls.underway.load(Ordering::SeqCst) == 0 {
+            self.thread.unpark();
+        }
         outcome
     }
 }
