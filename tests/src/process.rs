@@ -21,13 +21,23 @@ pub struct Process {
 impl Process {
     /// Starts `program` with its output going to `log`.
     pub fn start(program: impl AsRef<Path>, arguments: &[String], log: &Path) -> Result<Process> {
-        let program = program.as_ref();
         let output = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+        Process::start_with(program, arguments, output.try_clone()?.into(), output.into())
+    }
+
+    /// The same with standard output and standard error apart.
+    pub fn start_with(
+        program: impl AsRef<Path>,
+        arguments: &[String],
+        stdout: Stdio,
+        stderr: Stdio,
+    ) -> Result<Process> {
+        let program = program.as_ref();
         let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
+            .stdout(stdout)
+            .stderr(stderr)
             .spawn()
             .with_context(|| format!("start {}", program.display()))?;
         Ok(Process { child, name: program.display().to_string() })

@@ -1,6 +1,9 @@
 //! What the program says when it can not start: one clear line, and a status that is not zero.
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -178,5 +181,26 @@ fn a_reload_that_fails_changes_nothing() -> Result<()> {
     ensure!(http::request(port, "POST", "/-/reload", &[], &[])?.status == 200, "a good file is taken");
     ask("34567")?;
     ensure!(std::fs::read_to_string(&other_log)?.contains("34567"), "the new log is in force");
+    server.terminate(Duration::from_secs(20)).map(drop)
+}
+
+// Under systemd standard output is a socket, which no name opens: the server did not start.
+#[test]
+fn a_query_log_goes_to_standard_output_where_that_is_a_socket() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("config.yml");
+    std::fs::write(&config, "global: {query_log_file: /dev/stdout}\nscrape_configs: []\n")?;
+    let port = free_port()?;
+    let flags = [format!("--config.file={}", config.display())];
+    let (ours, theirs) = UnixStream::pair()?;
+    let stdout = OwnedFd::from(theirs).into();
+    let stderr = std::fs::File::create(folder.path().join("log"))?.into();
+    let mut server = Process::start_with(tidewatch()?, &serve(folder.path(), port, &flags), stdout, stderr)?;
+    let ask = || http::get(port, "/api/v1/query?query=12345").ok().filter(|answer| answer.status == 200);
+    wait_for("it answers", Duration::from_secs(20), ask)?;
+    ours.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut lines = BufReader::new(ours).lines();
+    let logged = lines.find_map(|line| line.map(|line| line.contains("12345").then_some(line)).transpose());
+    ensure!(logged.transpose()?.is_some(), "the query is logged");
     server.terminate(Duration::from_secs(20)).map(drop)
 }

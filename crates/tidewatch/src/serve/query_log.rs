@@ -1,20 +1,23 @@
 //! The file that `global.query_log_file` names: opened anew at each reload, so that it can be rotated.
 //! Queries of clients come from the server, those of rules by [`Logged`].
 //!
-//! It may be a pipe, a terminal or another device (`/dev/stdout` is one of these). No query waits for who reads
-//! there: a line that finds no room is dropped and counted. It is opened to append, since others may write to it.
+//! It may be a pipe, a terminal or another device (`/dev/stdout` is one of these), or our own standard output or error
+//! where that is a socket, as under systemd. No query waits for who reads there: a line that finds no room is dropped
+//! and counted. It is opened to append, since others may write to it.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Write, stderr, stdout};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
-use rustix::fs::OFlags;
+use rustix::fs::{OFlags, fstat};
 use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 use tidewatch_model::{Annotations, Value};
 use tidewatch_parser::Expr;
 use tidewatch_rules::{EvalError, Evaluator};
@@ -36,10 +39,16 @@ pub struct QueryLog {
 }
 
 impl QueryLog {
-    /// Writes to `target` from now on, or to nothing.
+    /// Writes to `target` from now on, or to nothing. A line that is written in part goes on where the file is the same.
     pub fn switch(&self, target: Option<Target>) {
         self.on.store(target.is_some(), Ordering::Relaxed);
-        *self.target.lock() = target;
+        let mut current = self.target.lock();
+        let former = std::mem::replace(&mut *current, target);
+        let Some(former) = former.filter(|former| !former.rest.is_empty()) else { return };
+        match &mut *current {
+            Some(target) if target.is_same(&former) => target.rest = former.rest,
+            _ => drop(self.dropped.fetch_add(1, Ordering::Relaxed)),
+        }
     }
 
     pub fn is_on(&self) -> bool {
@@ -65,7 +74,7 @@ impl QueryLog {
 pub struct Target {
     path: PathBuf,
     /// `None` for a pipe that nobody has opened to read yet.
-    file: Option<File>,
+    sink: Option<Sink>,
     /// The end of a line whose beginning is written: it comes before the next one.
     rest: Vec<u8>,
     /// When somebody was told last that lines are dropped.
@@ -74,19 +83,25 @@ pub struct Target {
 
 impl Target {
     pub fn open(path: &Path) -> Result<Target> {
-        let file = open(path).with_context(|| format!("open the query log {}", path.display()))?;
-        Ok(Target { path: path.to_owned(), file, rest: Vec::new(), told: None })
+        let sink = open(path).with_context(|| format!("open the query log {}", path.display()))?;
+        Ok(Target { path: path.to_owned(), sink, rest: Vec::new(), told: None })
+    }
+
+    /// Whether what both write comes to the same place, one behind the other.
+    fn is_same(&self, other: &Target) -> bool {
+        let place = |target: &Target| Some(target.sink.as_ref()?.place());
+        place(self).is_some_and(|here| place(other) == Some(here))
     }
 
     /// Writes a line, be it that its end has to wait. After an error nothing of it is written.
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.file.is_none() {
-            self.file = open(&self.path)?;
+        if self.sink.is_none() {
+            self.sink = open(&self.path)?;
         }
-        let Some(file) = &mut self.file else { return Err(Errno::NXIO.into()) };
-        write_some(file, &mut self.rest)?;
+        let Some(sink) = &mut self.sink else { return Err(Errno::NXIO.into()) };
+        write_some(sink, &mut self.rest)?;
         self.rest.extend_from_slice(line);
-        match write_some(file, &mut self.rest) {
+        match write_some(sink, &mut self.rest) {
             Err(error) if self.rest.len() == line.len() => {
                 self.rest.clear();
                 Err(error)
@@ -110,30 +125,72 @@ impl Target {
     }
 }
 
-/// Opens a file, a pipe or a device, without waiting for anybody: `None` for a pipe that nobody reads.
-fn open(path: &Path) -> io::Result<Option<File>> {
-    // A terminal must not become ours. The flags mean nothing to files.
-    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-    match OpenOptions::new().append(true).create(true).custom_flags(flags).open(path) {
-        // A socket gives the same error.
-        Err(error)
-            if error.raw_os_error() == Some(Errno::NXIO.raw_os_error())
-                && fs::metadata(path)?.file_type().is_fifo() =>
-        {
-            Ok(None)
-        }
-        opened => opened.map(Some),
+/// What lines are written to.
+enum Sink {
+    File(File),
+    /// One that our process was started with: no name opens it.
+    Socket(OwnedFd),
+}
+
+impl Sink {
+    /// Device and number of the file.
+    fn place(&self) -> Result<(u64, u64), Errno> {
+        let stat = match self {
+            Sink::File(file) => fstat(file),
+            Sink::Socket(socket) => fstat(socket),
+        };
+        stat.map(|stat| (stat.st_dev, stat.st_ino))
     }
 }
 
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Sink::File(file) => file.write(bytes),
+            // Whoever else has it may wait, so it is not the socket that must not.
+            Sink::Socket(socket) => Ok(send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Opens a file, a pipe or a device, without waiting for anybody: `None` for a pipe that nobody reads.
+fn open(path: &Path) -> io::Result<Option<Sink>> {
+    // A terminal must not become ours. The flags mean nothing to files.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    match OpenOptions::new().append(true).create(true).custom_flags(flags).open(path) {
+        Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => match fs::metadata(path)? {
+            metadata if metadata.file_type().is_fifo() => Ok(None),
+            metadata if metadata.file_type().is_socket() => own_socket(&metadata).map(Some),
+            _ => Err(error),
+        },
+        opened => opened.map(|file| Some(Sink::File(file))),
+    }
+}
+
+/// Standard output or error, if that is this socket.
+fn own_socket(metadata: &Metadata) -> io::Result<Sink> {
+    let own = [stdout().as_fd().try_clone_to_owned(), stderr().as_fd().try_clone_to_owned()];
+    let own = own.into_iter().flatten().map(Sink::Socket);
+    let place = Ok((metadata.dev(), metadata.ino()));
+    own.into_iter().find(|socket| socket.place() == place).ok_or_else(|| {
+        io::Error::other(
+            "it is a socket, and neither standard output nor standard error: name a file or a pipe",
+        )
+    })
+}
+
 /// Writes as much as there is room for, and leaves the rest.
-fn write_some(file: &mut File, bytes: &mut Vec<u8>) -> io::Result<()> {
+fn write_some(sink: &mut Sink, bytes: &mut Vec<u8>) -> io::Result<()> {
     let mut written = 0;
     let outcome = loop {
         if written == bytes.len() {
             break Ok(());
         }
-        match file.write(&bytes[written..]) {
+        match sink.write(&bytes[written..]) {
             Ok(0) => break Err(ErrorKind::WriteZero.into()),
             Ok(count) => written += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -262,6 +319,27 @@ mod tests {
         assert!(numbers.len() > 10 && numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
         assert!(log.dropped() > 10);
         assert_eq!(text.lines().count() as u64 + log.dropped(), written);
+    }
+
+    // The half of a line that waited was gone, and the next line stood behind the other half.
+    #[test]
+    fn a_reload_leaves_lines_whole_and_counts_what_a_new_file_cuts_off() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = pipe(folder.path());
+        let mut reader = reader(&path);
+        let log = log_to(&path);
+        let long = format!("{}\n", "x".repeat(50_000));
+        log.write(&long);
+        log.write(&long);
+        log.switch(Some(Target::open(&path).expect("it opens")));
+        let mut text = read(&mut reader);
+        log.write("the end\n");
+        text += &read(&mut reader);
+        assert_eq!((text, log.dropped()), (format!("{long}{long}the end\n"), 0));
+        log.write(&long);
+        log.write(&long);
+        log.switch(Some(Target::open(&folder.path().join("other")).expect("it opens")));
+        assert_eq!(log.dropped(), 1);
     }
 
     #[test]
