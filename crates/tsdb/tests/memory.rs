@@ -222,11 +222,11 @@ fn repeats_conflicts_and_late_samples_are_told_apart() {
 #[test]
 fn series_that_come_with_several_samples_each_share_their_times() {
     const SERIES: usize = 200;
-    for each in [2, 7, 50, 300] {
+    for each in [2, 7, 50, 300, 1200] {
         let db = db();
         let names: Vec<Labels> = (0..SERIES).map(|i| labels(&[("i", &i.to_string())])).collect();
         let mut step = 0;
-        while step < 1200 {
+        while step < 1200.max(2 * each) {
             // The last ones come later, or are new.
             let known = if step < 600 { &names[..SERIES / 2] } else { &names[..] };
             let times = step..step + each;

@@ -22,7 +22,7 @@ use super::cells::NONE;
 /// reached its best, and reading over-reads little.
 pub(crate) const ROWS_MAX: usize = 120;
 
-/// Rows that a clock must have left, taken by others or not, for a run that joins it behind its newest row: shorter
+/// Rows that a clock must have left, taken by others or not, for a run that joins it before its newest row: shorter
 /// runs would cost more than a clock of its own.
 const JOINED_MIN: usize = ROWS_MAX / 4;
 
@@ -47,6 +47,9 @@ pub(crate) struct Clocks {
     /// Clocks that were started or forked last, newest at `next_recent - 1`.
     recent: [Option<u32>; RECENT],
     next_recent: usize,
+    /// The clock in which the newest series began: others of the request may begin there, be it that it filled many
+    /// clocks since.
+    first: Option<u32>,
     forks: [Option<Fork>; RECENT],
     next_fork: usize,
 }
@@ -112,18 +115,20 @@ impl Clocks {
             self.clocks[next as usize].references += 1;
             return (next, row);
         }
-        for at in 0..RECENT {
-            let Some(clock) = self.recent[at] else { continue };
+        for at in 0..=RECENT {
+            let Some(clock) = self.recent.get(at).map_or(self.first, |recent| *recent) else { continue };
             if let Some(row) = self.joinable(clock, timestamp) {
                 self.clocks[clock as usize].references += 1;
                 return (clock, row);
             }
         }
-        let limit = if former == NONE { first_limit(timestamp) } else { ROWS_MAX as u8 };
-        let clock = self.create(vec![timestamp], limit);
         if former != NONE {
+            let clock = self.create(vec![timestamp], ROWS_MAX as u8);
             self.clocks[former as usize].successor = Some(clock);
+            return (clock, 0);
         }
+        let clock = self.create(vec![timestamp], first_limit(timestamp));
+        self.first = Some(clock);
         (clock, 0)
     }
 
@@ -233,7 +238,7 @@ impl Clocks {
         *this = Clock::default();
         self.free.push(clock);
         // A fork names rows, which are gone. Whoever else still has the number may follow it: a
-        // clock is joined for its newest row alone, and a freed one has none.
+        // clock is joined for a row that it has, and a freed one has none.
         let names = |fork: &Fork| fork.from == clock || fork.to == clock;
         self.forks.iter_mut().filter(|at| at.as_ref().is_some_and(names)).for_each(|at| *at = None);
     }
