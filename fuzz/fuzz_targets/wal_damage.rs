@@ -20,7 +20,7 @@ struct Input {
 fuzz_target!(|input: Input| {
     let simulation = Env::simulated(1);
     let dir = Path::new("/wal");
-    let options = WalOptions { segment_bytes: 300, segment_min: 1 };
+    let options = WalOptions { segment_bytes: 300, segment_min: 1, owner: 0 };
     let (wal, _) = Wal::open(&simulation.env, dir, options).expect("memory");
     let written: BTreeMap<Position, &Vec<u8>> =
         input.frames.iter().map(|body| (wal.append(&[body]).expect("room"), body)).collect();

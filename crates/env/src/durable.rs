@@ -45,6 +45,16 @@ pub fn replace_durably(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result
     disk.sync_dir(parent_of(path))
 }
 
+/// Removes a file so that no crash brings it back. One that is gone already goes for good with that.
+pub fn remove_durably(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    let is_gone = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    };
+    disk.remove(path).or_else(is_gone)?;
+    disk.sync_dir(parent_of(path)).or_else(is_gone)
+}
+
 /// The directory that holds the name of `path`.
 pub fn parent_of(path: &Path) -> &Path {
     match path.parent() {

@@ -18,7 +18,7 @@ mod real;
 pub mod sim;
 mod traits;
 
-pub use durable::{create_dir_durably, parent_of, replace_durably};
+pub use durable::{create_dir_durably, parent_of, remove_durably, replace_durably};
 pub use heap::{share_heap, trim_heap};
 pub use mapped::{give_back, unreadable};
 pub use prefetch::prefetch;

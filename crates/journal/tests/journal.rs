@@ -20,7 +20,7 @@ fn dir() -> &'static Path {
 
 /// Small enough that a few records make a snapshot due.
 const OPTIONS: JournalOptions =
-    JournalOptions { log_bytes: 1_000, wal: WalOptions { segment_bytes: 1_500, segment_min: 1 } };
+    JournalOptions { log_bytes: 1_000, wal: WalOptions { segment_bytes: 1_500, segment_min: 1, owner: 0 } };
 
 fn open(env: &Env) -> (Journal, JournalState) {
     Journal::open_with(env, dir(), OPTIONS).unwrap()

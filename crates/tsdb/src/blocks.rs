@@ -19,7 +19,7 @@ use crate::block::{
 };
 use crate::compact;
 use crate::directory::{Directory, map};
-use crate::expected::{BlockFile, Expected, list_path};
+use crate::expected::{BlockFile, Expected, There, list_path};
 use crate::options::OpenError;
 use crate::status::BlockStatus;
 
@@ -81,15 +81,16 @@ impl Blocks {
                 }
             }
         }
-        let metas: Vec<BlockMeta> = blocks.iter().map(|block| block.meta().clone()).collect();
         // What a merge has replaced may be gone already; a release that knows no list says so in no list.
-        let merged = metas.iter().flat_map(|meta| meta.parents.iter().copied());
+        let merged = blocks.iter().flat_map(|block| block.meta().parents.iter().copied());
+        let files = there.into_iter().chain(merged).collect();
+        // What lacks something replaces nothing.
+        let whole = blocks.iter().filter(|block| !block.lacks_series()).map(|block| block.meta().clone());
+        let there = There { files, whole: whole.collect() };
         let superseded = {
             let mut file = self.file.lock();
-            file.check(env, directory, &there.into_iter().chain(merged).collect::<Vec<_>>());
-            // What lacks something replaces nothing.
-            let whole = blocks.iter().filter(|block| !block.lacks_series()).map(|block| block.meta().clone());
-            compact::superseded(&whole.collect::<Vec<_>>(), |id| file.names(id))
+            file.check(env, directory, &there);
+            compact::superseded(&there.whole, |id| file.names(id))
         };
         blocks.retain(|block| !superseded.contains(&block.meta().id));
         blocks.sort_unstable_by_key(|block| block.meta().id);

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! LOCK                 held by the process that has the directory
+//! OWNER                see `owner`
 //! FORMAT               "tidewatch-data 1\n"; of a newer format see `parse_format`
 //! wal/00000017.wal     see `wal`
 //! head/                images of the head, see `image`
@@ -31,6 +32,7 @@ use crate::expected::{list_path, list_path_before};
 use crate::head::image::{ImageError, ImageHeader};
 use crate::image::is_image_name;
 use crate::options::OpenError;
+use crate::owner::{self, Looked, owner_path};
 use crate::snapshot::is_snapshot_name;
 use crate::status::Damage;
 
@@ -44,6 +46,8 @@ const DAMAGE_MAX: usize = 100;
 pub(crate) struct Directory {
     pub(crate) env: Env,
     pub(crate) root: PathBuf,
+    /// See `owner`.
+    pub(crate) owner: u64,
     damage: Mutex<Found>,
     _lock: Box<dyn Lock>,
 }
@@ -74,8 +78,13 @@ impl Directory {
             io::ErrorKind::WouldBlock => OpenError::Locked { path: root.to_owned() },
             _ => OpenError::io(&lock_path)(error),
         })?;
-        let directory =
-            Directory { env: env.clone(), root: root.to_owned(), damage: Mutex::default(), _lock: lock };
+        let mut directory = Directory {
+            env: env.clone(),
+            root: root.to_owned(),
+            owner: 0,
+            damage: Mutex::default(),
+            _lock: lock,
+        };
         directory.check_format()?;
         if lacks_log(env, root) {
             directory.report(&directory.wal(), 0, NO_LOG.to_owned());
@@ -87,6 +96,7 @@ impl Directory {
             let path = directory.root.join(name);
             create_dir_durably(&*env.disk, &path).map_err(OpenError::io(&path))?;
         }
+        directory.owner = directory.settle_owner();
         directory.remove_half_made();
         Ok(directory)
     }
@@ -117,16 +127,31 @@ impl Directory {
     fn check_format(&self) -> Result<(), OpenError> {
         let path = self.root.join("FORMAT");
         let exists = self.env.disk.exists(&path).map_err(OpenError::io(&path))?;
-        let checked = if exists { check_format(&self.env, &self.root).map(|()| true) } else { Ok(false) };
-        match checked {
-            Ok(true) => return Ok(()),
-            Err(OpenError::NoFormat { .. }) | Ok(false) if has_our_files(&self.env, &self.root) => {
-                self.report(&path, 0, "the file was missing or damaged, and is written anew".to_owned());
-            }
-            Ok(false) => {}
-            Err(error) => return Err(error),
+        match (has_format(&self.env, &self.root), exists) {
+            (Ok(true), _) => return Ok(()),
+            (Ok(false), _) => self.report(&path, 0, NO_FORMAT.to_owned()),
+            (Err(_), false) => {}
+            (Err(error), true) => return Err(error),
         }
         write_format(&self.env, &self.root).map_err(OpenError::io(&path))
+    }
+
+    /// Whose the files are; `OWNER` is written where it does not say so.
+    fn settle_owner(&self) -> u64 {
+        let Looked { owner, flaw } = owner::look(&self.env, &self.root);
+        if let Some(reason) = flaw {
+            self.report(&owner_path(&self.root), 0, reason.to_owned());
+        }
+        let write = |owner| owner::write(&self.env, &self.root, owner);
+        match (owner, flaw) {
+            (Some(owner), None) => owner,
+            // Others say the same: it holds where it can not be written, too.
+            (Some(owner), Some(_)) => write(owner).map_or(owner, |()| owner),
+            (None, _) => {
+                let owner = self.env.entropy.next_u64().max(1);
+                write(owner).map_or(0, |()| owner)
+            }
+        }
     }
 
     pub(crate) fn wal(&self) -> PathBuf {
@@ -299,21 +324,23 @@ pub(crate) fn has_our_files(env: &Env, root: &Path) -> bool {
 }
 
 /// What is said of a directory that [`lacks_log`].
-pub(crate) const NO_LOG: &str = "the directory of the log is missing, with all that was in the log alone";
+pub(crate) const NO_LOG: &str = "the directory of the log is missing, with all that was in the log alone: put it back from a copy \
+                                 while no server has the data, or go on without";
 
-/// Whether somebody removed the directory of the log: it is made before that of the images, and stays. (A snapshot
-/// has neither.)
+/// Whether somebody removed the directory of the log: it is made before that of the images and before `OWNER`, and
+/// stays. (A snapshot has none of these.)
 pub(crate) fn lacks_log(env: &Env, root: &Path) -> bool {
-    let is_there = |name: &str, unless_known| env.disk.exists(&root.join(name)).unwrap_or(unless_known);
-    is_there("head", false) && !is_there("wal", true)
+    let is_there = |path: PathBuf, unless_known| env.disk.exists(&path).unwrap_or(unless_known);
+    let is_older = is_there(root.join("head"), false) || is_there(owner_path(root), false);
+    is_older && !is_there(root.join("wal"), true)
 }
 
 /// What is said of a directory that [`lacks_blocks`].
 pub(crate) const NO_BLOCKS: &str = "the directory of blocks is missing, with all that was in blocks: put it back \
                                     from a copy while no server has the data, or go on without";
 
-/// Whether somebody removed the directory of blocks and no list says what was in it: it is made before any image and
-/// any segment of the log, and stays. (A snapshot has neither.)
+/// Whether somebody removed the directory of blocks and no list says what was in it: it is made before any image, any
+/// segment of the log and `OWNER`, and stays. (A snapshot has neither.)
 pub(crate) fn lacks_blocks(env: &Env, root: &Path) -> bool {
     let has = |dir: &str, is_ours: fn(&Path) -> bool| {
         let names = env.disk.list(&root.join(dir)).unwrap_or_default();
@@ -323,11 +350,28 @@ pub(crate) fn lacks_blocks(env: &Env, root: &Path) -> bool {
     let is_gone = |path: &Path| !env.disk.exists(path).unwrap_or(true);
     is_gone(&root.join("blocks"))
         && is_gone(&list_path(root))
-        && (has("head", is_image_name) || has("wal", is_segment))
+        && (has("head", is_image_name) || has("wal", is_segment) || !is_gone(&owner_path(root)))
 }
 
-/// Whether a directory is one of ours, of a format that this release reads.
-pub(crate) fn check_format(env: &Env, root: &Path) -> Result<(), OpenError> {
+/// What is said of a directory that [`has_format`] finds to be ours without.
+pub(crate) const NO_FORMAT: &str = "the file was missing or damaged, and a start writes it anew";
+
+/// Whether `FORMAT` says that a directory is one of ours, of a format that this release reads. An error where other
+/// files do not say so either.
+pub(crate) fn has_format(env: &Env, root: &Path) -> Result<bool, OpenError> {
+    let lacks = |error: &OpenError| match error {
+        OpenError::NoFormat { .. } => true,
+        OpenError::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+        _ => false,
+    };
+    match check_format(env, root) {
+        Err(error) if lacks(&error) && has_our_files(env, root) => Ok(false),
+        checked => checked.map(|()| true),
+    }
+}
+
+/// Fails where `FORMAT` does not say that a directory is one of ours, of a format that this release reads.
+fn check_format(env: &Env, root: &Path) -> Result<(), OpenError> {
     let path = root.join("FORMAT");
     // A disk that fails is asked once more.
     let bytes = match read_small(env, &path).or_else(|_| read_small(env, &path)) {
@@ -375,7 +419,7 @@ fn is_a_bit_away(bytes: &[u8], others: &[u8]) -> bool {
 }
 
 /// All bytes of a file. Read and not mapped: a page that the disk can not give would end the process.
-fn read_whole(env: &Env, path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_whole(env: &Env, path: &Path) -> io::Result<Vec<u8>> {
     let file = env.disk.open(path, Open::Read)?;
     let len = usize::try_from(file.len()?).map_err(io::Error::other)?;
     let mut bytes = vec![0; len];
@@ -385,7 +429,7 @@ fn read_whole(env: &Env, path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The first bytes of a file that should be a line long.
-fn read_small(env: &Env, path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_small(env: &Env, path: &Path) -> io::Result<Vec<u8>> {
     let file = env.disk.open(path, Open::Read)?;
     let mut bytes = vec![0; 64];
     let len = file.read_at(0, &mut bytes)?;

@@ -28,10 +28,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tidewatch_env::{Env, Open, parent_of, replace_durably};
+use tidewatch_env::{Env, remove_durably, replace_durably};
 
 use crate::block::{Block, BlockId, BlockMeta, block_path, tombstones_path};
-use crate::directory::Directory;
+use crate::directory::{Directory, read_whole};
 use crate::fields::Reader;
 
 const MAGIC: [u8; 4] = *b"TWBL";
@@ -54,11 +54,23 @@ impl Expected {
     }
 
     /// What is lost of a block in `dir`; `None` where it is among those that are there, and its tombstones, too.
-    fn missing(&self, env: &Env, dir: &Path, there: &[BlockId]) -> Option<(PathBuf, String)> {
+    fn missing(&self, env: &Env, dir: &Path, there: &There) -> Option<(PathBuf, String)> {
         let Expected { id, min_ms, max_ms, has_tombstones } = self;
         let (block, tombstones) = (block_path(dir, *id), tombstones_path(dir, *id));
-        if !there.contains(id) {
-            let lost = format!("the file is missing, with its samples from {min_ms} to {max_ms} ms");
+        let is_other =
+            |block: &BlockMeta| block.id == *id && (block.min_ms, block.max_ms) != (*min_ms, *max_ms);
+        if there.whole.iter().any(is_other) {
+            let lost = format!(
+                "the file is another block: the one that was here had samples from {min_ms} to {max_ms} ms; put it \
+                 back from a copy, or if you put the other in its place, nothing is amiss"
+            );
+            return Some((block, lost));
+        }
+        if !there.files.contains(id) {
+            let lost = format!(
+                "the file is missing, with its samples from {min_ms} to {max_ms} ms: put it back from a copy; if you \
+                 put other blocks in its place, nothing is amiss"
+            );
             return Some((block, lost));
         }
         // What a merge has replaced may be gone, and then its tombstones are.
@@ -66,6 +78,14 @@ impl Expected {
         let lost = "the file is missing: what was deleted from the block is there again; delete it again";
         (*has_tombstones && is_there(&block) && !is_there(&tombstones)).then(|| (tombstones, lost.to_owned()))
     }
+}
+
+/// The blocks that there are.
+pub(crate) struct There {
+    /// Their files, and those that these were merged from.
+    pub(crate) files: Vec<BlockId>,
+    /// Those of which nothing is lost.
+    pub(crate) whole: Vec<BlockMeta>,
 }
 
 /// What the list on the disk says, as far as that is known.
@@ -86,7 +106,7 @@ pub(crate) fn list_path_before(root: &Path) -> PathBuf {
 
 impl BlockFile {
     /// Reports the blocks that ought to be there and are not among `there`.
-    pub(crate) fn check(&mut self, env: &Env, directory: &Directory, there: &[BlockId]) {
+    pub(crate) fn check(&mut self, env: &Env, directory: &Directory, there: &There) {
         let Looked { expected, damage } = look(env, &directory.root, there);
         // Tombstones that were set aside just now are no longer where they were.
         let missing = damage.into_iter().filter(|(path, _)| !directory.has_damage(path));
@@ -110,7 +130,7 @@ impl BlockFile {
         self.written = None;
         replace_durably(&*env.disk, &list_path(root), &encode(&blocks))?;
         if is_before {
-            remove(env, &before)?;
+            remove_durably(&*env.disk, &before)?;
         }
         self.written = Some(blocks);
         Ok(())
@@ -126,18 +146,10 @@ impl BlockFile {
         if self.write(env, root, blocks).is_ok() {
             return Ok(());
         }
-        for list in [list_path_before(root), list_path(root)] {
-            if env.disk.exists(&list)? {
-                remove(env, &list)?;
-            }
-        }
-        Ok(())
+        // Also where one is gone: the directory may have failed to be synced.
+        let mut lists = [list_path_before(root), list_path(root)].into_iter();
+        lists.try_for_each(|list| remove_durably(&*env.disk, &list))
     }
-}
-
-fn remove(env: &Env, list: &Path) -> io::Result<()> {
-    env.disk.remove(list)?;
-    env.disk.sync_dir(parent_of(list))
 }
 
 /// What the list in a directory says, and what is wrong: by file, why.
@@ -148,11 +160,11 @@ pub(crate) struct Looked {
 }
 
 /// Looks for blocks that ought to be in a data directory and are not among `there`.
-pub(crate) fn look(env: &Env, root: &Path, there: &[BlockId]) -> Looked {
+pub(crate) fn look(env: &Env, root: &Path, there: &There) -> Looked {
     let (before, mut looked) = (list_path_before(root), Looked::default());
     let list = if env.disk.exists(&before).unwrap_or(false) { before } else { list_path(root) };
     // A disk that fails is asked once more. What can not be read then says nothing.
-    let Ok(bytes) = read(env, &list).or_else(|_| read(env, &list)) else { return looked };
+    let Ok(bytes) = read_whole(env, &list).or_else(|_| read_whole(env, &list)) else { return looked };
     let dir = root.join("blocks");
     match decode(&bytes) {
         Ok(expected) => {
@@ -163,14 +175,6 @@ pub(crate) fn look(env: &Env, root: &Path, there: &[BlockId]) -> Looked {
         Err(IsNewer(false)) => looked.damage.push((list, "the list of blocks is damaged".to_owned())),
     }
     looked
-}
-
-fn read(env: &Env, path: &Path) -> io::Result<Vec<u8>> {
-    let file = env.disk.open(path, Open::Read)?;
-    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
-    let count = file.read_at(0, &mut bytes)?;
-    bytes.truncate(count);
-    Ok(bytes)
 }
 
 fn encode(blocks: &[Expected]) -> Vec<u8> {

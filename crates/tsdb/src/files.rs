@@ -56,7 +56,8 @@ impl Files {
     pub(crate) fn open(env: &Env, root: &Path) -> Result<Files, OpenError> {
         let directory = Directory::open(env, root)?;
         let images = Images::open(env, &directory)?;
-        let wal = WalOptions { segment_min: images.segment_min(), ..WalOptions::default() };
+        let wal =
+            WalOptions { segment_min: images.segment_min(), owner: directory.owner, ..WalOptions::default() };
         let (log, opened) = DurableLog::open(env, &directory.wal(), wal)
             .map_err(|error| OpenError::Log(error.to_string()))?;
         for Flaw { path, offset, reason } in images.flaws_beside(env, root, &opened) {

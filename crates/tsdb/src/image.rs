@@ -81,7 +81,7 @@ impl Db {
         let (image, oldest) = {
             let series = self.head.directory.read();
             let position = files.log.wal.end();
-            (series.registry.to_image((position.segment, position.offset)), position)
+            (series.registry.to_image((position.segment, position.offset), directory.owner), position)
         };
         // Behind the position from which the log is kept.
         self.metadata.log_all(&files.log)?;
@@ -97,7 +97,7 @@ impl Db {
             let (image, placed) = {
                 let shard = shard.lock();
                 let position = files.log.wal.end();
-                let image = shard.to_image(at, (position.segment, position.offset));
+                let image = shard.to_image(at, (position.segment, position.offset), directory.owner);
                 shard.check_readable().map_err(SelectError::Damaged)?;
                 image
             };
@@ -126,6 +126,9 @@ fn put(env: &Env, path: &Path, image: &[u8]) -> Result<(), OpenError> {
     replace_durably(&*env.disk, path, image).map_err(OpenError::io(path))
 }
 
+const FOREIGN: &str =
+    "the image is of another data directory: put the one of this directory back, or go on without";
+
 /// Images with their headers checked.
 #[derive(Debug, Default)]
 pub(crate) struct Images {
@@ -150,7 +153,7 @@ impl Flaw {
 impl Images {
     /// Opens what is there. An image whose header is damaged, and its copy, is set aside.
     pub(crate) fn open(env: &Env, directory: &Directory) -> Result<Images, OpenError> {
-        let (images, flaws) = Images::read(env, &directory.head())?;
+        let (images, flaws) = Images::read(env, &directory.head(), directory.owner)?;
         flaws
             .into_iter()
             .for_each(|Flaw { path, offset, reason }| directory.set_aside(&path, offset, reason));
@@ -158,9 +161,18 @@ impl Images {
     }
 
     /// Reads the headers of the images in `head`, and says of which files none can be used.
-    pub(crate) fn read(env: &Env, head: &Path) -> Result<(Images, Vec<Flaw>), OpenError> {
+    pub(crate) fn read(env: &Env, head: &Path, owner: u64) -> Result<(Images, Vec<Flaw>), OpenError> {
         let mut flaws = Vec::new();
-        let mut read = |name: &str, kind: ImageKind| read_image(env, head.join(name), kind, &mut flaws);
+        let mut read = |name: &str, kind: ImageKind| {
+            let image = read_image(env, head.join(name), kind, &mut flaws)?;
+            Ok(image.filter(|(header, _)| {
+                let is_foreign = header.is_foreign(owner);
+                if is_foreign {
+                    flaws.push(Flaw::new(head.join(name), FOREIGN));
+                }
+                !is_foreign
+            }))
+        };
         let mut images = Images { series: read(SERIES, ImageKind::Series)?, ..Images::default() };
         for (at, image) in images.shards.iter_mut().enumerate() {
             *image = read(&shard_name(at), ImageKind::Shard(at))?;

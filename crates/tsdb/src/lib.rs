@@ -47,6 +47,7 @@ mod mend;
 mod metadata;
 pub mod offline;
 mod options;
+mod owner;
 mod recover;
 mod regain;
 mod repeat;

@@ -197,6 +197,7 @@ impl<'a> LogReading<'a> {
             std::array::from_fn(|at| from(positions[at], loaded.remains[at].is_some()));
         let start = from.iter().copied().fold(defined_from, Position::min);
         let reader = Reader::open(&db.env, &directory.wal(), start)?
+            .of(directory.owner)
             .until(opened.first_segment)
             .with(opened.newest.clone());
         Ok(LogReading {

@@ -192,7 +192,10 @@ fn a_mended_block_that_somebody_removes_is_named() {
             simulation.env.disk.remove(&path.with_extension("tombstones")).expect("a good disk");
         }
         let (path, from, to) = (path.display(), block.min_time, block.max_time);
-        let expected = format!("{path}: the file is missing, with its samples from {from} to {to} ms");
+        let expected = format!(
+            "{path}: the file is missing, with its samples from {from} to {to} ms: put it back from a copy; if \
+             you put other blocks in its place, nothing is amiss"
+        );
         assert_eq!(offline_findings(&simulation), [expected.replace(": the", ": damaged at byte 0: the")]);
         assert_eq!(said(&open(&simulation)), [expected]);
         assert_eq!(said(&open(&simulation)), [""; 0], "for the second time");

@@ -9,8 +9,8 @@ pub const FRAME_BYTES_MAX: usize = 32 << 20;
 /// may be configured, so that one frame beyond the size still fits.
 pub(crate) const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
-/// The newest format that we read and write.
-pub(crate) const VERSION: u16 = 1;
+/// The newest format that we read, and the one that we write.
+pub(crate) const VERSION: u16 = 2;
 
 pub const SEGMENT_HEADER_SIZE: usize = 32;
 pub const FRAME_HEADER_SIZE: usize = 16;
@@ -38,19 +38,23 @@ impl Position {
 /// ```text
 /// offset  size  field
 ///      0     4  magic         "TWWL"
-///      4     2  version       1
+///      4     2  version       2
 ///      6     2  reserved      zero
-///      8     8  number        of this segment, as in its file name
-///     16     8  previous_end  where the segment before ended when this one began: bytes
+///      8     4  number        of this segment, as in its file name
+///     12     4  previous_end  where the segment before ended when this one began: bytes
 ///                             behind it are a torn end. 0 for the first one, all ones
 ///                             where the one before could not be read
+///     16     8  owner         whose log it is; 0 where that is not said
 ///     24     4  salt          drawn for this segment
 ///     28     4  crc32         over bytes 0..28
 /// ```
+///
+/// In version 1, which is read, number and previous end have eight bytes each, and there is no owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) number: u64,
     pub(crate) previous_end: u64,
+    pub(crate) owner: u64,
     pub(crate) salt: u32,
 }
 
@@ -68,8 +72,10 @@ impl SegmentHeader {
         let mut bytes = [0; SEGMENT_HEADER_SIZE];
         bytes[0..4].copy_from_slice(&SEGMENT_MAGIC);
         bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.number.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.previous_end.to_le_bytes());
+        let short = |number: u64| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
+        bytes[8..12].copy_from_slice(&short(self.number));
+        bytes[12..16].copy_from_slice(&short(self.previous_end));
+        bytes[16..24].copy_from_slice(&self.owner.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.salt.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..28]);
         bytes[28..32].copy_from_slice(&crc.to_le_bytes());
@@ -81,25 +87,40 @@ impl SegmentHeader {
         if bytes[0..4] != SEGMENT_MAGIC || le_u32(&bytes[28..]) != crc32fast::hash(&bytes[..28]) {
             return HeaderCheck::Damaged;
         }
-        match u16::from_le_bytes([bytes[4], bytes[5]]) {
-            VERSION => {}
+        let version = u16::from_le_bytes([bytes[4], bytes[5]]);
+        let (number, previous_end, owner) = match version {
+            1 => (le_u64(&bytes[8..]), le_u64(&bytes[16..]), 0),
+            VERSION => {
+                let end = le_u32(&bytes[12..]);
+                let previous_end = if end == u32::MAX { END_UNKNOWN } else { end.into() };
+                (le_u32(&bytes[8..]).into(), previous_end, le_u64(&bytes[16..]))
+            }
             newer if newer > VERSION => return HeaderCheck::Newer(newer),
             _ => return HeaderCheck::Damaged,
-        }
+        };
         if bytes[6..8] != [0, 0] {
             return HeaderCheck::Damaged;
         }
-        HeaderCheck::Good(SegmentHeader {
-            number: le_u64(&bytes[8..]),
-            previous_end: le_u64(&bytes[16..]),
-            salt: le_u32(&bytes[24..]),
-        })
+        HeaderCheck::Good(SegmentHeader { number, previous_end, owner, salt: le_u32(&bytes[24..]) })
+    }
+
+    /// Whether the segment is of somebody else's log.
+    pub(crate) fn is_foreign(&self, owner: u64) -> bool {
+        self.owner != 0 && owner != 0 && self.owner != owner
     }
 }
 
 /// Whether bytes begin a segment of a log, of this release or a newer one.
 pub fn is_segment(bytes: &[u8]) -> bool {
     !matches!(SegmentHeader::check(bytes), HeaderCheck::Damaged)
+}
+
+/// Whose log the segment is of that these bytes begin; `None` where it does not say.
+pub fn segment_owner(bytes: &[u8]) -> Option<u64> {
+    match SegmentHeader::check(bytes) {
+        HeaderCheck::Good(header) if header.owner != 0 => Some(header.owner),
+        _ => None,
+    }
 }
 
 /// Fixed header of a frame: 16 bytes, little-endian, followed by the body.
@@ -184,27 +205,45 @@ mod tests {
 
     #[test]
     fn the_segment_header_is_frozen() {
-        let header = SegmentHeader { number: 0x0102, previous_end: 0x0304, salt: 0x0506_0708 };
-        let bytes = header.encode();
-        let expected = [
-            b'T', b'W', b'W', b'L', 1, 0, 0, 0, //
-            2, 1, 0, 0, 0, 0, 0, 0, //
-            4, 3, 0, 0, 0, 0, 0, 0, //
-            8, 7, 6, 5, 0, 0, 0, 0,
-        ];
-        assert_eq!(bytes[..28], expected[..28]);
-        assert_eq!(le_u32(&bytes[28..]), crc32fast::hash(&bytes[..28]));
-        assert_eq!(SegmentHeader::check(&bytes), HeaderCheck::Good(header));
+        let (number, previous_end, salt) = (0x0102, 0x0304, 0x0506_0708);
+        let check = |header: SegmentHeader, expected: [u8; 28]| {
+            let crc = crc32fast::hash(&expected).to_le_bytes();
+            let bytes = [&expected[..], &crc].concat();
+            assert_eq!(SegmentHeader::check(&bytes), HeaderCheck::Good(header));
+            bytes
+        };
+        let header = SegmentHeader { number, previous_end, owner: 0x0a0b_0c0d, salt };
+        let now = check(
+            header,
+            [
+                b'T', b'W', b'W', b'L', 2, 0, 0, 0, //
+                2, 1, 0, 0, 4, 3, 0, 0, //
+                0x0d, 0x0c, 0x0b, 0x0a, 0, 0, 0, 0, //
+                8, 7, 6, 5,
+            ],
+        );
+        assert_eq!(header.encode()[..], now);
+        let unknown = SegmentHeader { previous_end: END_UNKNOWN, ..header };
+        assert_eq!(SegmentHeader::check(&unknown.encode()), HeaderCheck::Good(unknown));
+        check(
+            SegmentHeader { owner: 0, ..header },
+            [
+                b'T', b'W', b'W', b'L', 1, 0, 0, 0, //
+                2, 1, 0, 0, 0, 0, 0, 0, //
+                4, 3, 0, 0, 0, 0, 0, 0, //
+                8, 7, 6, 5,
+            ],
+        );
     }
 
     #[test]
     fn a_newer_header_is_told_from_a_damaged_one() {
-        let mut bytes = SegmentHeader { number: 1, previous_end: 0, salt: 0 }.encode();
-        bytes[4] = 2;
+        let mut bytes = SegmentHeader { number: 1, previous_end: 0, owner: 0, salt: 0 }.encode();
+        bytes[4] = 3;
         assert_eq!(SegmentHeader::check(&bytes), HeaderCheck::Damaged);
         let crc = crc32fast::hash(&bytes[..28]);
         bytes[28..].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(SegmentHeader::check(&bytes), HeaderCheck::Newer(2));
+        assert_eq!(SegmentHeader::check(&bytes), HeaderCheck::Newer(3));
         assert_eq!(SegmentHeader::check(&bytes[..31]), HeaderCheck::Damaged);
     }
 

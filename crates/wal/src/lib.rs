@@ -31,7 +31,9 @@ mod segments;
 mod writer;
 
 pub use error::WalError;
-pub use format::{FRAME_BYTES_MAX, FRAME_HEADER_SIZE, Position, SEGMENT_HEADER_SIZE, is_segment};
+pub use format::{
+    FRAME_BYTES_MAX, FRAME_HEADER_SIZE, Position, SEGMENT_HEADER_SIZE, is_segment, segment_owner,
+};
 pub use pending::PENDING_BYTES_MAX;
 pub use reader::{Damage, Frame, Item, Loaded, Reader};
 pub use segments::{number as segment_number, path as segment_path};

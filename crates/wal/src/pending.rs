@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crc32fast::Hasher;
 
 use crate::format::{FRAME_HEADER_SIZE, FrameHeader, Position, SEGMENT_HEADER_SIZE, SegmentHeader};
+use crate::writer::WalOptions;
 
 /// How many bytes may wait in memory to be written: two of the largest frames.
 pub const PENDING_BYTES_MAX: usize = 2 * crate::FRAME_BYTES_MAX;
@@ -21,6 +22,7 @@ pub(crate) struct Batch {
     pub(crate) start: Position,
     /// Where the segment before ended. Counts only where the batch begins its segment.
     pub(crate) previous_end: u64,
+    pub(crate) owner: u64,
     pub(crate) salt: u32,
     pub(crate) bytes: Vec<u8>,
 }
@@ -28,7 +30,8 @@ pub(crate) struct Batch {
 impl Batch {
     /// The header of the segment that the batch belongs to.
     pub(crate) fn segment_header(&self) -> SegmentHeader {
-        SegmentHeader { number: self.start.segment, previous_end: self.previous_end, salt: self.salt }
+        let Batch { start, previous_end, owner, salt, .. } = *self;
+        SegmentHeader { number: start.segment, previous_end, owner, salt }
     }
 
     pub(crate) fn end(&self) -> Position {
@@ -42,6 +45,8 @@ pub(crate) struct Pending {
     /// Where the next frame goes, if it fits.
     next: Position,
     previous_end: u64,
+    /// Of all segments.
+    owner: u64,
     salt: u32,
     segment_bytes: u64,
     /// Not yet taken by a commit; together they end at `next`.
@@ -52,12 +57,13 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
-    pub(crate) fn new(segment: u64, previous_end: u64, salt: u32, segment_bytes: u64) -> Pending {
+    pub(crate) fn new(segment: u64, previous_end: u64, salt: u32, options: &WalOptions) -> Pending {
         Pending {
             next: Position { segment, offset: SEGMENT_HEADER_SIZE as u64 },
             previous_end,
+            owner: options.owner,
             salt,
-            segment_bytes,
+            segment_bytes: options.segment_bytes,
             batches: VecDeque::new(),
             bytes: 0,
             pool: Vec::new(),
@@ -110,8 +116,8 @@ impl Pending {
     fn batch(&mut self) -> &mut Batch {
         if self.batches.back().is_none_or(|last| last.end() != self.next) {
             let bytes = self.pool.pop().unwrap_or_default();
-            let (start, previous_end, salt) = (self.next, self.previous_end, self.salt);
-            self.batches.push_back(Batch { start, previous_end, salt, bytes });
+            let Pending { next: start, previous_end, owner, salt, .. } = *self;
+            self.batches.push_back(Batch { start, previous_end, owner, salt, bytes });
         }
         self.batches.back_mut().expect("pushed above where there was none")
     }

@@ -19,6 +19,9 @@ const RETRY_SIZE: usize = 4096;
 
 const UNREADABLE: &str = "the disk cannot read this";
 
+const FOREIGN: &str =
+    "the segment is of another data directory: put the one of this directory back, or go on without";
+
 /// A frame as it was appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
@@ -62,6 +65,8 @@ pub struct Reader {
     expected: Option<u64>,
     /// A segment that is in memory already.
     loaded: Option<Loaded>,
+    /// See [`WalOptions::owner`](crate::WalOptions::owner).
+    owner: u64,
 }
 
 /// A segment in memory: opening a log reads the newest one for its end, and who reads the log next
@@ -101,7 +106,14 @@ impl Reader {
             current: None,
             expected,
             loaded: None,
+            owner: 0,
         })
+    }
+
+    /// Believes no segment that says to be of the log of another owner.
+    pub fn of(mut self, owner: u64) -> Reader {
+        self.owner = owner;
+        self
     }
 
     /// Does not read a segment again that is there.
@@ -149,7 +161,7 @@ impl Reader {
         self.expected = number.checked_add(1);
         let (bytes, unreadable) = match self.loaded.take_if(|loaded| loaded.number == number) {
             Some(loaded) => (loaded.bytes, Vec::new()),
-            None => match load(&*self.env.disk, &path, number)? {
+            None => match load(&*self.env.disk, &path, number, self.owner)? {
                 Ok(loaded) => loaded,
                 Err(damage) => return Ok(Some(damage)),
             },
@@ -229,9 +241,9 @@ pub(crate) struct End {
     pub(crate) loaded: Option<Loaded>,
 }
 
-pub(crate) fn find_end(env: &Env, dir: &Path, number: u64) -> Result<End, WalError> {
+pub(crate) fn find_end(env: &Env, dir: &Path, number: u64, owner: u64) -> Result<End, WalError> {
     let path = segments::path(dir, number);
-    let bytes = match load(&*env.disk, &path, number)? {
+    let bytes = match load(&*env.disk, &path, number, owner)? {
         Ok((bytes, unreadable)) if unreadable.is_empty() => bytes,
         // Every reader will name this damage; it is not a torn end.
         _ => return Ok(End::default()),
@@ -257,7 +269,7 @@ type Readable = (Bytes, Vec<Range<usize>>);
 
 /// Reads a segment, or says why it cannot be used as a whole. Read and not mapped: a disk that
 /// fails to read a page of a map ends the process.
-fn load(disk: &dyn Disk, path: &Path, number: u64) -> Result<Result<Readable, Damage>, WalError> {
+fn load(disk: &dyn Disk, path: &Path, number: u64, owner: u64) -> Result<Result<Readable, Damage>, WalError> {
     let whole = |len, reason| Ok(Err(Damage { path: path.to_owned(), offset: 0, len, reason }));
     let open = || disk.open(path, Open::Read).and_then(|file| file.len().map(|len| (file, len)));
     // A disk that fails is asked once more: what is taken for lost is given up.
@@ -278,6 +290,7 @@ fn load(disk: &dyn Disk, path: &Path, number: u64) -> Result<Result<Readable, Da
         HeaderCheck::Good(header) if header.number != number => {
             whole(len, "the file is another segment of the log")
         }
+        HeaderCheck::Good(header) if header.is_foreign(owner) => whole(len, FOREIGN),
         _ => Ok(Ok((Bytes::from(bytes), unreadable))),
     }
 }

@@ -24,6 +24,8 @@ pub struct WalOptions {
     /// the number after its segment, so that positions stay ordered even if somebody emptied
     /// the directory.
     pub segment_min: u64,
+    /// Whose log it is, as its segments say: a segment that says otherwise is damage. 0: nobody's in particular.
+    pub owner: u64,
 }
 
 impl WalOptions {
@@ -32,7 +34,7 @@ impl WalOptions {
 
 impl Default for WalOptions {
     fn default() -> WalOptions {
-        WalOptions { segment_bytes: WalOptions::SEGMENT_BYTES, segment_min: 1 }
+        WalOptions { segment_bytes: WalOptions::SEGMENT_BYTES, segment_min: 1, owner: 0 }
     }
 }
 
@@ -64,7 +66,7 @@ impl OpenReport {
         };
         let newest = listing.numbers.last().copied();
         let End { offset, torn, loaded } = match newest {
-            Some(number) => reader::find_end(env, dir, number)?,
+            Some(number) => reader::find_end(env, dir, number, options.owner)?,
             None => End::default(),
         };
         Ok(OpenReport {
@@ -136,7 +138,7 @@ impl Wal {
         let report = OpenReport::look(env, dir, options)?;
         let refusal = settle(env, dir, &report.segments).err();
         let salt = env.entropy.next_u64() as u32;
-        let pending = Pending::new(report.first_segment, report.previous_end(), salt, options.segment_bytes);
+        let pending = Pending::new(report.first_segment, report.previous_end(), salt, &options);
         let start = pending.next();
         let wal = Wal {
             env: env.clone(),

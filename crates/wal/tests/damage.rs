@@ -9,7 +9,7 @@ use tidewatch_wal::{
     WalOptions,
 };
 
-const OPTIONS: WalOptions = WalOptions { segment_bytes: 150, segment_min: 1 };
+const OPTIONS: WalOptions = WalOptions { segment_bytes: 150, segment_min: 1, owner: 0 };
 
 fn dir() -> &'static Path {
     Path::new("/wal")
@@ -156,7 +156,8 @@ fn zeros_behind_the_last_frame_are_a_torn_end() {
 fn a_range_that_the_disk_cannot_read_costs_the_frames_in_it() {
     let (simulation, _) = small_log();
     let (wal, _) =
-        Wal::open(&simulation.env, dir(), WalOptions { segment_bytes: 1 << 20, segment_min: 1 }).unwrap();
+        Wal::open(&simulation.env, dir(), WalOptions { segment_bytes: 1 << 20, segment_min: 1, owner: 0 })
+            .unwrap();
     for index in 0..100_u8 {
         wal.append(&[&[index; 200]]).unwrap();
     }
@@ -214,16 +215,59 @@ fn foreign_files_are_named_and_left_alone() {
     assert_eq!(read(&simulation.env), (frames[6..].to_vec(), vec![]));
 }
 
+/// A log of some owner, of three frames with this byte, one a segment.
+fn owned_log(owner: u64, byte: u8) -> Simulation {
+    let simulation = Env::simulated(owner);
+    let options = WalOptions { owner, ..OPTIONS };
+    let (wal, _) = Wal::open(&simulation.env, dir(), options).unwrap();
+    for _ in 0..3 {
+        wal.append(&[&[byte; 100]]).unwrap();
+    }
+    wal.commit().unwrap();
+    assert_eq!(wal.segments(), [1, 2, 3]);
+    simulation
+}
+
+// Frames of another log, at the same places, were taken for those of this one.
+#[test]
+fn no_segment_of_another_owner_is_believed() {
+    let other = owned_log(9, 9);
+    for number in 1..=3 {
+        let ours = owned_log(8, 8);
+        ours.disk.poke(&file(number), &other.disk.peek(&file(number)).unwrap()).unwrap();
+        let read = |owner: u64| {
+            let mut reader = Reader::open(&ours.env, dir(), Position::START).unwrap().of(owner);
+            let items = std::iter::from_fn(|| reader.read().unwrap());
+            items
+                .map(|item| match item {
+                    Item::Frame(frame) => format!("{}", frame.bytes[0]),
+                    Item::Damage(damage) => damage.reason.split(':').next().unwrap().to_owned(),
+                })
+                .collect::<Vec<_>>()
+        };
+        let mut expected = ["8"; 3];
+        expected[number as usize - 1] = "the segment is of another data directory";
+        assert_eq!(read(8), expected);
+        // Who does not say who he is asks nobody.
+        assert_eq!(read(0).iter().filter(|text| *text == "9").count(), 1);
+        let (wal, report) = Wal::open(&ours.env, dir(), WalOptions { owner: 8, ..OPTIONS }).unwrap();
+        assert_eq!((report.first_segment, report.end.is_some()), (4, number < 3));
+        wal.append(&[&[8; 100]]).unwrap();
+        wal.commit().unwrap();
+        assert_eq!(read(8)[3..], ["8"]);
+    }
+}
+
 #[test]
 fn a_segment_of_a_newer_release_is_an_error_of_its_own() {
     let (simulation, _) = small_log();
     let mut bytes = simulation.disk.peek(&file(3)).unwrap();
-    bytes[4] = 2;
+    bytes[4] = 3;
     let crc = crc32fast::hash(&bytes[..28]);
     bytes[28..32].copy_from_slice(&crc.to_le_bytes());
     simulation.disk.poke(&file(3), &bytes).unwrap();
     let error = Wal::open(&simulation.env, dir(), OPTIONS).err().unwrap();
-    assert!(matches!(error, WalError::Version { found: 2, newest: 1, .. }), "{error}");
+    assert!(matches!(error, WalError::Version { found: 3, newest: 2, .. }), "{error}");
 }
 
 #[test]

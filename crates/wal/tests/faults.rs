@@ -8,7 +8,7 @@ use tidewatch_env::Env;
 use tidewatch_env::sim::{Failure, Simulation};
 use tidewatch_wal::{Item, Position, Reader, Wal, WalError, WalOptions};
 
-const OPTIONS: WalOptions = WalOptions { segment_bytes: 1_200, segment_min: 1 };
+const OPTIONS: WalOptions = WalOptions { segment_bytes: 1_200, segment_min: 1, owner: 0 };
 
 fn dir() -> &'static Path {
     Path::new("/data/wal")

@@ -15,7 +15,7 @@ fn dir() -> &'static Path {
 }
 
 fn open(env: &Env, segment_bytes: u64) -> (Wal, OpenReport) {
-    Wal::open(env, dir(), WalOptions { segment_bytes, segment_min: 1 }).unwrap()
+    Wal::open(env, dir(), WalOptions { segment_bytes, segment_min: 1, owner: 0 }).unwrap()
 }
 
 fn read(env: &Env, from: Position) -> Vec<(Position, Vec<u8>)> {
@@ -57,7 +57,7 @@ fn a_real_file_system_keeps_a_log_as_the_simulated_one_does() {
     let env = Env::real().unwrap();
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("data/wal");
-    let options = WalOptions { segment_bytes: 100_000, segment_min: 1 };
+    let options = WalOptions { segment_bytes: 100_000, segment_min: 1, owner: 0 };
     let mut written = Vec::new();
     for process in 0..3_u8 {
         let (wal, report) = Wal::open(&env, &dir, options).unwrap();
@@ -114,7 +114,7 @@ fn a_cut_parts_what_was_from_what_will_be() {
 #[test]
 fn numbers_stay_above_the_callers_when_the_directory_was_emptied() {
     let env = Env::in_memory();
-    let options = WalOptions { segment_bytes: 1 << 20, segment_min: 18 };
+    let options = WalOptions { segment_bytes: 1 << 20, segment_min: 18, owner: 0 };
     let (wal, report) = Wal::open(&env, dir(), options).unwrap();
     assert_eq!((report.first_segment, wal.append(&[b"x"]).unwrap().segment), (18, 18));
 }
@@ -275,7 +275,7 @@ fn equal_histories_under_equal_seeds_give_equal_bytes() {
     let files = bytes();
     assert_eq!(files.len(), 2);
     assert_eq!((files[0].len(), files[1].len()), (32 + 16 + 1, 32 + 16 + 2));
-    assert_eq!(files[1][16..24], 49_u64.to_le_bytes(), "the second knows where the first ended");
+    assert_eq!(files[1][12..16], 49_u32.to_le_bytes(), "the second knows where the first ended");
 }
 
 proptest! {

@@ -224,7 +224,7 @@ mod tests {
         let (mut shard, id) = shard_of(&[1000, 2000, 3000]);
         shard.delete(id, TimeRange { start: 0, end: 1999 });
         shard.delete(id, TimeRange { start: 3000, end: 3000 });
-        let (bytes, _) = shard.to_image(2, (1, 1));
+        let (bytes, _) = shard.to_image(2, (1, 1), 0);
         let section = [128, 128, 128, 2, 1, 0x85, 0x10, 2, 0xd0, 0x0f, 0xe7, 7, 0xd2, 0x0f, 0];
         assert_eq!(last_section(&bytes)[..], section, "{bytes:02x?}");
         let mut again = Shard::default();
@@ -260,7 +260,7 @@ mod tests {
         let late: Vec<i64> = shard.histograms[&id].late.iter().map(|(time, _)| *time).collect();
         assert_eq!((late, shard.samples), (vec![1500, 2000], 7));
 
-        let (bytes, _) = shard.to_image(2, (1, 1));
+        let (bytes, _) = shard.to_image(2, (1, 1), 0);
         let section = [128, 128, 128, 130, 16, 1, 0x85, 0x10, 1, 0xd0, 0x0f, 0xd0, 0x0f];
         assert_eq!(last_section(&bytes)[..], section, "{bytes:02x?}");
         let mut again = Shard::default();

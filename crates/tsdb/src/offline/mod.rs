@@ -24,7 +24,7 @@ pub use verify::{Verified, verify};
 
 use crate::block::{Block, BlockError, BlockId, Damage, block_path, parse_block_name};
 use crate::blocks::{damage_of, read_tombstones};
-use crate::directory::check_format;
+use crate::directory::{NO_FORMAT, has_format};
 use crate::options::OpenError;
 
 /// One piece of damage.
@@ -78,9 +78,11 @@ pub struct Blocks {
 
 /// Opens the blocks of a directory, each through its tombstones.
 pub fn blocks(env: &Env, root: &Path) -> Result<Blocks, OpenError> {
-    check_format(env, root)?;
-    let dir = root.join("blocks");
     let mut found = Blocks::default();
+    if !has_format(env, root)? {
+        found.findings.push(Finding::new(&root.join("FORMAT"), 0, NO_FORMAT));
+    }
+    let dir = root.join("blocks");
     for id in block_ids(env, &dir)? {
         let block = open_block(env, &dir, id, &mut found.findings)?;
         found.blocks.extend(block);

@@ -12,7 +12,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use tidewatch_env::{Env, replace_durably};
+use tidewatch_env::{Env, remove_durably, replace_durably};
 use tidewatch_storage::TimeRange;
 
 use super::{Finding, Verified, block_ids, open_block, verify};
@@ -130,8 +130,7 @@ fn repair_block(
 }
 
 fn remove(env: &Env, path: &Path) -> Result<(), JobError> {
-    let removed = env.disk.remove(path).and_then(|()| env.disk.sync_dir(tidewatch_env::parent_of(path)));
-    removed.map_err(|source| JobError::Io { path: path.to_owned(), source })
+    remove_durably(&*env.disk, path).map_err(|source| JobError::Io { path: path.to_owned(), source })
 }
 
 /// Writes a block anew, under its name, from the chunks that are whole. `false` where none is.

@@ -10,14 +10,15 @@ use tidewatch_wal::{Item, OpenReport, Position, Reader, WalError, WalOptions, se
 
 use super::{Finding, block_ids, blocks};
 use crate::block::BlockError;
-use crate::directory::{NO_BLOCKS, NO_LOG, check_format, lacks_blocks, lacks_log};
-use crate::expected::look;
+use crate::directory::{NO_BLOCKS, NO_LOG, lacks_blocks, lacks_log};
+use crate::expected::{There, look};
 use crate::head::image::ImageKind;
 use crate::head::registry::Registry;
 use crate::head::shard::Shard;
 use crate::image::{Flaw, Images, load_series, readable};
 use crate::log::read_frame;
 use crate::options::OpenError;
+use crate::owner::{self, Looked, owner_path};
 use crate::regain::beginning;
 
 /// What was read, and what was found damaged.
@@ -36,18 +37,20 @@ const SLICE_SERIES: u32 = 1024;
 
 /// Reads every block, tombstone, image and frame of a data directory.
 pub fn verify(env: &Env, root: &Path) -> Result<Verified, OpenError> {
-    check_format(env, root)?;
     let mut verified = Verified::default();
+    let Looked { owner, flaw } = owner::look(env, root);
+    let owner = owner.unwrap_or(0);
+    verified.findings.extend(flaw.map(|reason| Finding::new(&owner_path(root), 0, reason)));
     verify_blocks(env, root, &mut verified)?;
-    let images = verify_images(env, root, &mut verified)?;
+    let images = verify_images(env, root, owner, &mut verified)?;
     // Behind the images: of what these speak a server that writes beside us has logged before.
-    let opened = look_at_log(env, root)?;
+    let opened = look_at_log(env, root, owner)?;
     let flaws = images.flaws_beside(env, root, &opened).into_iter();
     // One that can not be used was named.
     let flaws = flaws.filter(|flaw| !verified.findings.iter().any(|known| known.path == flaw.path));
     let flaws: Vec<Finding> = flaws.map(Finding::from).collect();
     verified.findings.extend(flaws);
-    verify_log(env, root, beginning(&opened.segments, images.oldest_position()), &mut verified)?;
+    verify_log(env, root, owner, beginning(&opened.segments, images.oldest_position()), &mut verified)?;
     Ok(verified)
 }
 
@@ -55,8 +58,10 @@ fn verify_blocks(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
     let mut found = blocks(env, root)?;
     verified.findings.append(&mut found.findings);
     let dir = root.join("blocks");
-    let mut there = block_ids(env, &dir)?;
-    there.extend(found.blocks.iter().flat_map(|block| block.meta().parents.iter().copied()));
+    let mut files = block_ids(env, &dir)?;
+    files.extend(found.blocks.iter().flat_map(|block| block.meta().parents.iter().copied()));
+    let whole = found.blocks.iter().filter(|block| !block.lacks_series()).map(|block| block.meta().clone());
+    let there = There { files, whole: whole.collect() };
     if lacks_blocks(env, root) {
         verified.findings.push(Finding::new(&dir, 0, NO_BLOCKS));
     }
@@ -88,8 +93,9 @@ fn verify_blocks(env: &Env, root: &Path, verified: &mut Verified) -> Result<(), 
 }
 
 /// What opening the log would find.
-fn look_at_log(env: &Env, root: &Path) -> Result<OpenReport, OpenError> {
-    let look = || OpenReport::look(env, &root.join("wal"), WalOptions::default()).map_err(failed);
+fn look_at_log(env: &Env, root: &Path, owner: u64) -> Result<OpenReport, OpenError> {
+    let options = WalOptions { owner, ..WalOptions::default() };
+    let look = || OpenReport::look(env, &root.join("wal"), options).map_err(failed);
     let opened = look()?;
     // A server beside us may be in the middle of a write.
     if opened.torn.is_some() { look() } else { Ok(opened) }
@@ -99,9 +105,9 @@ fn failed(error: WalError) -> OpenError {
     OpenError::Log(error.to_string())
 }
 
-fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<Images, OpenError> {
+fn verify_images(env: &Env, root: &Path, owner: u64, verified: &mut Verified) -> Result<Images, OpenError> {
     let head = root.join("head");
-    let (images, flaws) = Images::read(env, &head)?;
+    let (images, flaws) = Images::read(env, &head, owner)?;
     let findings = &mut verified.findings;
     findings.extend(flaws.into_iter().map(Finding::from));
     for (path, header, bytes) in images.each(&head) {
@@ -118,7 +124,13 @@ fn verify_images(env: &Env, root: &Path, verified: &mut Verified) -> Result<Imag
     Ok(images)
 }
 
-fn verify_log(env: &Env, root: &Path, from: Position, verified: &mut Verified) -> Result<(), OpenError> {
+fn verify_log(
+    env: &Env,
+    root: &Path,
+    owner: u64,
+    from: Position,
+    verified: &mut Verified,
+) -> Result<(), OpenError> {
     let dir = root.join("wal");
     if lacks_log(env, root) {
         verified.findings.push(Finding::new(&dir, 0, NO_LOG));
@@ -126,7 +138,7 @@ fn verify_log(env: &Env, root: &Path, from: Position, verified: &mut Verified) -
     if !env.disk.exists(&dir).map_err(OpenError::io(&dir))? {
         return Ok(());
     }
-    let mut reader = Reader::open(env, &dir, from).map_err(failed)?;
+    let mut reader = Reader::open(env, &dir, from).map_err(failed)?.of(owner);
     while let Some(item) = reader.read().map_err(failed)? {
         let frame = match item {
             Item::Frame(frame) => frame,
@@ -143,7 +155,7 @@ fn verify_log(env: &Env, root: &Path, from: Position, verified: &mut Verified) -
         }
     }
     // What newer images, of a server beside us, have made superfluous meanwhile is not missed.
-    let (images, _) = Images::read(env, &root.join("head"))?;
+    let (images, _) = Images::read(env, &root.join("head"), owner)?;
     let needed = images.oldest_position().segment;
     let number = |path: &Path| segment_number(Path::new(path.file_name()?));
     verified.findings.retain(|finding| {

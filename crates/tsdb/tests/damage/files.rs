@@ -50,7 +50,7 @@ fn a_missing_file_costs_what_was_in_it_and_no_more() {
         let simulation = reference.disk();
         simulation.env.disk.remove(path).expect("there");
         let last_of_log = path.extension().is_some_and(|extension| extension == "wal");
-        let said = verify(&simulation).is_some_and(|said| said.iter().any(|said| path == Path::new(&said.0)));
+        let said = verify(&simulation).iter().any(|said| path == Path::new(&said.0));
         let is_image = path.extension().is_some_and(|extension| extension == "image");
         let is_tombstones = path.extension().is_some_and(|extension| extension == "tombstones");
         assert!(said || !is_image && !is_tombstones, "{context}");
@@ -72,11 +72,17 @@ fn a_log_whose_directory_is_gone_is_named() {
     ingest(&db, &young, &mut Ledger::default(), 0, 0);
     drop(db);
     young.disk.kill();
-    for (simulation, name) in [(young, "without images"), (Reference::new().disk(), "with images")] {
-        simulation.env.disk.remove_dir_all(Path::new("/data/wal")).expect("there");
+    let old = Reference::new();
+    for (simulation, name, gone) in [
+        (young, "without images", &["wal"][..]),
+        (old.disk(), "with images", &["wal"]),
+        (old.disk(), "images gone, too", &["wal", "head"]),
+    ] {
+        for dir in gone {
+            simulation.env.disk.remove_dir_all(&Path::new("/data").join(dir)).expect("there");
+        }
         let verified = verify(&simulation);
-        let said =
-            verified.iter().flatten().any(|(path, reason)| path == "/data/wal" && reason.contains("missing"));
+        let said = verified.iter().any(|(path, reason)| path == "/data/wal" && reason.contains("missing"));
         assert!(said, "{name}: {verified:?}");
         let db = open(&simulation, u64::MAX).expect("opens");
         check_verified(verified, &db.status().damage, name);
@@ -137,6 +143,76 @@ fn files_that_were_not_whole_yet_go_at_a_start_and_those_of_others_stay() {
     let gone: Vec<_> = of_others.into_iter().filter(|name| !is_there(name)).collect();
     assert_eq!(gone, [""; 0]);
     assert!(is_there("blocks/00000097.block.tmp/note.txt"));
+}
+
+/// Images and the log name series by numbers. Those of another directory gave ours the samples of its own.
+#[test]
+fn no_image_or_segment_of_another_directory_is_believed() {
+    let (ours, other) = (Reference::new(), Reference::of(6, 100));
+    let is_below =
+        |path: &Path, dirs: &[&str]| dirs.iter().any(|dir| path.starts_with(Path::new("/data").join(dir)));
+    for (path, bytes) in
+        other.files.iter().filter(|(path, _)| is_below(path, &["head", "wal", "OWNER", "LIST"]))
+    {
+        let context = format!("{} of another directory", path.display());
+        let named = ours.check(&context, |simulation| put(simulation, path, bytes));
+        assert!(named || path.ends_with("LIST"), "{context}");
+    }
+    for dir in ["head", "wal"] {
+        let named = ours.check(&format!("{dir} of another directory"), |simulation| {
+            for (path, _) in ours.files.iter().filter(|(path, _)| is_below(path, &[dir])) {
+                simulation.env.disk.remove(path).expect("there");
+            }
+            for (path, bytes) in other.files.iter().filter(|(path, _)| is_below(path, &[dir])) {
+                put(simulation, path, bytes);
+            }
+        });
+        assert!(named, "{dir} of another directory");
+    }
+    // Without any mark the files say whose they are.
+    let simulation = ours.disk();
+    simulation.env.disk.remove(Path::new("/data/OWNER")).expect("there");
+    let db = open(&simulation, u64::MAX).expect("opens");
+    assert_eq!(contents(&db), ours.whole);
+    let said: Vec<String> = db.status().damage.into_iter().map(|damage| damage.path).collect();
+    assert_eq!(said, ["/data/OWNER"]);
+    let mark = |path: &Path| ours.files.iter().find(|(name, _)| name == path).expect("there").1.clone();
+    assert_eq!(
+        simulation.disk.peek(Path::new("/data/OWNER")).expect("there"),
+        mark(Path::new("/data/OWNER"))
+    );
+}
+
+/// A block is of use wherever it is brought. But the one that it took the place of is gone.
+#[test]
+fn a_block_in_the_place_of_another_is_named() {
+    let ours = Reference::new();
+    let blocks: Vec<_> = ours.files.iter().filter(|(path, _)| is_block(path)).collect();
+    let (path, _) = blocks[0];
+    let simulation = ours.disk();
+    let other = Env::simulated(9);
+    let db = open(&other, u64::MAX).expect("a good disk");
+    let mut ledger = Ledger::default();
+    while other.disk.peek(path).is_err() {
+        ingest(&db, &other, &mut ledger, 7, 1);
+        other.clock.advance_ms(30 * 60_000);
+        while let Some(job) = db.next_job(other.clock.wall_ms()) {
+            db.run(job).expect("a good disk");
+        }
+    }
+    put(&simulation, path, &other.disk.peek(path).expect("there"));
+    let verified = verify(&simulation);
+    let db = open(&simulation, u64::MAX).expect("opens");
+    let damage = db.status().damage;
+    assert!(
+        damage.iter().any(|damage| damage.reason.starts_with("the file is another block: ")),
+        "{damage:?}"
+    );
+    check_verified(verified, &damage, "another block");
+}
+
+fn is_block(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "block")
 }
 
 #[test]

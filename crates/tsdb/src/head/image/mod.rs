@@ -5,7 +5,7 @@
 //! ```text
 //! offset  size  field
 //!      0     4  magic     "TWIM"
-//!      4     2  version   3
+//!      4     2  version   4
 //!      6     1  kind      1 series, 2 shard
 //!      7     1  shard     0 for series
 //!      8     8  segment   the position in the log up to which the state goes
@@ -14,7 +14,8 @@
 //!     32     8  bar       of the shard
 //!     40     4  next id   of the series
 //!     44     4  sections
-//!     48    12  reserved  zero
+//!     48     8  owner     the data directory, see `owner`; 0 where that is not said, as in version 3
+//!     56     4  reserved  zero
 //!     60     4  crc32     over bytes 0..60
 //!     64     …  sections, each: length u32, crc32 of the body u32, body
 //!      …     …  parity    of all sections with what is before each, see `parity`
@@ -112,7 +113,7 @@ pub(crate) use write::Placed;
 pub(crate) const HEADER_LEN: usize = 64;
 const MAGIC: [u8; 4] = *b"TWIM";
 /// The newest that this release reads, and the one that it writes.
-pub(crate) const VERSION: u16 = 3;
+pub(crate) const VERSION: u16 = 4;
 
 /// Added to the number of a page, or to [`DELETED_PAGE`], in a section of histograms.
 const HISTOGRAMS: u64 = 1 << 32;
@@ -147,6 +148,8 @@ pub(crate) struct ImageHeader {
     pub(crate) bar: i64,
     pub(crate) next_id: u32,
     pub(crate) sections: u32,
+    /// Of which data directory; 0 where that is not said.
+    pub(crate) owner: u64,
 }
 
 /// Why an image is not used.
@@ -159,6 +162,11 @@ pub(crate) enum ImageError {
 }
 
 impl ImageHeader {
+    /// Whether the image is of another data directory.
+    pub(crate) fn is_foreign(&self, owner: u64) -> bool {
+        self.owner != 0 && owner != 0 && self.owner != owner
+    }
+
     fn encode(&self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[..4].copy_from_slice(&MAGIC);
@@ -173,6 +181,7 @@ impl ImageHeader {
         bytes[32..40].copy_from_slice(&self.bar.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.next_id.to_le_bytes());
         bytes[44..48].copy_from_slice(&self.sections.to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.owner.to_le_bytes());
         let crc = crc32fast::hash(&bytes[..60]);
         bytes[60..].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -195,10 +204,12 @@ impl ImageHeader {
             _ => return Err(ImageError::Header),
         };
         // The log goes on behind it: see `wal` for the numbers of segments.
-        if bytes[48..60] != [0; 12] || word(8) >= 1 << 32 || word(16) >= 1 << 32 {
+        let owner = if version < 4 { 0 } else { word(48) };
+        let has_more = half(56) != 0 || version < 4 && word(48) != 0;
+        if has_more || word(8) >= 1 << 32 || word(16) >= 1 << 32 {
             return Err(ImageError::Header);
         }
         let (position, floor, bar) = ((word(8), word(16)), word(24) as i64, word(32) as i64);
-        Ok(ImageHeader { version, kind, position, floor, bar, next_id: half(40), sections: half(44) })
+        Ok(ImageHeader { version, kind, position, floor, bar, next_id: half(40), sections: half(44), owner })
     }
 }

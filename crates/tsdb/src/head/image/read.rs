@@ -42,6 +42,7 @@ pub fn walk(bytes: &[u8]) {
         bar: 0,
         next_id: 0,
         sections: 2,
+        owner: 0,
     };
     walk_sections(rest, &header);
     let place = PageBytes { bytes: &bytes, page: number, is_mapped: true, version };

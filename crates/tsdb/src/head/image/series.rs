@@ -19,11 +19,12 @@ const SECTION_PAIRS: usize = 1024;
 const MASK_LABELS: usize = 7;
 
 impl Registry {
-    /// The image of all living series, at a position in the log.
-    pub(crate) fn to_image(&self, position: (u64, u64)) -> Vec<u8> {
+    /// The image of all living series of a data directory, at a position in the log.
+    pub(crate) fn to_image(&self, position: (u64, u64), owner: u64) -> Vec<u8> {
         let next_id = self.next_id().0;
         let kind = ImageKind::Series;
-        let header = ImageHeader { version: VERSION, kind, position, floor: 0, bar: 0, next_id, sections: 0 };
+        let header =
+            ImageHeader { version: VERSION, kind, position, floor: 0, bar: 0, next_id, sections: 0, owner };
         let mut image = ImageWriter::new(header);
         let (pairs, numbers) = self.used_pairs();
         self.write_pairs(&pairs, &mut image);

@@ -18,20 +18,22 @@ fn an_image_of_a_shard_is_frozen() {
     for (timestamp, value) in [(1000, 1.0), (1015, 2.0), (1003, 0.5)] {
         shard.take(id, Sample { timestamp, value }, i64::MAX);
     }
-    let (bytes, placed) = shard.to_image(2, (3, 4));
+    let (bytes, placed) = shard.to_image(2, (3, 4), 5);
     assert!(placed.is_empty());
     let header = ImageHeader::decode(&bytes).expect("whole");
     let expected = ImageHeader {
-        version: 3,
+        version: 4,
         kind: ImageKind::Shard(2),
         position: (3, 4),
         floor: i64::MIN,
         bar: i64::MIN,
         next_id: 0,
         sections: 2,
+        owner: 5,
     };
     assert_eq!(header, expected);
-    assert_eq!(bytes[..12], [b'T', b'W', b'I', b'M', 3, 0, 2, 2, 3, 0, 0, 0]);
+    assert_eq!(bytes[..12], [b'T', b'W', b'I', b'M', 4, 0, 2, 2, 3, 0, 0, 0]);
+    assert_eq!(bytes[48..60], [5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     let clocks = [1, 0, 2, 5, 1, 13, 0xd0, 0x0f, 30];
     assert_eq!(bytes[64..68], [clocks.len() as u8, 0, 0, 0]);
     assert_eq!(bytes[72..81], clocks, "{:02x?}", &bytes[72..81]);
@@ -53,7 +55,7 @@ fn an_image_of_a_shard_is_frozen() {
 
 #[test]
 fn an_image_of_a_place_that_no_log_comes_to_is_none() {
-    let decoded = |position| ImageHeader::decode(&Shard::default().to_image(2, position).0);
+    let decoded = |position| ImageHeader::decode(&Shard::default().to_image(2, position, 0).0);
     let most = (1 << 32) - 1;
     assert_eq!(decoded((most, most)).expect("a place").position, (most, most));
     for position in [(most + 1, 0), (u64::MAX, 0), (0, most + 1)] {
@@ -79,9 +81,9 @@ fn a_section_of_histograms_is_frozen() {
         shard.take_histogram(id, timestamp, &histogram, i64::MAX);
     }
     shard.set_start(id, 1000, 990);
-    let (bytes, _) = shard.to_image(2, (3, 4));
+    let (bytes, _) = shard.to_image(2, (3, 4), 0);
     let header = ImageHeader::decode(&bytes).expect("whole");
-    assert_eq!((header.version, header.sections), (3, 3));
+    assert_eq!((header.version, header.sections), (4, 3));
     let layout = [2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 0, 0];
     let row = [0, 0xbf, 0xe0, 0x03, 12, 0, 4, 4];
     let parts: [&[u8]; 12] = [
@@ -103,7 +105,7 @@ fn a_section_of_histograms_is_frozen() {
     let mut again = Shard::default();
     let file = Bytes::from(bytes.clone());
     again.load_image(2, &header, &file, |offset, reason| panic!("{reason} at {offset}"));
-    assert_eq!(again.to_image(2, (3, 4)).0, bytes);
+    assert_eq!(again.to_image(2, (3, 4), 0).0, bytes);
 }
 
 #[test]
@@ -130,7 +132,7 @@ fn what_stands_in_an_image_comes_back_and_goes_on() {
     late.clone().for_each(|late| {
         shard.take(ids[3], late, i64::MAX);
     });
-    let (bytes, placed) = shard.to_image(0, (1, 1));
+    let (bytes, placed) = shard.to_image(0, (1, 1), 0);
     shard.relocate(Bytes::from(bytes.clone()), &placed);
     let mut again = Shard::default();
     let header = ImageHeader::decode(&bytes).expect("whole");
@@ -140,7 +142,7 @@ fn what_stands_in_an_image_comes_back_and_goes_on() {
     assert_eq!((shard.samples, shard.oldest, shard.newest), (again.samples, again.oldest, again.newest));
     assert_eq!(again.late[&ids[3]], late.collect::<Vec<_>>());
     // Numbers of clocks may differ; all else is the same, byte for byte.
-    assert_eq!(shard.to_image(0, (2, 2)).0.len(), again.to_image(0, (2, 2)).0.len());
+    assert_eq!(shard.to_image(0, (2, 2), 0).0.len(), again.to_image(0, (2, 2), 0).0.len());
 }
 
 /// A shard with all that an image can have.
@@ -212,7 +214,7 @@ fn lose(bytes: &[u8], numbers: &[usize]) -> Vec<u8> {
 
 #[test]
 fn a_lost_section_of_a_shard_costs_what_only_it_tells() {
-    let (bytes, _) = shard_of_everything().to_image(2, (1, 1));
+    let (bytes, _) = shard_of_everything().to_image(2, (1, 1), 0);
     let names = ["clocks", "page 0", "page 1", "page 3", "deleted", "histograms", "deleted histograms"];
     let whole = summary(&load(bytes.clone()).0);
     let mut said = vec![format!("whole: {whole}")];
@@ -253,7 +255,7 @@ fn goes_on(shard: &mut Shard, late: usize) {
 /// A stretch was hidden of rows that are lost, and hid what was written there next.
 #[test]
 fn what_comes_in_place_of_rows_that_are_lost_is_not_hidden() {
-    let (bytes, _) = shard_of_everything().to_image(2, (1, 1));
+    let (bytes, _) = shard_of_everything().to_image(2, (1, 1), 0);
     let id = Shard::id_of(2, 0, 1);
     let (shard, _) = load(bytes.clone());
     assert!(shard.is_deleted(id, 4500));
@@ -273,7 +275,7 @@ fn runs_of_a_rebuilt_section_are_on_the_heap_until_the_next_image() {
         let stale = tidewatch_model::NativeHistogram::stale();
         shard.take_histogram(id, at * 1000, &stale, i64::MAX);
     }
-    let (bytes, placed) = shard.to_image(2, (1, 1));
+    let (bytes, placed) = shard.to_image(2, (1, 1), 0);
     assert!(!placed.chunks.is_empty() && !placed.runs.is_empty());
     let held = |shard: &Shard| {
         let runs = shard.histograms.values().flat_map(|series| &series.sealed);
@@ -296,7 +298,7 @@ fn runs_of_a_rebuilt_section_are_on_the_heap_until_the_next_image() {
         let now = held(&shard);
         assert_eq!((now.0, now.2), (1, runs), "section {number}");
         assert!(now.1 >= heap + more, "section {number}: {now:?} after {heap}");
-        let (again, placed) = shard.to_image(2, (1, 1));
+        let (again, placed) = shard.to_image(2, (1, 1), 0);
         assert_eq!(again, bytes, "section {number}");
         shard.relocate(Bytes::from(again), &placed);
         assert_eq!((held(&shard).0, held(&shard).2), (1, mapped), "section {number}");
@@ -306,9 +308,9 @@ fn runs_of_a_rebuilt_section_are_on_the_heap_until_the_next_image() {
 
 #[test]
 fn a_changed_byte_of_an_image_costs_nothing_and_is_named_where_it_is() {
-    let of_shard = shard_of_everything().to_image(2, (1, 1)).0;
+    let of_shard = shard_of_everything().to_image(2, (1, 1), 0).0;
     let of_series =
-        registry_of(&[(3, labels(&[("a", "x")])), (1030, labels(&[("b", "y")]))]).to_image((3, 4));
+        registry_of(&[(3, labels(&[("a", "x")])), (1030, labels(&[("b", "y")]))]).to_image((3, 4), 0);
     let whole = (summary(&load(of_shard.clone()).0), read_series(&of_series).0);
     for bytes in [of_shard, of_series] {
         let is_shard = ImageHeader::decode(&bytes).expect("whole").kind == ImageKind::Shard(2);
@@ -385,7 +387,7 @@ fn an_image_of_series_is_frozen() {
         (4, labels(&[("a", "x"), ("b", "z")])),
         (1030, labels(&[("b", "z")])),
     ];
-    let bytes = registry_of(&series).to_image((3, 4));
+    let bytes = registry_of(&series).to_image((3, 4), 0);
     let pairs = [1, 0, 3, 1, b'a', 1, b'x', 1, b'b', 1, b'y', 1, b'b', 1, b'z'];
     let (first, second) = ([2, 0, 0, 0, 0, 2, 3, 2, 0, 0, 1, 0, 2, 1, 2], [2, 0, 4, 0, 0, 1, 6, 1, 0, 2]);
     let mut at = 64;
@@ -395,7 +397,7 @@ fn an_image_of_series_is_frozen() {
         at += 8 + section.len();
     }
     let parity = Stripes::of(at - 64).encoded_len();
-    assert_eq!((bytes.len(), bytes[4], bytes[40]), (at + parity + 3 * 8 + 8 + 64, 3, 7));
+    assert_eq!((bytes.len(), bytes[4], bytes[40]), (at + parity + 3 * 8 + 8 + 64, 4, 7));
     assert_eq!(read_series(&bytes), (series.to_vec(), vec![]));
 }
 
@@ -403,7 +405,7 @@ fn an_image_of_series_is_frozen() {
 fn a_lost_section_of_series_costs_its_own_and_one_of_labels_those_that_bear_them() {
     // Sections of 1,024 labels and of the rest; series of two pages.
     let series: Vec<_> = (0..1100).map(|i| (512 + i, labels(&[("n", &i.to_string())]))).collect();
-    let bytes = registry_of(&series).to_image((1, 1));
+    let bytes = registry_of(&series).to_image((1, 1), 0);
     let lost = [(0..1024, 3), (1024..1100, 2), (0..512, 1), (512..1100, 1)];
     assert_eq!(places(&bytes).len(), lost.len());
     for (section, (lost, damaged_sections)) in lost.into_iter().enumerate() {
@@ -438,7 +440,7 @@ proptest! {
             id += gap + 1;
             (id, labels.into_iter().collect::<Vec<_>>())
         }).collect();
-        let bytes = registry_of(&series).to_image((1, 1));
+        let bytes = registry_of(&series).to_image((1, 1), 0);
         prop_assert_eq!(read_series(&bytes), (series, vec![]));
     }
 

@@ -70,8 +70,8 @@ impl Shard {
         runs.filter(|run| run.is_mapped).try_for_each(|run| check_readable(&run.bytes))
     }
 
-    /// The image of the shard at a position in the log, and where its columns stand in it.
-    pub(crate) fn to_image(&self, shard: usize, position: (u64, u64)) -> (Vec<u8>, Places) {
+    /// The image of the shard of a data directory at a position in the log, and where its columns stand in it.
+    pub(crate) fn to_image(&self, shard: usize, position: (u64, u64), owner: u64) -> (Vec<u8>, Places) {
         let kind = ImageKind::Shard(shard);
         let header = ImageHeader {
             version: VERSION,
@@ -81,6 +81,7 @@ impl Shard {
             bar: self.bar(),
             next_id: 0,
             sections: 0,
+            owner,
         };
         let mut image = ImageWriter::new(header);
         let mut places = Places::default();

@@ -19,6 +19,7 @@ fn header(sections: usize) -> ImageHeader {
         bar: 4,
         next_id: 5,
         sections: sections as u32,
+        owner: 0,
     }
 }
 
