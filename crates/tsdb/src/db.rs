@@ -98,7 +98,7 @@ impl Db {
     /// Takes a directory and makes the database ready for appends. Nothing is read yet: queries
     /// wait for [`Db::recover`].
     pub fn open(env: Env, options: DbOptions) -> Result<Db, OpenError> {
-        let files = Files::open(&env, &options.dir)?;
+        let files = Files::open(&env, &options.dir, options.segment_bytes)?;
         Ok(Db::new(env, options, Some(files)))
     }
 

@@ -53,11 +53,10 @@ pub(crate) fn nearly_full(space: Option<Space>) -> String {
 
 impl Files {
     /// Takes a directory and makes its log ready for appends. No sample is read yet.
-    pub(crate) fn open(env: &Env, root: &Path) -> Result<Files, OpenError> {
+    pub(crate) fn open(env: &Env, root: &Path, segment_bytes: u64) -> Result<Files, OpenError> {
         let directory = Directory::open(env, root)?;
         let images = Images::open(env, &directory)?;
-        let wal =
-            WalOptions { segment_min: images.segment_min(), owner: directory.owner, ..WalOptions::default() };
+        let wal = WalOptions { segment_bytes, segment_min: images.segment_min(), owner: directory.owner };
         let (log, opened) = DurableLog::open(env, &directory.wal(), wal)
             .map_err(|error| OpenError::Log(error.to_string()))?;
         for Flaw { path, offset, reason } in images.flaws_beside(env, root, &opened) {

@@ -188,7 +188,7 @@ impl Images {
     }
 
     /// Up to where the log was durable once: an image is put in place when all before its position is.
-    fn newest_position(&self) -> Position {
+    pub(crate) fn newest_position(&self) -> Position {
         self.positions().into_iter().fold(self.series_position(), Position::max)
     }
 
@@ -242,9 +242,17 @@ impl Images {
 
     /// The position from which each shard needs the log.
     pub(crate) fn positions(&self) -> [Position; SHARDS] {
-        self.shards
-            .each_ref()
-            .map(|image| image.as_ref().map_or(Position::START, |(header, _)| to_position(header.position)))
+        std::array::from_fn(|at| self.shard_position(at).unwrap_or(Position::START))
+    }
+
+    /// Whether an image of a shard was written once that is not there: they are written in order.
+    pub(crate) fn lacks_shard(&self, at: usize) -> bool {
+        self.shards[at].is_none() && self.shards[at + 1..].iter().any(Option::is_some)
+    }
+
+    /// Up to where the image of a shard goes, if there is one.
+    pub(crate) fn shard_position(&self, at: usize) -> Option<Position> {
+        self.shards[at].as_ref().map(|(header, _)| to_position(header.position))
     }
 
     /// From where definitions are needed.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use tidewatch_model::Limits;
+use tidewatch_wal::WalOptions;
 
 /// Length of a block before compaction.
 pub const BLOCK_MS: i64 = 2 * 60 * 60 * 1000;
@@ -31,6 +32,8 @@ pub struct DbOptions {
     /// Images of the head are written when the log has grown by this and by the size of the last
     /// ones: what a start has to replay.
     pub image_log_bytes: u64,
+    /// Bytes of a file of the log: of those that images make superfluous the newest stays.
+    pub segment_bytes: u64,
     /// The share of the head's series at which those that have ended, by a marker of staleness, leave it
     /// before they are cut like all others; 0 for never.
     pub stale_share: f64,
@@ -52,6 +55,7 @@ impl DbOptions {
             retention_percent: None,
             series_max: 4 << 20,
             image_log_bytes: 32 << 20,
+            segment_bytes: WalOptions::SEGMENT_BYTES,
             stale_share: STALE_SHARE,
             exemplars_max: 0,
         }

@@ -8,7 +8,7 @@
 //!                └─ deferred batches ─► kept to the end, then appended like new ones
 //! ```
 //!
-//! A shard of whose image something is lost is replayed from the beginning of the log: see `regain`.
+//! A shard of whose image something is lost, or all, is replayed from the beginning of the log: see `regain`.
 //!
 //! Invariants: the samples of one series reach its shard in the order of the log, so every
 //! repeat and conflict is decided as it was before; rows that a cut had taken come back until the end, but are
@@ -27,12 +27,13 @@ use tidewatch_wal::{Frame as WalFrame, Item, OpenReport, Position, Reader, WalEr
 use crate::db::Db;
 use crate::directory::Directory;
 use crate::floats::first_of_floats;
-use crate::head::SHARDS;
+use crate::head::image::Remains;
 use crate::head::registry::{KnownIds, PairId, Registry, SeriesId};
 use crate::head::shard::{Shard, Verdict};
-use crate::image::{Images, Loaded, Settled};
+use crate::head::{Head, SHARDS};
+use crate::image::{Images, Settled};
 use crate::log::{Definitions, Frame, FrameError, read_frame};
-use crate::regain::{Regain, beginning};
+use crate::regain::{Regain, beginning, is_of_all};
 use crate::repeat::{FrameHash, Place, Repeat};
 use crate::request::{Parts, read_part};
 use crate::status::Replay;
@@ -89,12 +90,8 @@ pub(crate) fn replay(
     let (env, head) = (&db.env, &db.head);
     let loaded = images.load(env, directory, head);
     let settled = loaded.settled;
-    let mut log = LogReading::begin(db, directory, images, opened, &loaded)?;
-    let until = images.positions();
-    let remains = loaded.remains.into_iter().enumerate();
-    let mut regains: Vec<Option<Regain>> = remains
-        .map(|(at, remains)| Some(Regain::begin(&mut head.shards[at].lock(), remains?, until[at])))
-        .collect();
+    let mut regains = begin_regains(head, images, &opened.segments, loaded.remains);
+    let mut log = LogReading::begin(db, directory, images, opened, loaded.series_lost, &regains)?;
     let mut segments = opened.segments.iter().copied().filter(|segment| *segment >= log.start.segment);
     let first = segments.next().unwrap_or(0);
     let last = segments.next_back().unwrap_or(first);
@@ -119,7 +116,7 @@ pub(crate) fn replay(
                         if let Some(done) = regain.take_if(|regain| regain.is_over(*position)) {
                             done.finish(at, &mut shard);
                         }
-                        if regain.as_mut().is_none_or(|regain| regain.takes(bytes)) {
+                        if regain.as_mut().is_none_or(|regain| regain.takes(at, &mut shard, bytes)) {
                             replay_frame(&mut shard, at, known, settled, *position, bytes, result);
                         }
                     });
@@ -159,6 +156,26 @@ pub(crate) fn replay(
     Ok(log.recovered)
 }
 
+/// The shards that lack something which the log may have.
+fn begin_regains(
+    head: &Head,
+    images: &Images,
+    segments: &[u64],
+    remains: [Option<Remains>; SHARDS],
+) -> [Option<Regain>; SHARDS] {
+    let mut remains = remains.into_iter().enumerate();
+    std::array::from_fn(|_| {
+        let (at, remains) = remains.next().expect("one of each shard");
+        if let Some(until) = images.shard_position(at) {
+            return Some(Regain::beside(&mut head.shards[at].lock(), remains?, until));
+        }
+        let regain = Regain::without_image(images.newest_position());
+        // A young store has no images yet, or not all of them, and a log of all that there was.
+        let is_young = is_of_all(segments, regain.from(segments)) && !images.lacks_shard(at);
+        (!is_young).then_some(regain)
+    })
+}
+
 /// The log on its way to the shards.
 struct LogReading<'a> {
     db: &'a Db,
@@ -187,14 +204,15 @@ impl<'a> LogReading<'a> {
         directory: &'a Directory,
         images: &Images,
         opened: &OpenReport,
-        loaded: &Loaded,
+        series_lost: bool,
+        regains: &[Option<Regain>; SHARDS],
     ) -> Result<LogReading<'a>, WalError> {
         let positions = images.positions();
         let beside_from = images.oldest_position();
-        let from = |position, is_lost| if is_lost { beginning(&opened.segments, position) } else { position };
-        let defined_from = from(beside_from, loaded.series_lost);
-        let from: [Position; SHARDS] =
-            std::array::from_fn(|at| from(positions[at], loaded.remains[at].is_some()));
+        let defined_from = if series_lost { beginning(&opened.segments, beside_from) } else { beside_from };
+        let from: [Position; SHARDS] = std::array::from_fn(|at| {
+            regains[at].as_ref().map_or(positions[at], |regain| regain.from(&opened.segments))
+        });
         let start = from.iter().copied().fold(defined_from, Position::min);
         let reader = Reader::open(&db.env, &directory.wal(), start)?
             .of(directory.owner)

@@ -1,4 +1,4 @@
-//! What the log still has of a shard of whose image sections are lost.
+//! What the log still has of a shard whose image is lost, or sections of it.
 //!
 //! ```text
 //!  image, made at P ──────────► what is whole of it, put aside ─────────────┐
@@ -9,10 +9,11 @@
 //! What the log has of a shard came behind its beginning; so it was deleted, cut or let go behind that, if it was, and
 //! the log says so, in order. So at P the empty shard shows a part of what the head showed there, and nothing that was
 //! gone. What is whole waits for that: a deletion that it has seen would hide what came after, and a cut take it away.
+//! Where the image is lost as a whole, what the log shows at its end is all there is.
 //!
 //! Two things the log can not tell without what was before it. Of a cut it may have the end alone: what came between
-//! is late, and no part of the cut, so that end is passed over. And when a counter started holds until the next step,
-//! which may have been there already: what comes back has no start.
+//! is late, and no part of the cut, though nothing newer is there to tell that it was late. And when a counter started
+//! holds until the next step, which may have been there already: what comes back has no start.
 //!
 //! Not here: which sections are lost (`head::image`), and whether frames name series that are known (`recover`).
 
@@ -33,10 +34,9 @@ const NO_WINDOW: i64 = i64::MAX;
 /// A shard on its way back.
 #[derive(Debug)]
 pub(crate) struct Regain {
-    /// What is whole of its image.
-    image: Shard,
-    remains: Remains,
-    /// Up to where the image goes.
+    /// What is whole of its image; `None` where there is none.
+    image: Option<(Shard, Remains)>,
+    /// Up to where the image goes, or the newest of the others.
     until: Position,
     /// Whether a cut is under way whose beginning the log has.
     cut_began: bool,
@@ -44,23 +44,39 @@ pub(crate) struct Regain {
 
 impl Regain {
     /// Puts what is whole of an image aside and leaves an empty shard.
-    pub(crate) fn begin(shard: &mut Shard, remains: Remains, until: Position) -> Regain {
-        Regain { image: mem::take(shard), remains, until, cut_began: false }
+    pub(crate) fn beside(shard: &mut Shard, remains: Remains, until: Position) -> Regain {
+        Regain { image: Some((mem::take(shard), remains)), until, cut_began: false }
+    }
+
+    /// Begins with a shard that has no image.
+    pub(crate) fn without_image(until: Position) -> Regain {
+        Regain { image: None, until, cut_began: false }
+    }
+
+    /// From where the log is replayed.
+    pub(crate) fn from(&self, segments: &[u64]) -> Position {
+        beginning(segments, self.until)
     }
 
     /// Whether the image goes up to a position, and not behind it.
     pub(crate) fn is_over(&self, position: Position) -> bool {
-        self.until <= position
+        self.image.is_some() && self.until <= position
     }
 
-    /// Whether a frame before that is replayed.
-    pub(crate) fn takes(&mut self, frame: &[u8]) -> bool {
+    /// Whether a frame before that is replayed like any other.
+    pub(crate) fn takes(&mut self, at: usize, shard: &mut Shard, frame: &[u8]) -> bool {
         match read_frame(frame) {
             Ok(Frame::CutBegin { .. }) => {
                 self.cut_began = true;
                 true
             }
-            Ok(Frame::CutEnd { .. }) => mem::take(&mut self.cut_began),
+            Ok(Frame::CutEnd { floor }) => {
+                let has_begun = mem::take(&mut self.cut_began);
+                if !has_begun {
+                    keep_behind(at, shard, floor);
+                }
+                has_begun
+            }
             Ok(Frame::Starts(_)) => false,
             _ => true,
         }
@@ -68,18 +84,31 @@ impl Regain {
 
     /// Gives the shard what is whole of its image, and of the rest what was replayed.
     pub(crate) fn finish(self, at: usize, shard: &mut Shard) {
-        let Regain { image, remains, .. } = self;
-        let replayed = mem::replace(shard, image);
-        for page in 0..replayed.page_count() {
-            for (slot, _) in replayed.used_of_page(page) {
-                let id = Shard::id_of(at, page, slot);
-                let snapshot = HeadSnapshot::of_series(&replayed, id);
-                if !remains.has_floats(id) {
-                    take_floats(shard, id, &snapshot);
-                }
-                if !remains.has_histograms(id) {
-                    take_histograms(shard, id, &snapshot);
-                }
+        if let Some((image, remains)) = self.image {
+            let replayed = mem::replace(shard, image);
+            give_back(at, &replayed, shard, &remains);
+        }
+    }
+}
+
+/// Sets the floor of a shard of which blocks have nothing.
+fn keep_behind(at: usize, shard: &mut Shard, floor: i64) {
+    let replayed = mem::take(shard);
+    shard.restore_bounds(floor, floor);
+    give_back(at, &replayed, shard, &Remains::default());
+}
+
+/// Gives a shard what was replayed of series and kinds that are not whole there.
+fn give_back(at: usize, replayed: &Shard, shard: &mut Shard, remains: &Remains) {
+    for page in 0..replayed.page_count() {
+        for (slot, _) in replayed.used_of_page(page) {
+            let id = Shard::id_of(at, page, slot);
+            let snapshot = HeadSnapshot::of_series(replayed, id);
+            if !remains.has_floats(id) {
+                take_floats(shard, id, &snapshot);
+            }
+            if !remains.has_histograms(id) {
+                take_histograms(shard, id, &snapshot);
             }
         }
     }
@@ -119,6 +148,12 @@ pub(crate) fn beginning(segments: &[u64], to: Position) -> Position {
     let before = segments.iter().rev().copied().filter(|segment| *segment < to.segment);
     let first = before.fold(to.segment, |first, segment| if segment + 1 == first { segment } else { first });
     Position { segment: first, offset: 0 }
+}
+
+/// Whether the log from a position on is all that ever was logged. The first segment has the number after the start's.
+pub(crate) fn is_of_all(segments: &[u64], from: Position) -> bool {
+    let first = Position::START.segment + 1;
+    segments.contains(&first) && from.segment <= first
 }
 
 #[cfg(test)]

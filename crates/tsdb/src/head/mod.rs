@@ -120,9 +120,10 @@ impl Head {
         self.newest.fetch_max(newest_ms, Ordering::Relaxed);
     }
 
-    /// Before this time samples are in blocks.
+    /// Before this time samples are in blocks. All shards have the same one, but those whose images are lost and of
+    /// which the log no longer tells.
     pub(crate) fn floor(&self) -> i64 {
-        self.shards[0].lock().floor
+        self.shards.iter().map(|shard| shard.lock().floor).fold(i64::MIN, i64::max)
     }
 
     /// Gives back the memory of what is in blocks now, and removes the series that had only
