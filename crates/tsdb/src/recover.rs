@@ -33,7 +33,7 @@ use crate::head::shard::{Shard, Verdict};
 use crate::head::{Head, SHARDS};
 use crate::image::{Images, Settled};
 use crate::log::{Definitions, Frame, FrameError, read_frame};
-use crate::regain::{Regain, beginning, is_of_all};
+use crate::regain::{Regain, contiguous_from, is_of_all};
 use crate::repeat::{FrameHash, Place, Repeat};
 use crate::request::{Parts, read_part};
 use crate::status::Replay;
@@ -62,10 +62,10 @@ pub(crate) struct Recovered {
     pub(crate) deferred: Vec<Vec<u8>>,
 }
 
-/// Frames of one shard, in the order of the log.
+/// Frames of one shard, in the order of the log; `None` stands for bytes that are none.
 #[derive(Debug, Default)]
 struct Queue {
-    frames: Vec<(Position, Bytes)>,
+    frames: Vec<(Position, Option<Bytes>)>,
 }
 
 /// What a shard's queue left over.
@@ -90,7 +90,7 @@ pub(crate) fn replay(
     let (env, head) = (&db.env, &db.head);
     let loaded = images.load(env, directory, head);
     let settled = loaded.settled;
-    let mut regains = begin_regains(head, images, &opened.segments, loaded.remains);
+    let mut regains = begin_regains(head, images, opened, loaded.remains);
     let mut log = LogReading::begin(db, directory, images, opened, loaded.series_lost, &regains)?;
     let mut segments = opened.segments.iter().copied().filter(|segment| *segment >= log.start.segment);
     let first = segments.next().unwrap_or(0);
@@ -109,19 +109,11 @@ pub(crate) fn replay(
         let shards = queued.iter_mut().zip(&mut results).zip(&mut regains).enumerate();
         jobs.extend(shards.filter(|(_, ((queue, _), _))| !queue.frames.is_empty()).map(
             |(at, ((queue, result), regain))| {
-                let (frames, known) = (std::mem::take(&mut queue.frames), &known);
-                let job: Job<'_> = Box::new(move || {
-                    let mut shard = head.shards[at].lock();
-                    frames.iter().for_each(|(position, bytes)| {
-                        if let Some(done) = regain.take_if(|regain| regain.is_over(*position)) {
-                            done.finish(at, &mut shard);
-                        }
-                        if regain.as_mut().is_none_or(|regain| regain.takes(at, &mut shard, bytes)) {
-                            replay_frame(&mut shard, at, known, settled, *position, bytes, result);
-                        }
-                    });
-                });
-                job
+                let (queue, known) = (std::mem::take(queue), &known);
+                let replay = move || {
+                    *result = replay_queue(&mut head.shards[at].lock(), at, known, settled, queue, regain);
+                };
+                Box::new(replay) as Job<'_>
             },
         ));
         env.parallel.run(jobs);
@@ -160,7 +152,7 @@ pub(crate) fn replay(
 fn begin_regains(
     head: &Head,
     images: &Images,
-    segments: &[u64],
+    opened: &OpenReport,
     remains: [Option<Remains>; SHARDS],
 ) -> [Option<Regain>; SHARDS] {
     let mut remains = remains.into_iter().enumerate();
@@ -171,7 +163,7 @@ fn begin_regains(
         }
         let regain = Regain::without_image(images.newest_position());
         // A young store has no images yet, or not all of them, and a log of all that there was.
-        let is_young = is_of_all(segments, regain.from(segments)) && !images.lacks_shard(at);
+        let is_young = is_of_all(&opened.segments, regain.from(opened)) && !images.lacks_shard(at);
         (!is_young).then_some(regain)
     })
 }
@@ -209,9 +201,9 @@ impl<'a> LogReading<'a> {
     ) -> Result<LogReading<'a>, WalError> {
         let positions = images.positions();
         let beside_from = images.oldest_position();
-        let defined_from = if series_lost { beginning(&opened.segments, beside_from) } else { beside_from };
+        let defined_from = if series_lost { contiguous_from(opened, beside_from) } else { beside_from };
         let from: [Position; SHARDS] = std::array::from_fn(|at| {
-            regains[at].as_ref().map_or(positions[at], |regain| regain.from(&opened.segments))
+            regains[at].as_ref().map_or(positions[at], |regain| regain.from(opened))
         });
         let start = from.iter().copied().fold(defined_from, Position::min);
         let reader = Reader::open(&db.env, &directory.wal(), start)?
@@ -240,8 +232,8 @@ impl<'a> LogReading<'a> {
         let (mut queued_bytes, mut first, mut last) = (0, None, 0);
         while queued_bytes < QUEUE_BYTES && first.is_none_or(|first| last < first + QUEUE_SEGMENTS) {
             match self.reader.read()? {
-                None if first.is_some() => break,
-                None => return Ok(None),
+                None if queues.iter().all(|queue| queue.frames.is_empty()) => return Ok(None),
+                None => break,
                 Some(Item::Frame(frame)) => {
                     last = frame.position.segment;
                     if first.is_none() {
@@ -254,6 +246,8 @@ impl<'a> LogReading<'a> {
                 Some(Item::Damage(damage)) => {
                     self.directory.report(&damage.path, damage.offset, damage.reason.to_string());
                     self.directory.keep_copy(&damage.path);
+                    let position = damage.position().expect("the reader reads segments");
+                    queues.iter_mut().for_each(|queue| queue.frames.push((position, None)));
                 }
             }
         }
@@ -266,7 +260,7 @@ impl<'a> LogReading<'a> {
         let mut queue = |shard: usize| {
             let is_needed = position >= self.from[shard];
             if is_needed {
-                queues[shard].frames.push((position, bytes.clone()));
+                queues[shard].frames.push((position, Some(bytes.clone())));
             }
             if is_needed { bytes.len() } else { 0 }
         };
@@ -322,7 +316,7 @@ impl<'a> LogReading<'a> {
         let (mut queued, mut unread) = (0, None);
         let result = parts.for_each(|part| match shard_of(part) {
             Ok(shard) if position >= self.from[shard] => {
-                queues[shard].frames.push((position, frame.slice_ref(part)));
+                queues[shard].frames.push((position, Some(frame.slice_ref(part))));
                 queued += part.len();
             }
             Ok(_) => {}
@@ -390,6 +384,31 @@ pub(crate) fn define(registry: &mut Registry, definitions: &Definitions<'_>) -> 
         end = id.0.saturating_add(1);
     });
     definitions.first.0..end
+}
+
+/// Replays frames into a shard, or into what comes of it before its regain is over.
+fn replay_queue(
+    shard: &mut Shard,
+    at: usize,
+    known: &KnownIds,
+    settled: Settled,
+    queue: Queue,
+    regain: &mut Option<Regain>,
+) -> Replayed {
+    let mut result = Replayed::default();
+    for (position, frame) in queue.frames {
+        if let Some(done) = regain.take_if(|regain| regain.is_over(position)) {
+            done.finish(at, shard);
+        }
+        let Some(frame) = frame else {
+            regain.iter_mut().for_each(|regain| regain.doubt(position, shard));
+            continue;
+        };
+        if regain.as_mut().is_none_or(|regain| regain.takes(at, shard, &frame)) {
+            replay_frame(shard, at, known, settled, position, &frame, &mut result);
+        }
+    }
+    result
 }
 
 fn replay_frame(

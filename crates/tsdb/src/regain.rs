@@ -20,7 +20,7 @@
 use std::mem;
 
 use tidewatch_model::Sample;
-use tidewatch_wal::Position;
+use tidewatch_wal::{OpenReport, Position, SEGMENT_HEADER_SIZE};
 
 use crate::head::image::Remains;
 use crate::head::read::HeadSnapshot;
@@ -54,13 +54,21 @@ impl Regain {
     }
 
     /// From where the log is replayed.
-    pub(crate) fn from(&self, segments: &[u64]) -> Position {
-        beginning(segments, self.until)
+    pub(crate) fn from(&self, opened: &OpenReport) -> Position {
+        contiguous_from(opened, self.until)
     }
 
     /// Whether the image goes up to a position, and not behind it.
     pub(crate) fn is_over(&self, position: Position) -> bool {
         self.image.is_some() && self.until <= position
+    }
+
+    /// The log has damage at a position, in which there may be what was deleted, or cut, of that before it.
+    pub(crate) fn doubt(&mut self, position: Position, shard: &mut Shard) {
+        if position < self.until {
+            *shard = Shard::default();
+            self.cut_began = false;
+        }
     }
 
     /// Whether a frame before that is replayed like any other.
@@ -142,18 +150,26 @@ fn take_histograms(shard: &mut Shard, id: SeriesId, snapshot: &HeadSnapshot) {
     }
 }
 
-/// Where the log begins that leads to a position without a gap: in one there may be what was deleted, or cut, of that
-/// before it. A removal that the power ended leaves some. The segments ascend.
-pub(crate) fn beginning(segments: &[u64], to: Position) -> Position {
+/// From where the log leads to a position without a gap: in one there may be what was deleted, or cut, of that
+/// before it. A removal that the power ended leaves some.
+pub(crate) fn contiguous_from(opened: &OpenReport, to: Position) -> Position {
+    let OpenReport { segments, end, .. } = opened;
+    // Of older segments than the newest the reader sees whether they are whole.
+    let is_short = end.is_some_and(|end| end.segment == to.segment && end < to);
+    let is_begun = to.offset > SEGMENT_HEADER_SIZE as u64;
+    if is_begun && (is_short || segments.binary_search(&to.segment).is_err()) {
+        return to;
+    }
     let before = segments.iter().rev().copied().filter(|segment| *segment < to.segment);
     let first = before.fold(to.segment, |first, segment| if segment + 1 == first { segment } else { first });
     Position { segment: first, offset: 0 }
 }
 
-/// Whether the log from a position on is all that ever was logged. The first segment has the number after the start's.
+/// Whether the log from a position on is all that ever was logged.
 pub(crate) fn is_of_all(segments: &[u64], from: Position) -> bool {
-    let first = Position::START.segment + 1;
-    segments.contains(&first) && from.segment <= first
+    // The first segment has the number after the start's.
+    let first = Position { segment: Position::START.segment + 1, offset: 0 };
+    segments.contains(&first.segment) && from <= first
 }
 
 #[cfg(test)]
@@ -161,18 +177,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_before_a_position_begins_behind_the_last_gap() {
-        let to = Position { segment: 7, offset: 99 };
-        for (segments, expected) in [
-            (&[][..], 7),
-            (&[7, 8], 7),
-            (&[5, 6, 7, 8], 5),
-            (&[1, 2, 5, 6, 7], 5),
-            (&[5, 6], 5),
-            (&[1, 2, 5], 7),
-            (&[8, 9], 7),
+    fn the_log_leads_to_a_position_from_behind_the_last_gap() {
+        let opened = |segments: &[u64], end: u64| OpenReport {
+            first_segment: 9,
+            segments: segments.to_vec(),
+            end: segments.last().map(|newest| Position { segment: *newest, offset: end }),
+            torn: None,
+            newest: None,
+            foreign: Vec::new(),
+        };
+        let header = SEGMENT_HEADER_SIZE as u64;
+        for (segments, end, offset, expected) in [
+            (&[7, 8][..], 50, 99, (7, 0)),
+            (&[7], 99, 99, (7, 0)),
+            (&[5, 6, 7, 8], 50, 99, (5, 0)),
+            (&[1, 2, 5, 6, 7], 100, 99, (5, 0)),
+            (&[1, 2, 7], 99, 99, (7, 0)),
+            // What lies before the position is lost.
+            (&[], 50, 99, (7, 99)),
+            (&[5, 6], 50, 99, (7, 99)),
+            (&[1, 2, 5], 50, 99, (7, 99)),
+            (&[8], 50, 99, (7, 99)),
+            (&[5, 6, 7], 98, 99, (7, 99)),
+            // There is nothing before it.
+            (&[5, 6], 50, header, (5, 0)),
+            (&[5, 6, 7], 0, header, (5, 0)),
+            (&[], 50, header, (7, 0)),
         ] {
-            assert_eq!(beginning(segments, to), Position { segment: expected, offset: 0 }, "{segments:?}");
+            let found = contiguous_from(&opened(segments, end), Position { segment: 7, offset });
+            assert_eq!((found.segment, found.offset), expected, "{segments:?} up to {end}, {offset}");
         }
     }
 }

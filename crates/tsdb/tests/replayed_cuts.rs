@@ -577,6 +577,40 @@ fn no_sample_has_the_start_of_another_where_an_image_is_lost() {
     }
 }
 
+/// The same where the frame of the deletion is damaged, or the log ends before it.
+#[test]
+fn what_a_damaged_part_of_the_log_deleted_stays_so_without_images() {
+    let wal = Path::new("/data/wal/00000001.wal");
+    for loss in LOSSES {
+        for (how, after, expected) in
+            [("changed", "take x 10", "x 10=10"), ("cut off", "late 0", ""), ("unreadable", "late 0", "")]
+        {
+            let mut played = Played::new("take x 0..9", Kind::Float);
+            let bytes = || played.simulation.disk.peek(wal).expect("there");
+            let before = bytes().len();
+            played.world.step("delete x 3..5");
+            let deletion = before..bytes().len();
+            played.world.step(after);
+            played.world.step("image");
+            played.simulation.disk.kill();
+            let mut bytes = bytes();
+            match how {
+                "changed" => bytes[deletion.end - 1] ^= 1,
+                "cut off" => bytes.truncate(before),
+                _ => {}
+            }
+            played.simulation.disk.poke(wal, &bytes).expect("there");
+            if how == "unreadable" {
+                let part = deletion.start as u64..deletion.end as u64;
+                played.simulation.disk.make_unreadable(wal, part).expect("there");
+            }
+            played.lose("shard-00", loss);
+            played.restart("");
+            assert_eq!(played.world.answer(), expected, "{loss:?}, the deletion {how}");
+        }
+    }
+}
+
 /// How far the head was cut the first shard tells, where it can.
 #[test]
 fn what_was_cut_is_not_cut_again_without_the_image_of_the_first_shard() {

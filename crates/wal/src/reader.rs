@@ -41,6 +41,14 @@ pub struct Damage {
     pub reason: &'static str,
 }
 
+impl Damage {
+    /// Where it begins, if the path is that of a segment.
+    pub fn position(&self) -> Option<Position> {
+        let segment = segments::number(Path::new(self.path.file_name()?))?;
+        Some(Position { segment, offset: self.offset })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item {
     Frame(Frame),

@@ -19,7 +19,7 @@ use crate::image::{Flaw, Images, load_series, readable};
 use crate::log::read_frame;
 use crate::options::OpenError;
 use crate::owner::{self, Looked, owner_path};
-use crate::regain::beginning;
+use crate::regain::contiguous_from;
 
 /// What was read, and what was found damaged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,7 +50,8 @@ pub fn verify(env: &Env, root: &Path) -> Result<Verified, OpenError> {
     let flaws = flaws.filter(|flaw| !verified.findings.iter().any(|known| known.path == flaw.path));
     let flaws: Vec<Finding> = flaws.map(Finding::from).collect();
     verified.findings.extend(flaws);
-    verify_log(env, root, owner, beginning(&opened.segments, images.oldest_position()), &mut verified)?;
+    let from = contiguous_from(&opened, images.oldest_position());
+    verify_log(env, root, owner, from, &mut verified)?;
     Ok(verified)
 }
 
