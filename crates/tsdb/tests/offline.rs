@@ -155,6 +155,41 @@ fn a_damaged_format_file_and_missing_segments_are_named_and_mended() {
     assert_eq!((named(&repaired.findings), named(&repaired.left.findings)), (vec![gone.clone()], Vec::new()));
 }
 
+/// A removal that the power ended leaves segments before all images: a start that lacks parts of these reads them.
+#[test]
+fn damage_to_a_segment_that_images_made_superfluous_is_named() {
+    let simulation = Env::simulated(5);
+    let mut ledger = Ledger::default();
+    let root = Path::new(ROOT);
+    let mut write = |job: Option<Job>| {
+        let db = open(&simulation);
+        let sample = Sample { timestamp: simulation.clock.wall_ms(), value: 1.0 };
+        simulation.clock.advance_ms(15_000);
+        assert!(ledger.append(&db, &[(&labels(0), sample)], &[]) && ledger.commit(&db));
+        job.into_iter().for_each(|job| db.run(job).expect("a good disk"));
+        drop(db);
+        simulation.disk.kill();
+    };
+    write(None);
+    let older = root.join("wal/00000001.wal");
+    let mut bytes = simulation.disk.peek(&older).expect("there");
+    write(Some(Job::Image));
+    assert!(simulation.disk.peek(&older).is_err(), "images made it superfluous");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    simulation.env.disk.open(&older, Open::Create).expect("a good disk");
+    simulation.disk.poke(&older, &bytes).expect("there");
+    let verified = offline::verify(&simulation.env, root).expect("readable");
+    let named: Vec<&PathBuf> = verified.findings.iter().map(|finding| &finding.path).collect();
+    assert_eq!(named, [&older]);
+    let image = root.join("head/shard-00.image");
+    let bytes = simulation.disk.peek(&image).expect("there");
+    simulation.disk.poke(&image, &bytes[..64]).expect("there");
+    let named: Vec<String> =
+        open(&simulation).status().damage.into_iter().map(|damage| damage.path).collect();
+    assert_eq!(named, [image.display().to_string(), older.display().to_string()]);
+}
+
 #[test]
 fn whatever_byte_is_changed_repair_ends_in_a_whole_directory_and_hides_nothing() {
     let (simulation, ledger, whole) = directory();

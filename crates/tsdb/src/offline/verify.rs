@@ -155,13 +155,15 @@ fn verify_log(
             verified.findings.push(Finding::new(&path, frame.position.offset, error.to_string()));
         }
     }
-    // What newer images, of a server beside us, have made superfluous meanwhile is not missed.
+    // What a server beside us has removed meanwhile, as its newer images made it superfluous, is not missed.
     let (images, _) = Images::read(env, &root.join("head"), owner)?;
     let needed = images.oldest_position().segment;
-    let number = |path: &Path| segment_number(Path::new(path.file_name()?));
-    verified.findings.retain(|finding| {
-        finding.path.parent() != Some(&dir) || number(&finding.path).is_none_or(|number| number >= needed)
-    });
+    let is_superfluous = |path: &Path| {
+        let number = path.file_name().and_then(|name| segment_number(Path::new(name)));
+        path.parent() == Some(&dir) && number.is_some_and(|number| number < needed)
+    };
+    let has_gone = |path: &Path| !env.disk.exists(path).unwrap_or(true);
+    verified.findings.retain(|finding| !(is_superfluous(&finding.path) && has_gone(&finding.path)));
     Ok(())
 }
 
