@@ -133,7 +133,7 @@ fn take_floats(shard: &mut Shard, id: SeriesId, snapshot: &HeadSnapshot) {
     }
     samples.sort_unstable_by_key(|sample| sample.timestamp);
     for sample in samples {
-        shard.take(id, sample, NO_WINDOW);
+        shard.take_float(id, sample, NO_WINDOW);
     }
 }
 
@@ -174,7 +174,28 @@ pub(crate) fn is_of_all(segments: &[u64], from: Position) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tidewatch_model::histogram::Histogram;
+    use tidewatch_model::{NativeHistogram, STALE_NAN};
+
     use super::*;
+    use crate::head::shard::Verdict;
+
+    /// When it came the series had floats alone: what the image has behind it came later.
+    #[test]
+    fn a_marker_of_staleness_comes_back_as_what_it_was_taken_for() {
+        let (mut shard, id) = (Shard::default(), Shard::id_of(2, 0, 5));
+        let histogram =
+            NativeHistogram::Integer(Histogram { count: 1, zero_count: 1, ..Histogram::default() });
+        assert_eq!(shard.take_histogram(id, 30, &histogram, NO_WINDOW), Verdict::Taken);
+        let regain = Regain::beside(&mut shard, Remains::default(), Position { segment: 1, offset: 99 });
+        for (timestamp, value) in [(10, 1.0), (20, STALE_NAN)] {
+            assert_eq!(shard.take(id, Sample { timestamp, value }, NO_WINDOW), Verdict::Taken);
+        }
+        regain.finish(2, &mut shard);
+        let snapshot = HeadSnapshot::of_series(&shard, id);
+        let floats: Vec<&[i64]> = snapshot.runs(0).map(|run| run.timestamps()).collect();
+        assert_eq!((floats, snapshot.late_histograms(0).len()), (vec![&[10, 20][..]], 0));
+    }
 
     #[test]
     fn the_log_leads_to_a_position_from_behind_the_last_gap() {

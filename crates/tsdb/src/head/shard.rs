@@ -219,11 +219,17 @@ impl Shard {
     /// Everything but the next sample of a running clock. Not inlined: it is rare and long.
     #[inline(never)]
     fn take_apart(&mut self, id: SeriesId, sample: Sample, window_ms: i64) -> Verdict {
-        let mut open = *self.open_mut(id);
+        let open = *self.open_mut(id);
         if open.has_histograms && is_stale(sample.value) && self.ends_in_histogram(id, &open) {
             // Who ends a series need not know of which kind it is.
             return self.take_histogram(id, sample.timestamp, &NativeHistogram::stale(), window_ms);
         }
+        self.take_float(id, sample, window_ms)
+    }
+
+    /// The same for what is known to be a float, if it is a marker of staleness, too.
+    pub(crate) fn take_float(&mut self, id: SeriesId, sample: Sample, window_ms: i64) -> Verdict {
+        let mut open = *self.open_mut(id);
         if open.has_histograms
             && let Err(refusal) = self.may_take_float(id, sample.timestamp, window_ms)
         {
