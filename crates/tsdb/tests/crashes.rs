@@ -29,6 +29,8 @@ use support::{ALL, Contents, contents};
 
 const LIFE_STATES: u64 = 25;
 const MINUTE_MS: i64 = 60_000;
+/// Bytes of a segment in which all is that a process logs here.
+const WHOLE_LIFE: u64 = 16 << 20;
 const RETENTION_MS: i64 = 8 * 60 * MINUTE_MS;
 
 #[test]
@@ -75,6 +77,7 @@ struct Totals {
     wrong_clocks: u64,
     sections_lost: u64,
     samples_lost: u64,
+    samples_logged: u64,
 }
 
 impl Totals {
@@ -92,6 +95,7 @@ impl Totals {
         self.wrong_clocks += other.wrong_clocks;
         self.sections_lost += other.sections_lost;
         self.samples_lost += other.samples_lost;
+        self.samples_logged += other.samples_logged;
     }
 
     fn check(&self) {
@@ -99,15 +103,20 @@ impl Totals {
         assert!(acknowledged > 10_000 && deleted > 100, "{self:?}");
         assert!(crashes_in_work > 200 && crashes_in_recovery > 50 && self.kills > 50, "{self:?}");
         assert!(self.stale_series_cut > 100 && self.wrong_clocks > 20, "{self:?}");
-        assert!(self.sections_lost > 100 && self.samples_lost > 0, "{self:?}");
+        assert!(self.sections_lost > 100 && self.samples_lost > 0 && self.samples_logged > 0, "{self:?}");
         assert!(self.failures > 50 && self.cuts > 20 && self.compactions > 5 && self.images > 50, "{self:?}");
     }
 }
 
-/// Changes an image so that a section of it is lost, or all of them; not one of what is deleted, which then is there
-/// again. Gives whether there was one to lose.
+/// Changes an image so that it is lost, or a section of it, or all of them; not one of what is deleted, which then is
+/// there again. Gives whether there was something to lose.
 fn spoil(image: &mut Vec<u8>, numbers: &mut Numbers) -> bool {
     const HEADER_LEN: usize = 64;
+    if numbers.upto(3) == 0 {
+        let copy = image.len() - HEADER_LEN;
+        [0, copy].into_iter().for_each(|at| image[at] ^= 4);
+        return true;
+    }
     let half = |at: usize| u32::from_le_bytes(image[at..at + 4].try_into().expect("four")) as usize;
     let count = half(image.len() - HEADER_LEN - 8);
     let (mut sections, mut end) = (Vec::new(), HEADER_LEN);
@@ -144,14 +153,18 @@ struct Life {
     numbers: Numbers,
     /// `None` where the disk failed the last start.
     db: Option<Db>,
+    /// What the last start that did not fail has found.
+    found: Contents,
+    segment_bytes: u64,
     /// Scrapes so far: later ones have more series.
     scrapes: u64,
     totals: Totals,
     traced: bool,
 }
 
-fn open(simulation: &Simulation) -> Result<Db, String> {
+fn open(simulation: &Simulation, segment_bytes: u64) -> Result<Db, String> {
     let options = DbOptions {
+        segment_bytes,
         image_log_bytes: 1000,
         retention_ms: Some(RETENTION_MS),
         stale_share: 0.1,
@@ -207,13 +220,17 @@ fn histogram(i: u64, timestamp: i64) -> NativeHistogram {
 impl Life {
     fn new(seed: u64) -> Life {
         let simulation = Env::simulated(seed);
-        let db = Some(open(&simulation).expect("a new directory"));
+        // The log begins with a process, or within what it does.
+        let segment_bytes = if seed.is_multiple_of(2) { WHOLE_LIFE } else { 1000 };
+        let db = Some(open(&simulation, segment_bytes).expect("a new directory"));
         let (ledger, numbers) = (Ledger::default(), Numbers(seed));
         Life {
             simulation,
             ledger,
             numbers,
             db,
+            found: Contents::new(),
+            segment_bytes,
             scrapes: 0,
             totals: Totals::default(),
             traced: variable("TIDEWATCH_CRASH_TRACE").is_some(),
@@ -401,8 +418,9 @@ impl Life {
             self.ledger.commit(&db);
         }
         self.ledger.restart();
-        self.db = open(&self.simulation).ok();
+        self.db = open(&self.simulation, self.segment_bytes).ok();
         self.note(|| format!("restart: {}", self.db.is_some()));
+        self.db.iter().for_each(|db| self.found = contents(db));
     }
 
     /// The power goes; or the process alone, and then what is not synced can be lost later.
@@ -429,42 +447,57 @@ impl Life {
     fn crash_in_recovery(&mut self) {
         let at = self.simulation.disk.changes() + 1 + self.numbers.upto(12);
         self.simulation.disk.fail_at(at, Failure::Crash);
-        let opened = open(&self.simulation).map(drop);
+        let opened = open(&self.simulation, self.segment_bytes).map(drop);
         self.note(|| format!("start with a crash at {at}: {opened:?}"));
         self.totals.crashes_in_recovery += u64::from(self.is_dead());
         self.crash();
     }
 
-    /// Looks at what a start would find if images had lost sections: nothing that is not there now, be it deleted, in
-    /// blocks already or refused.
+    /// Looks at what a start would find if images had lost sections, or were lost: nothing that is not there now, be it
+    /// deleted, in blocks already or refused, and all that the log still has.
     fn lose_sections(&mut self, whole: &Contents) {
         let copy = Env::simulated(self.numbers.upto(1 << 32));
         copy.clock.jump_to_ms(self.now());
         let mut files: Vec<_> = self.simulation.disk.files().into_iter().collect();
         files.sort_unstable();
-        let mut lost = 0;
+        let (mut lost, mut lost_series) = (0, false);
         for path in files {
             let mut bytes = self.simulation.disk.peek(&path).expect("there");
-            if path.extension().is_some_and(|extension| extension == "image") && self.one_in(2) {
-                lost += usize::from(spoil(&mut bytes, &mut self.numbers));
+            if path.extension().is_some_and(|extension| extension == "image")
+                && self.one_in(2)
+                && spoil(&mut bytes, &mut self.numbers)
+            {
+                lost += 1;
+                lost_series |= path.ends_with("series.image");
             }
             copy.env.disk.create_dir_all(path.parent().expect("has one")).expect("a good disk");
             let file = copy.env.disk.open(&path, Open::Create).expect("a good disk");
             file.append(&bytes).expect("a good disk");
         }
-        let db = open(&copy).unwrap_or_else(|error| panic!("refuses to start without sections: {error}"));
+        let db = open(&copy, self.segment_bytes)
+            .unwrap_or_else(|error| panic!("refuses to start without sections: {error}"));
         let read = contents(&db);
         let back = read.iter().find(|(key, bits)| whole.get(key) != Some(bits));
         assert_eq!(back, None, "without {lost} sections");
+        // What came since the last start is in segments that no image has made superfluous.
+        if self.segment_bytes == WHOLE_LIFE && !lost_series {
+            let mut new = whole.iter().filter(|(key, _)| !self.found.contains_key(*key));
+            let missing = new.find(|(key, _)| !read.contains_key(*key));
+            assert_eq!(missing, None, "without {lost} sections");
+            self.totals.samples_logged +=
+                whole.keys().filter(|key| !self.found.contains_key(*key)).count() as u64;
+        }
         assert!(lost == 0 || db.status().damage_found >= lost as u64);
         self.totals.sections_lost += lost as u64;
         self.totals.samples_lost += (whole.len() - read.len()) as u64;
     }
 
     fn look(&mut self) {
-        let db = open(&self.simulation).unwrap_or_else(|error| panic!("refuses to start: {error}"));
+        let db = open(&self.simulation, self.segment_bytes)
+            .unwrap_or_else(|error| panic!("refuses to start: {error}"));
         self.note(|| format!("start: {:?}", db.status().blocks));
-        self.ledger.check_since(self.now() - RETENTION_MS, &contents(&db), "after a crash");
+        let whole = contents(&db);
+        self.ledger.check_since(self.now() - RETENTION_MS, &whole, "after a crash");
         // The log's end may be torn; everything else is whole or not there.
         let damage = db.status().damage;
         assert!(damage.iter().all(|damage| damage.path.ends_with(".wal")), "{damage:?}");
@@ -472,8 +505,9 @@ impl Life {
         files.retain(|path| path.extension().is_some_and(|extension| extension == "tmp"));
         assert!(files.is_empty(), "half-made files stay: {files:?}");
         if self.one_in(4) {
-            self.lose_sections(&contents(&db));
+            self.lose_sections(&whole);
         }
+        self.found = whole;
         self.ledger.forget_before(self.now() - 2 * RETENTION_MS);
         self.totals.acknowledged = self.totals.acknowledged.max(self.ledger.acknowledged() as u64);
         self.totals.deleted = self.totals.deleted.max(self.ledger.deleted() as u64);
