@@ -215,23 +215,24 @@ impl Images {
         }
         // What can not be read its reader names, and what is before all images nobody needs.
         let end = opened.end.filter(|end| end.segment >= self.oldest_position().segment)?;
-        let was_safe = format!("it was safe on the disk up to byte {}", durable.offset);
-        let reason = match &opened.torn {
-            None | Some(Torn { len: 0, .. }) if is_begun && end < durable => {
+        let was_safe = (is_begun && end < durable)
+            .then(|| format!("it was safe on the disk up to byte {}", durable.offset));
+        let reason = match (&opened.torn, was_safe) {
+            (None, None) => return None,
+            (None | Some(Torn { len: 0, .. }), Some(was_safe)) => {
                 format!("the segment is cut short: {was_safe}")
             }
-            Some(Torn { len, reason, .. }) if is_begun && end < durable => {
+            (Some(Torn { len, reason, .. }), Some(was_safe)) => {
                 format!("the last {len} bytes of the segment are damaged ({reason}): {was_safe}")
             }
-            Some(Torn { len: 0, reason, .. }) => format!(
+            (Some(Torn { len: 0, reason, .. }), None) => format!(
                 "the log's end: {reason}. A crash leaves one like that which was just begun; if it had more, that is \
                  lost"
             ),
-            Some(Torn { len, reason, .. }) => format!(
+            (Some(Torn { len, reason, .. }), None) => format!(
                 "the log's end: {len} bytes are no whole frame ({reason}). A crash leaves a write like that which was \
                  under way, and nobody was told that it was safe; if they were older, they are lost"
             ),
-            None => return None,
         };
         Some(Flaw { path: segment_path(wal, end.segment), offset: end.offset, reason })
     }

@@ -29,11 +29,11 @@ use crate::directory::Directory;
 use crate::floats::first_of_floats;
 use crate::head::image::Remains;
 use crate::head::registry::{KnownIds, PairId, Registry, SeriesId};
-use crate::head::shard::{Shard, Verdict};
+use crate::head::shard::{NO_WINDOW, Shard, Verdict};
 use crate::head::{Head, SHARDS};
 use crate::image::{Images, Settled};
 use crate::log::{Definitions, Frame, FrameError, read_frame};
-use crate::regain::{Regain, contiguous_from, is_of_all};
+use crate::regain::{Regain, contiguous_from, is_complete};
 use crate::repeat::{FrameHash, Place, Repeat};
 use crate::request::{Parts, read_part};
 use crate::status::Replay;
@@ -45,9 +45,6 @@ const QUEUE_BYTES: usize = 4 << 20;
 /// Segments from which a queue is filled: a frame keeps its whole segment in memory, and where few shards still need
 /// the log a queue would have frames of many.
 const QUEUE_SEGMENTS: u64 = 2;
-
-/// Samples that are older than this were taken once; the window was applied then.
-const NO_WINDOW: i64 = i64::MAX;
 
 /// What recovery found.
 #[derive(Debug, Default)]
@@ -124,8 +121,14 @@ pub(crate) fn replay(
     for (at, regain) in regains.into_iter().enumerate() {
         regain.into_iter().for_each(|regain| regain.finish(at, &mut head.shards[at].lock()));
     }
+    complete(head, &log, newest_id, settled);
+    Ok(log.recovered)
+}
+
+/// When all was replayed: what can not be used is kept, series are found by their labels, and those that left go.
+fn complete(head: &Head, log: &LogReading<'_>, newest_id: Option<SeriesId>, settled: Settled) {
     for segment in &log.kept {
-        directory.keep_copy(&directory.segment(*segment));
+        log.directory.keep_copy(&log.directory.segment(*segment));
     }
     let held = head.shards.iter().enumerate().filter_map(|(at, shard)| shard.lock().newest_id(at));
     let newest_id = newest_id.max(held.max());
@@ -135,7 +138,7 @@ pub(crate) fn replay(
         // another series.
         series.registry.skip_to(SeriesId(newest.0.saturating_add(1)));
     }
-    for id in series.complete(&*env.parallel) {
+    for id in series.complete(&*log.db.env.parallel) {
         head.shards[Shard::of(id)].lock().leave(id);
     }
     for (definitions, ids) in log.once.values() {
@@ -145,7 +148,6 @@ pub(crate) fn replay(
     for (at, shard) in head.shards.iter().enumerate() {
         shard.lock().leave_unknown(at, &known, |id| settled.has_left(id));
     }
-    Ok(log.recovered)
 }
 
 /// The shards that lack something which the log may have.
@@ -153,17 +155,15 @@ fn begin_regains(
     head: &Head,
     images: &Images,
     opened: &OpenReport,
-    remains: [Option<Remains>; SHARDS],
+    mut remains: [Option<Remains>; SHARDS],
 ) -> [Option<Regain>; SHARDS] {
-    let mut remains = remains.into_iter().enumerate();
-    std::array::from_fn(|_| {
-        let (at, remains) = remains.next().expect("one of each shard");
+    std::array::from_fn(|at| {
         if let Some(until) = images.shard_position(at) {
-            return Some(Regain::beside(&mut head.shards[at].lock(), remains?, until));
+            return Some(Regain::beside(&mut head.shards[at].lock(), remains[at].take()?, until));
         }
         let regain = Regain::without_image(images.newest_position());
         // A young store has no images yet, or not all of them, and a log of all that there was.
-        let is_young = is_of_all(&opened.segments, regain.from(opened)) && !images.lacks_shard(at);
+        let is_young = is_complete(&opened.segments, regain.from(opened)) && !images.lacks_shard(at);
         (!is_young).then_some(regain)
     })
 }
@@ -179,8 +179,8 @@ struct LogReading<'a> {
     from: [Position; SHARDS],
     /// From where definitions of series are needed.
     defined_from: Position,
-    /// From where that is of no shard which is logged with each image once more.
-    beside_from: Position,
+    /// From where metadata and exemplars are needed: they are logged with each image once more.
+    metadata_from: Position,
     deferred_from: Position,
     recovered: Recovered,
     /// Segments that are kept under `damaged/`.
@@ -200,8 +200,8 @@ impl<'a> LogReading<'a> {
         regains: &[Option<Regain>; SHARDS],
     ) -> Result<LogReading<'a>, WalError> {
         let positions = images.positions();
-        let beside_from = images.oldest_position();
-        let defined_from = if series_lost { contiguous_from(opened, beside_from) } else { beside_from };
+        let metadata_from = images.oldest_position();
+        let defined_from = if series_lost { contiguous_from(opened, metadata_from) } else { metadata_from };
         let from: [Position; SHARDS] = std::array::from_fn(|at| {
             regains[at].as_ref().map_or(positions[at], |regain| regain.from(opened))
         });
@@ -217,7 +217,7 @@ impl<'a> LogReading<'a> {
             start,
             from,
             defined_from,
-            beside_from,
+            metadata_from,
             // Shards have images only of times when no batch was deferred any more.
             deferred_from: positions.into_iter().fold(Position::START, Position::max),
             recovered: Recovered::default(),
@@ -285,7 +285,7 @@ impl<'a> LogReading<'a> {
                 return queued;
             }
             Ok(Frame::Definitions(_) | Frame::Repeat(_)) if position < self.defined_from => {}
-            Ok(Frame::Metadata(_) | Frame::Exemplars(_)) if position < self.beside_from => {}
+            Ok(Frame::Metadata(_) | Frame::Exemplars(_)) if position < self.metadata_from => {}
             Ok(Frame::Definitions(definitions)) => {
                 let ids = define(&mut self.db.head.directory.write().registry, &definitions);
                 self.once.insert(FrameHash::of(&bytes), (bytes, ids));

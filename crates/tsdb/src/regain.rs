@@ -25,11 +25,8 @@ use tidewatch_wal::{OpenReport, Position, SEGMENT_HEADER_SIZE};
 use crate::head::image::Remains;
 use crate::head::read::HeadSnapshot;
 use crate::head::registry::SeriesId;
-use crate::head::shard::Shard;
+use crate::head::shard::{NO_WINDOW, Shard};
 use crate::log::{Frame, read_frame};
-
-/// What was taken once is taken however old it is.
-const NO_WINDOW: i64 = i64::MAX;
 
 /// A shard on its way back.
 #[derive(Debug)]
@@ -166,7 +163,7 @@ pub(crate) fn contiguous_from(opened: &OpenReport, to: Position) -> Position {
 }
 
 /// Whether the log from a position on is all that ever was logged.
-pub(crate) fn is_of_all(segments: &[u64], from: Position) -> bool {
+pub(crate) fn is_complete(segments: &[u64], from: Position) -> bool {
     // The first segment has the number after the start's.
     let first = Position { segment: Position::START.segment + 1, offset: 0 };
     segments.contains(&first.segment) && from <= first

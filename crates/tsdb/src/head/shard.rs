@@ -67,6 +67,9 @@ impl Open {
 // 856,000 of them: each word here is 7 MB there.
 const _: () = assert!(size_of::<Open>() == 40);
 
+/// For what was taken once: however old it is, the window was applied then.
+pub(crate) const NO_WINDOW: i64 = i64::MAX;
+
 /// What became of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
