@@ -29,7 +29,7 @@ pub(crate) type BlockList = Arc<Vec<Arc<Block>>>;
 #[derive(Debug, Default)]
 pub(crate) struct Blocks {
     /// Guards the list; held to copy or replace the reference.
-    list: RwLock<BlockList>,
+    list: RwLock<Listed>,
     /// Ids whose files may be there though the list does not name them: begun and not finished, or
     /// replaced and not removed yet.
     unlisted: Mutex<BTreeSet<BlockId>>,
@@ -41,6 +41,21 @@ pub(crate) struct Blocks {
     /// What the list of blocks on the disk says.
     file: Mutex<BlockFile>,
     next_id: AtomicU64,
+}
+
+/// The blocks that readers see.
+#[derive(Debug, Default)]
+struct Listed {
+    blocks: BlockList,
+    /// Time of their newest sample.
+    newest_ms: Option<i64>,
+}
+
+impl Listed {
+    fn new(blocks: Vec<Arc<Block>>) -> Listed {
+        let newest_ms = blocks.iter().map(|block| block.meta().max_ms).max();
+        Listed { blocks: Arc::new(blocks), newest_ms }
+    }
 }
 
 /// The number of a block, if it can have been given out: a file that somebody named must not use them up.
@@ -103,7 +118,7 @@ impl Blocks {
         }
         self.unlisted.lock().extend(superseded);
         self.may_return.store(true, Ordering::Relaxed);
-        *self.list.write() = Arc::new(blocks);
+        *self.list.write() = Listed::new(blocks);
         self.next_id.store(newest + 1, Ordering::Relaxed);
         *self.damaged.lock() = damaged;
         self.note(env, directory);
@@ -170,7 +185,12 @@ impl Blocks {
     }
 
     pub(crate) fn list(&self) -> BlockList {
-        self.list.read().clone()
+        self.list.read().blocks.clone()
+    }
+
+    /// Time of the newest sample of all blocks, if there are some.
+    pub(crate) fn newest_ms(&self) -> Option<i64> {
+        self.list.read().newest_ms
     }
 
     /// An id that no block has had. Its file is a leftover until the list has it.
@@ -194,10 +214,10 @@ impl Blocks {
             unlisted.remove(&block.meta().id);
         }
         drop(unlisted);
-        let kept = list.iter().filter(|block| !gone.contains(&block.meta().id)).cloned();
+        let kept = list.blocks.iter().filter(|block| !gone.contains(&block.meta().id)).cloned();
         let mut blocks: Vec<Arc<Block>> = kept.chain(new.into_iter().map(Arc::new)).collect();
         blocks.sort_unstable_by_key(|block| block.meta().id);
-        *list = Arc::new(blocks);
+        *list = Listed::new(blocks);
     }
 
     pub(crate) fn status(&self) -> Vec<BlockStatus> {

@@ -23,6 +23,7 @@ use crate::growth::GrowthWatch;
 use crate::head::Head;
 use crate::head::append::{FrameLog, Terms};
 use crate::jobs::JobState;
+use crate::late::Looked;
 use crate::metadata::{FamilyMetadata, MetadataStore};
 use crate::options::{DbOptions, OpenError, Retention};
 use crate::recover;
@@ -160,6 +161,11 @@ impl Db {
         let metas = self.blocks.metas();
         self.note_passed(&metas);
         let of_blocks = metas.iter().map(|meta| meta.max_ms).max();
+        if let Some(newest_ms) = of_blocks {
+            // A block of a clock that was ahead must not make all samples late ones.
+            let newest_ms = newest_ms.min(self.env.clock.wall_ms());
+            self.head.shards.iter().for_each(|shard| shard.lock().replayed(newest_ms));
+        }
         let of_head = self.head.time_range().map(|(_, newest)| newest);
         of_blocks.max(of_head).into_iter().for_each(|newest| self.head.has_newest(newest));
         self.counters.replayed.fetch_add(recovered.samples, Ordering::Relaxed);
@@ -200,14 +206,7 @@ impl Db {
     /// could tell then: a sample whose time has another value is refused now, and counted. (A label set is longer as
     /// it is stored than as it came, so it is not measured twice.)
     fn append_deferred(&self, files: &Files, frame: &[u8]) -> AppendOutcome {
-        let limits = Limits {
-            out_of_order_window_ms: i64::MAX,
-            labels_per_series: usize::MAX,
-            label_name_bytes: usize::MAX,
-            label_value_bytes: usize::MAX,
-            label_set_bytes: usize::MAX,
-            ..self.options.limits.clone()
-        };
+        let limits = self.limits_of_checked();
         let terms = Terms {
             from_ms: i64::MIN,
             until_ms: i64::MAX,
@@ -215,8 +214,20 @@ impl Db {
             limits: &limits,
             ..self.terms(i64::MAX)
         };
-        let outcome = self.head.append(&batch_of(frame), &terms, &Owing(&files.log));
+        let outcome = self.append_asking(&batch_of(frame), &terms, &Owing(&files.log));
         outcome.expect("this log refuses nothing")
+    }
+
+    /// The limits of what was held against them before.
+    fn limits_of_checked(&self) -> Limits {
+        Limits {
+            out_of_order_window_ms: i64::MAX,
+            labels_per_series: usize::MAX,
+            label_name_bytes: usize::MAX,
+            label_value_bytes: usize::MAX,
+            label_set_bytes: usize::MAX,
+            ..self.options.limits.clone()
+        }
     }
 
     /// Makes everything that was appended durable and returns up to where that is so.
@@ -390,6 +401,8 @@ impl Db {
             retention_ms,
             limits: &self.options.limits,
             series_max: self.options.series_max,
+            blocks: &self.blocks,
+            looked: None,
         }
     }
 
@@ -420,8 +433,29 @@ impl Db {
         terms: &Terms<'_>,
         log: &dyn FrameLog,
     ) -> Result<AppendOutcome, AppendError> {
-        let outcome = self.head.append(batch, terms, log)?;
+        let outcome = self.append_asking(batch, terms, log)?;
         self.counters.count(&outcome);
+        Ok(outcome)
+    }
+
+    /// Appends to the head, and asks blocks about late samples whose times they may have.
+    fn append_asking(
+        &self,
+        batch: &Batch<'_>,
+        terms: &Terms<'_>,
+        log: &dyn FrameLog,
+    ) -> Result<AppendOutcome, AppendError> {
+        let mut outcome = AppendOutcome::default();
+        let mut unsure = self.head.append(batch, terms, log, &mut outcome)?;
+        // Again where other blocks have come meanwhile, which takes a job.
+        while !unsure.series.is_empty() {
+            let limits = self.limits_of_checked();
+            let terms = Terms { limits: &limits, ..*terms };
+            let (blocks, floor_ms) = (self.blocks.list(), self.head.floor());
+            let (looked, rest) = Looked::at(blocks, floor_ms, &unsure, &terms, &mut outcome);
+            let terms = Terms { looked: Some(&looked), ..terms };
+            unsure = self.head.append(&rest, &terms, log, &mut outcome)?;
+        }
         Ok(outcome)
     }
 }

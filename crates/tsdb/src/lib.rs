@@ -42,6 +42,7 @@ mod image;
 pub mod index;
 mod intervals;
 mod jobs;
+mod late;
 mod log;
 mod mend;
 mod metadata;

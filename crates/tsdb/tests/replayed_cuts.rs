@@ -517,7 +517,8 @@ fn what_came_after_a_deletion_and_a_cut_comes_back_without_its_image() {
          take y 400
          cut while take x 13 2=2
          delete y 0..400
-         take x 11=7 14
+         conflict x 11=7
+         take x 14
          delete x 12..13",
         "x 0=0 1=1 2=2 5=50 10=10 11=11 14=14",
     );

@@ -332,6 +332,7 @@ fn the_first_value_stays_though_the_head_has_forgotten_it() {
          head",
         "jobs: cut_stale
          late a 0 = 7: Conflict
+         late a 1 = 7: Conflict
          read a: 0 1!
          read a: 0 1!
          jobs: cut image compact

@@ -1,6 +1,7 @@
 //! What a block holds and which of its series match.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -16,7 +17,7 @@ use super::format::BlockMeta;
 use super::open::Opening;
 use super::salvage::Kept;
 use super::scan::{ClockCache, Cursor};
-use super::series::{Record, SeriesTable};
+use super::series::{GROUP, Record, SeriesTable};
 use super::tombstones::Tombstones;
 use crate::index::dictionary::Dictionary;
 use crate::index::lists::Lists;
@@ -149,6 +150,23 @@ impl Block {
         let Cursor { record, pairs } = cursor;
         self.read_series(series, record)?;
         self.of_index(self.index.labels(&record.pairs, pairs))
+    }
+
+    /// The number of a series, if it is there.
+    pub(crate) fn find(&self, cursor: &mut Cursor, labels: &Labels) -> Result<Option<u32>, BlockError> {
+        let mut series = 0..self.series_count();
+        while !series.is_empty() {
+            let middle = series.start + (series.end - series.start) / 2;
+            // The first of a group is read without those before it.
+            let first = middle - middle % GROUP as u32;
+            let middle = if first > series.start { first } else { middle };
+            match self.labels(cursor, middle)?.cmp(labels) {
+                Ordering::Less => series.start = middle + 1,
+                Ordering::Equal => return Ok(Some(middle)),
+                Ordering::Greater => series.end = middle,
+            }
+        }
+        Ok(None)
     }
 
     /// Reads where the chunks of a series lie.

@@ -182,6 +182,12 @@ impl Block {
         Ok(ControlFlow::Continue(()))
     }
 
+    /// When the newest sample of a series was, deleted or not.
+    pub(crate) fn newest_ms(&self, cursor: &mut Cursor, series: u32) -> Result<Option<i64>, BlockError> {
+        self.read_series(series, &mut cursor.record)?;
+        Ok(cursor.record.chunks.last().map(|chunk| self.clock(chunk).last_ms()))
+    }
+
     /// Whether a series has more than floats: histograms or start timestamps.
     pub(crate) fn is_special(&self, cursor: &mut Cursor, series: u32) -> Result<bool, BlockError> {
         self.read_series(series, &mut cursor.record)?;

@@ -12,17 +12,17 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 use tidewatch_chunk::BUCKETS_MAX;
-use tidewatch_model::{
-    Batch, BatchHistogram, BatchSeries, Limits, NativeHistogram, RawLabels, Sample, format_duration,
-};
+use tidewatch_model::{Batch, BatchHistogram, Limits, NativeHistogram, RawLabels, Sample, format_duration};
 use tidewatch_storage::{AppendError, AppendOutcome, Refusal, Ticket};
 
 use super::lookup::{Found, UNKNOWN};
 use super::registry::{Defined, SeriesId};
-use super::shard::{Shard, Verdict};
+use super::shard::{InBlocks, Shard, Verdict};
 use super::{Directory, Head, SHARDS};
+use crate::blocks::Blocks;
 use crate::floats::FloatsFrame;
 use crate::frames::{HistogramsFrame, StartsFrame};
+use crate::late::{Kind, Looked, Pick, picked};
 use crate::log::write_definitions;
 use crate::request::RequestFrame;
 
@@ -57,6 +57,9 @@ pub(crate) struct Terms<'a> {
     pub(crate) retention_ms: Option<i64>,
     pub(crate) limits: &'a Limits,
     pub(crate) series_max: usize,
+    pub(crate) blocks: &'a Blocks,
+    /// What is known of the batch's late samples; `None` where blocks are not asked yet.
+    pub(crate) looked: Option<&'a Looked>,
 }
 
 impl Terms<'_> {
@@ -68,6 +71,12 @@ impl Terms<'_> {
             time if time < self.from_ms.max(TIME_MIN) => Some(Refusal::TooOld),
             _ => None,
         }
+    }
+
+    /// What is known of the batch's late samples, if that is true still. To be asked while their shard is locked: a
+    /// block that has what the shard has forgotten is in the list then.
+    fn known(&self) -> Option<&Looked> {
+        self.looked.filter(|looked| looked.is_of(&self.blocks.list()))
     }
 
     /// What is wrong with the time of a sample, after "the sample".
@@ -108,6 +117,8 @@ struct Frames {
     starts: StartsFrame,
     floats: FloatsFrame,
     histograms: HistogramsFrame,
+    /// What blocks have to be asked about first, of all shards.
+    unsure: Vec<Pick>,
 }
 
 impl Frames {
@@ -128,18 +139,21 @@ impl Frames {
 }
 
 impl Head {
-    /// Takes what can be taken of a batch. See [`tidewatch_storage::Append::append`].
-    pub(crate) fn append(
+    /// Takes what can be taken of a batch, see [`tidewatch_storage::Append::append`]. Gives the samples that blocks
+    /// have to be asked about first.
+    pub(crate) fn append<'a>(
         &self,
-        batch: &Batch<'_>,
+        batch: &Batch<'a>,
         terms: &Terms<'_>,
         log: &dyn FrameLog,
-    ) -> Result<AppendOutcome, AppendError> {
+        outcome: &mut AppendOutcome,
+    ) -> Result<Batch<'a>, AppendError> {
         let mut scratch = self.scratch.lock().pop().unwrap_or_default();
-        let mut outcome = AppendOutcome::default();
-        let result = self.append_with(batch, terms, log, &mut scratch, &mut outcome);
+        let result = self.append_with(batch, terms, log, &mut scratch, outcome);
+        // Not kept like the rest: few requests have some.
+        let unsure = std::mem::take(&mut scratch.frames.unsure);
         self.scratch.lock().push(scratch);
-        result.map(|()| outcome)
+        result.map(|()| picked(batch, &unsure))
     }
 
     fn append_with(
@@ -313,12 +327,17 @@ fn take_group(
 ) {
     let window_ms = terms.limits.out_of_order_window_ms;
     let has_starts = !batch.starts.is_empty() || !shard.starts.is_empty();
-    for (place, at) in group.iter().enumerate() {
+    let known = terms.known();
+    shard.in_blocks = InBlocks { until_ms: terms.blocks.newest_ms(), is_unsure: true };
+    for (place, number) in group.iter().enumerate() {
         if let Some(later) = group.get(place + AHEAD) {
             shard.expect(ids[*later as usize]);
         }
-        let series = &batch.series[*at as usize];
-        let id = ids[*at as usize];
+        let series = &batch.series[*number as usize];
+        let id = ids[*number as usize];
+        if let Some(looked) = known {
+            shard.in_blocks = InBlocks { until_ms: looked.newest_ms(*number), is_unsure: false };
+        }
         let first = series.samples.start as usize;
         for (at, sample) in batch.samples[first..series.samples.end as usize].iter().enumerate() {
             let verdict = match terms.refusal(sample.timestamp) {
@@ -337,13 +356,14 @@ fn take_group(
                     outcome.accepted += 1;
                     outcome.duplicates += 1;
                 }
-                Verdict::Refused(refusal) => {
-                    refuse(outcome, refusal, 1, || describe(&series.labels, *sample, refusal, terms));
+                Verdict::Refused(refusal) => refuse_sample(outcome, &series.labels, *sample, refusal, terms),
+                Verdict::Unsure => {
+                    frames.unsure.push(Pick { series: *number, kind: Kind::Float, at: (first + at) as u32 })
                 }
             }
         }
         if !series.histograms.is_empty() {
-            take_histograms(batch, series, id, terms, shard, frames, outcome);
+            take_histograms(batch, *number, id, terms, shard, frames, outcome);
         }
     }
 }
@@ -356,7 +376,7 @@ fn set_start(shard: &mut Shard, frames: &mut Frames, id: SeriesId, timestamp: i6
 /// Takes the histograms of a series.
 fn take_histograms(
     batch: &Batch<'_>,
-    series: &BatchSeries<'_>,
+    number: u32,
     id: SeriesId,
     terms: &Terms<'_>,
     shard: &mut Shard,
@@ -364,7 +384,9 @@ fn take_histograms(
     outcome: &mut AppendOutcome,
 ) {
     let window_ms = terms.limits.out_of_order_window_ms;
-    for histogram in &batch.histograms[series.histograms.start as usize..series.histograms.end as usize] {
+    let series = &batch.series[number as usize];
+    for at in series.histograms.start as usize..series.histograms.end as usize {
+        let histogram = &batch.histograms[at];
         let timestamp = histogram.timestamp;
         let refused = match checked_histogram(histogram, terms) {
             Ok(value) => match shard.take_histogram(id, timestamp, &value, window_ms) {
@@ -379,14 +401,15 @@ fn take_histograms(
                     outcome.duplicates += 1;
                     continue;
                 }
+                Verdict::Unsure => {
+                    frames.unsure.push(Pick { series: number, kind: Kind::Histogram, at: at as u32 });
+                    continue;
+                }
                 Verdict::Refused(refusal) => (refusal, terms.cause(timestamp, refusal)),
             },
             Err(refused) => refused,
         };
-        let (refusal, cause) = refused;
-        refuse(outcome, refusal, 1, || {
-            format!("{}: the histogram at {timestamp} ms {cause}", Shown(&series.labels))
-        });
+        refuse_histogram(outcome, &series.labels, timestamp, refused);
     }
 }
 
@@ -432,9 +455,26 @@ pub(crate) fn refuse(
     }
 }
 
-fn describe(labels: &RawLabels<'_>, sample: Sample, refusal: Refusal, terms: &Terms<'_>) -> String {
-    let cause = terms.cause(sample.timestamp, refusal);
-    format!("{}: the sample {} at {} ms {cause}", Shown(labels), sample.value, sample.timestamp)
+pub(crate) fn refuse_sample(
+    outcome: &mut AppendOutcome,
+    labels: &RawLabels<'_>,
+    sample: Sample,
+    refusal: Refusal,
+    terms: &Terms<'_>,
+) {
+    refuse(outcome, refusal, 1, || {
+        let cause = terms.cause(sample.timestamp, refusal);
+        format!("{}: the sample {} at {} ms {cause}", Shown(labels), sample.value, sample.timestamp)
+    });
+}
+
+pub(crate) fn refuse_histogram(
+    outcome: &mut AppendOutcome,
+    labels: &RawLabels<'_>,
+    timestamp: i64,
+    (refusal, cause): (Refusal, String),
+) {
+    refuse(outcome, refusal, 1, || format!("{}: the histogram at {timestamp} ms {cause}", Shown(labels)));
 }
 
 /// Labels as they came, for messages: shortened, and readable whatever they are.
@@ -484,8 +524,18 @@ mod tests {
         }
         let limits = Limits::default();
         let (retention_ms, until_ms, series_max) = (None, i64::MAX, 1 << 20);
-        let terms = Terms { now_ms: 0, from_ms: 0, until_ms, retention_ms, limits: &limits, series_max };
-        head.append(&batch, &terms, log).expect("a good log");
+        let (blocks, looked) = (&Blocks::default(), None);
+        let terms = Terms {
+            now_ms: 0,
+            from_ms: 0,
+            until_ms,
+            retention_ms,
+            limits: &limits,
+            series_max,
+            blocks,
+            looked,
+        };
+        head.append(&batch, &terms, log, &mut AppendOutcome::default()).expect("a good log");
     }
 
     /// The kind of a frame, and of its parts.

@@ -4,7 +4,8 @@
 //! histogram ─► take ─┬─ newer than the series' histograms ─► row of the open run
 //!                    │     full, or of another layout: open run ─► column codec   (sealed run)
 //!                    └─ older ─► there already? ─► duplicate, conflict
-//!                                    └─ no ─► late, apart and sorted
+//!                                    └─ no ─► in blocks, perhaps? ─► asked about first (`late`)
+//!                                                 └─ no ─► late, apart and sorted
 //! ```
 //!
 //! Few series have histograms, so what they need lies beside the records of the series and not in
@@ -399,27 +400,32 @@ impl Shard {
         let newest_float = self.newest_of(&open);
         let newest = series.newest();
         let newest_of_all = newest.max(newest_float);
-        if timestamp < self.bar() || newest_of_all.is_some_and(|newest| timestamp <= newest) {
+        let newest_late = series.late.last().map(|(time, _)| *time);
+        let is_late = newest.or(newest_late).is_some_and(|newest| timestamp <= newest)
+            || self.is_late(timestamp, newest.is_some());
+        if is_late || newest_of_all.is_some_and(|newest| timestamp <= newest) {
             if let Some(have) = series.at(timestamp, self.known_from) {
                 let same = have.same_data(histogram);
-                return if same { Verdict::Duplicate } else { Verdict::Refused(Refusal::Conflict) };
+                return if same { Verdict::Duplicate } else { self.conflict(timestamp) };
             }
             if let Some(value) = self.value_at(id, &open, timestamp) {
                 let same = histogram.is_stale() && is_stale(value);
-                return if same { Verdict::Duplicate } else { Verdict::Refused(Refusal::Conflict) };
+                return if same { Verdict::Duplicate } else { self.conflict(timestamp) };
             }
             if newest_of_all.is_some_and(|newest| timestamp < newest.saturating_sub(window_ms)) {
                 return Verdict::Refused(Refusal::TooOld);
             }
         }
-        if timestamp < self.bar() || newest.is_some_and(|newest| timestamp <= newest) {
+        if is_late && self.is_unsure(timestamp) {
+            return Verdict::Unsure;
+        }
+        if is_late {
             let mut late = histogram.clone();
             late.set_hint(stored_hint(histogram, None));
             let at = series.late.partition_point(|(time, _)| *time < timestamp);
             series.late.insert(at, (timestamp, late));
             return Verdict::Taken;
         }
-        let newest_late = series.late.last().map(|(time, _)| *time);
         let is_gone = newest.is_some_and(|newest| series.deleted.contains(newest));
         let follows = newest_float.max(newest_late) <= newest && !is_gone;
         let previous = series.open.newest().filter(|_| follows);

@@ -6,11 +6,12 @@
 //!            └─ shards: id ─► open run, sealed runs, late samples   (a lock each)
 //! ```
 //!
-//! Locks, always in this order: the directory of series, then shards, then the log's own. A request keeps the directory
-//! read-locked until its samples are in, so that no series is removed under it. It locks all shards that it touches, in
-//! the order of their numbers, and nobody else locks more than one, so none waits for another in a circle. A frame is
-//! logged while its shards are locked, so that the log has the samples of a series in the order in which the head took
-//! them: recovery then decides about repeats, conflicts and deletions as the running head did.
+//! Locks, always in this order: the directory of series, then shards, then the log's own or that of the list of blocks.
+//! A request keeps the directory read-locked until its samples are in, so that no series is removed under it. It locks
+//! all shards that it touches, in the order of their numbers, and nobody else locks more than one, so none waits for
+//! another in a circle. A frame is logged while its shards are locked, so that the log has the samples of a series in
+//! the order in which the head took them: recovery then decides about repeats, conflicts and deletions as the running
+//! head did.
 //!
 //! Not here: files, blocks, and when anything happens (`db`).
 

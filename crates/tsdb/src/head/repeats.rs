@@ -106,7 +106,9 @@ impl Repeats {
 #[cfg(test)]
 mod tests {
     use tidewatch_model::{Batch, Labels, Limits, RawLabels, Sample};
+    use tidewatch_storage::AppendOutcome;
 
+    use crate::blocks::Blocks;
     use crate::head::Head;
     use crate::head::append::{Kept, Terms};
     use crate::log::{Frame, read_frame};
@@ -126,8 +128,10 @@ mod tests {
                 retention_ms: None,
                 limits: &limits,
                 series_max: 10,
+                blocks: &Blocks::default(),
+                looked: None,
             };
-            head.append(&batch, &terms, &log).expect("a good log");
+            head.append(&batch, &terms, &log, &mut AppendOutcome::default()).expect("a good log");
         };
         append("a", 1);
         append("b", 2);

@@ -5,7 +5,8 @@
 //!                  │        clock full, or run of many cells:
 //!                  │        open run ─► strong codec                 (sealed run)
 //!                  └─ older ─► there already? ─► duplicate, conflict
-//!                                   └─ no ─► late samples, apart and sorted
+//!                                   └─ no ─► in blocks, perhaps? ─► asked about first (`late`)
+//!                                                └─ no ─► late samples, apart and sorted
 //! ```
 //!
 //! Invariants: the open run of a series is not empty once the series has a sample in order, so
@@ -76,6 +77,22 @@ pub(crate) enum Verdict {
     Taken,
     Duplicate,
     Refused(Refusal),
+    /// Not taken yet: a block may have its time, and nobody has looked.
+    Unsure,
+}
+
+/// What blocks have of a series, as far as the request at hand knows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InBlocks {
+    /// Up to when they have samples, or may have.
+    pub(crate) until_ms: Option<i64>,
+    /// Whether nobody has looked yet.
+    pub(crate) is_unsure: bool,
+}
+
+impl InBlocks {
+    /// All that a start knows: it replays what was taken.
+    const NOTHING: InBlocks = InBlocks { until_ms: None, is_unsure: false };
 }
 
 #[derive(Debug)]
@@ -98,6 +115,10 @@ pub(crate) struct Shard {
     pub(super) known_from: i64,
     /// Samples before this time are taken as late ones: a cut has the others, or will.
     bar: i64,
+    /// So are samples before this one: a start began runs as it replayed the log, and knew nothing of blocks.
+    replayed_until: i64,
+    /// Of the series that is written to. One that has no run here begins none within that.
+    pub(crate) in_blocks: InBlocks,
     /// Late samples that are part of the cut under way.
     cutting: HashMap<SeriesId, Vec<Sample>>,
     /// Times of late histograms that are.
@@ -152,6 +173,8 @@ impl Default for Shard {
             floor: i64::MIN,
             known_from: i64::MIN,
             bar: i64::MIN,
+            replayed_until: i64::MIN,
+            in_blocks: InBlocks::NOTHING,
             cutting: HashMap::new(),
             cutting_histograms: HashMap::new(),
             oldest: i64::MAX,
@@ -199,7 +222,7 @@ impl Shard {
         let open = open_of(&mut self.pages, id);
         if open.clock == NONE
             || open.has_histograms
-            || sample.timestamp < self.bar
+            || sample.timestamp < self.bar.max(self.replayed_until)
             || open.tail.is_long()
             || !self.clocks.take(open.clock, open.first_row, open.count, sample.timestamp)
         {
@@ -242,11 +265,17 @@ impl Shard {
                 Refusal::TooOld => self.value_at(id, &open, sample.timestamp).is_some_and(same),
                 _ => is_stale(sample.value) && self.is_stale_at(id, sample.timestamp),
             };
-            return if is_repeat { Verdict::Duplicate } else { Verdict::Refused(refusal) };
+            return match refusal {
+                _ if is_repeat => Verdict::Duplicate,
+                Refusal::Conflict => self.conflict(sample.timestamp),
+                refusal => Verdict::Refused(refusal),
+            };
         }
         // Runs that were lost to damage have left late samples.
         let newest = self.newest_of(&open).or_else(|| Some(self.late.get(&id)?.last()?.timestamp));
-        if sample.timestamp < self.bar || newest.is_some_and(|newest| sample.timestamp <= newest) {
+        if newest.is_some_and(|newest| sample.timestamp <= newest)
+            || self.is_late(sample.timestamp, open.clock != NONE)
+        {
             return self.take_late(id, sample, window_ms);
         }
         if open.clock == NONE {
@@ -334,11 +363,14 @@ impl Shard {
         let open = *self.open_mut(id);
         if let Some(value) = self.value_at(id, &open, sample.timestamp) {
             let same = value.to_bits() == sample.value.to_bits();
-            return if same { Verdict::Duplicate } else { Verdict::Refused(Refusal::Conflict) };
+            return if same { Verdict::Duplicate } else { self.conflict(sample.timestamp) };
         }
         let newest = self.newest_of(&open);
         if newest.is_some_and(|newest| sample.timestamp < newest.saturating_sub(window_ms)) {
             return Verdict::Refused(Refusal::TooOld);
+        }
+        if self.is_unsure(sample.timestamp) {
+            return Verdict::Unsure;
         }
         let late = self.late.entry(id).or_default();
         let at = late.partition_point(|have| have.timestamp < sample.timestamp);
@@ -347,6 +379,26 @@ impl Shard {
         self.open_mut(id).has_late = true;
         self.count(sample.timestamp);
         Verdict::Taken
+    }
+
+    /// Whether a sample is late that is newer than all that its series has here.
+    pub(super) fn is_late(&self, timestamp: i64, has_run: bool) -> bool {
+        timestamp < self.bar.max(self.replayed_until) || !has_run && self.may_be_in_blocks(timestamp)
+    }
+
+    /// Whether blocks may have a sample of the series at a time.
+    fn may_be_in_blocks(&self, timestamp: i64) -> bool {
+        Some(timestamp) <= self.in_blocks.until_ms
+    }
+
+    /// Whether blocks have to be asked before a late sample is taken.
+    pub(super) fn is_unsure(&self, timestamp: i64) -> bool {
+        self.in_blocks.is_unsure && self.may_be_in_blocks(timestamp)
+    }
+
+    /// What becomes of a sample at whose time another value is here: a block may have had its own first.
+    pub(super) fn conflict(&self, timestamp: i64) -> Verdict {
+        if self.is_unsure(timestamp) { Verdict::Unsure } else { Verdict::Refused(Refusal::Conflict) }
     }
 
     /// The value that a series has at a time, as far as the head knows.

@@ -89,6 +89,11 @@ impl Shard {
         self.known_from = floor;
     }
 
+    /// All is back, and blocks have samples up to a time.
+    pub(crate) fn replayed(&mut self, newest_ms: i64) {
+        self.replayed_until = newest_ms.saturating_add(1);
+    }
+
     fn restored(&mut self, clock: u32, first_row: u8, count: u8) {
         let rows = self.clocks.rows(clock, first_row, count);
         self.oldest = self.oldest.min(rows[0]);
