@@ -134,6 +134,8 @@ const FOREIGN: &str =
 pub(crate) struct Images {
     series: Option<(ImageHeader, Bytes)>,
     shards: [Option<(ImageHeader, Bytes)>; SHARDS],
+    /// Those of shards that are there and can not be used.
+    unusable: [bool; SHARDS],
 }
 
 /// What is wrong with a file as a whole.
@@ -177,6 +179,8 @@ impl Images {
         for (at, image) in images.shards.iter_mut().enumerate() {
             *image = read(&shard_name(at), ImageKind::Shard(at))?;
         }
+        images.unusable =
+            std::array::from_fn(|at| flaws.iter().any(|flaw| flaw.path == head.join(shard_name(at))));
         Ok((images, flaws))
     }
 
@@ -246,9 +250,10 @@ impl Images {
         std::array::from_fn(|at| self.shard_position(at).unwrap_or(Position::START))
     }
 
-    /// Whether an image of a shard was written once that is not there: they are written in order.
+    /// Whether an image of a shard was written once that can not be had: they are written in order.
     pub(crate) fn lacks_shard(&self, at: usize) -> bool {
-        self.shards[at].is_none() && self.shards[at + 1..].iter().any(Option::is_some)
+        let was_written = |at: usize| self.shards[at].is_some() || self.unusable[at];
+        self.shards[at].is_none() && (at..SHARDS).any(was_written)
     }
 
     /// Up to where the image of a shard goes, if there is one.
