@@ -119,7 +119,7 @@ pub(crate) fn replay(
     }
     db.replay.lock().current = last;
     for (at, regain) in regains.into_iter().enumerate() {
-        regain.into_iter().for_each(|regain| regain.finish(at, &mut head.shards[at].lock()));
+        regain.into_iter().for_each(|mut regain| regain.finish(at, &mut head.shards[at].lock()));
     }
     complete(head, &log, newest_id, settled);
     Ok(log.recovered)
@@ -397,15 +397,14 @@ fn replay_queue(
 ) -> Replayed {
     let mut result = Replayed::default();
     for (position, frame) in queue.frames {
-        if let Some(done) = regain.take_if(|regain| regain.is_over(position)) {
-            done.finish(at, shard);
-        }
+        regain.iter_mut().for_each(|regain| regain.reach(at, shard, position));
         let Some(frame) = frame else {
             regain.iter_mut().for_each(|regain| regain.doubt(position, shard));
             continue;
         };
         if regain.as_mut().is_none_or(|regain| regain.takes(at, shard, &frame)) {
-            replay_frame(shard, at, known, settled, position, &frame, &mut result);
+            let takes_start = |id| regain.as_ref().is_none_or(|regain| regain.takes_start(id));
+            replay_frame(shard, at, known, settled, (position, &frame), takes_start, &mut result);
         }
     }
     result
@@ -416,8 +415,8 @@ fn replay_frame(
     at: usize,
     known: &KnownIds,
     settled: Settled,
-    position: Position,
-    bytes: &[u8],
+    (position, bytes): (Position, &[u8]),
+    takes_start: impl Fn(SeriesId) -> bool,
     result: &mut Replayed,
 ) {
     let known = |id: SeriesId, result: &mut Replayed| {
@@ -454,7 +453,7 @@ fn replay_frame(
         }
         Frame::Starts(starts) => {
             let whole = starts.for_each(|id, step| {
-                if known(id, result) {
+                if known(id, result) && takes_start(id) {
                     shard.restore_step(id, step);
                 }
             });

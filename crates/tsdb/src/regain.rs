@@ -13,7 +13,8 @@
 //!
 //! Two things the log can not tell without what was before it. Of a cut it may have the end alone: what came between
 //! is late, and no part of the cut, though nothing newer is there to tell that it was late. And when a counter started
-//! holds until the next step, which may have been there already: what comes back has no start.
+//! holds until the next step, which may have been there already: what comes back has no start, nor has what came behind
+//! the image to series whose steps may be lost.
 //!
 //! Not here: which sections are lost (`head::image`), and whether frames name series that are known (`recover`).
 
@@ -31,10 +32,14 @@ use crate::log::{Frame, read_frame};
 /// A shard on its way back.
 #[derive(Debug)]
 pub(crate) struct Regain {
-    /// What is whole of its image; `None` where there is none.
-    image: Option<(Shard, Remains)>,
+    /// What is whole of its image, until the log has come up to that; `None` where there is none, too.
+    image: Option<Shard>,
+    /// Of which series and kinds that has all.
+    remains: Remains,
     /// Up to where the image goes, or the newest of the others.
     until: Position,
+    /// Whether the shard has what is whole of its image.
+    is_over: bool,
     /// Whether a cut is under way whose beginning the log has.
     cut_began: bool,
 }
@@ -42,12 +47,12 @@ pub(crate) struct Regain {
 impl Regain {
     /// Puts what is whole of an image aside and leaves an empty shard.
     pub(crate) fn beside(shard: &mut Shard, remains: Remains, until: Position) -> Regain {
-        Regain { image: Some((mem::take(shard), remains)), until, cut_began: false }
+        Regain { image: Some(mem::take(shard)), remains, ..Regain::without_image(until) }
     }
 
     /// Begins with a shard that has no image.
     pub(crate) fn without_image(until: Position) -> Regain {
-        Regain { image: None, until, cut_began: false }
+        Regain { image: None, remains: Remains::default(), until, is_over: false, cut_began: false }
     }
 
     /// From where the log is replayed.
@@ -55,9 +60,11 @@ impl Regain {
         contiguous_from(opened, self.until)
     }
 
-    /// Whether the image goes up to a position, and not behind it.
-    pub(crate) fn is_over(&self, position: Position) -> bool {
-        self.image.is_some() && self.until <= position
+    /// The log has come up to a position.
+    pub(crate) fn reach(&mut self, at: usize, shard: &mut Shard, position: Position) {
+        if self.until <= position {
+            self.finish(at, shard);
+        }
     }
 
     /// The log has damage at a position, in which there may be what was deleted, or cut, of that before it.
@@ -68,8 +75,11 @@ impl Regain {
         }
     }
 
-    /// Whether a frame before that is replayed like any other.
+    /// Whether a frame is replayed like any other.
     pub(crate) fn takes(&mut self, at: usize, shard: &mut Shard, frame: &[u8]) -> bool {
+        if self.is_over {
+            return true;
+        }
         match read_frame(frame) {
             Ok(Frame::CutBegin { .. }) => {
                 self.cut_began = true;
@@ -82,16 +92,21 @@ impl Regain {
                 }
                 has_begun
             }
-            Ok(Frame::Starts(_)) => false,
             _ => true,
         }
     }
 
+    /// Whether all is there of a series on which the start of a counter may rest.
+    pub(crate) fn takes_start(&self, id: SeriesId) -> bool {
+        self.is_over && self.remains.has_histograms(id)
+    }
+
     /// Gives the shard what is whole of its image, and of the rest what was replayed.
-    pub(crate) fn finish(self, at: usize, shard: &mut Shard) {
-        if let Some((image, remains)) = self.image {
+    pub(crate) fn finish(&mut self, at: usize, shard: &mut Shard) {
+        if let Some(image) = self.image.take() {
             let replayed = mem::replace(shard, image);
-            give_back(at, &replayed, shard, &remains);
+            give_back(at, &replayed, shard, &self.remains);
+            self.is_over = true;
         }
     }
 }
@@ -184,7 +199,7 @@ mod tests {
         let histogram =
             NativeHistogram::Integer(Histogram { count: 1, zero_count: 1, ..Histogram::default() });
         assert_eq!(shard.take_histogram(id, 30, &histogram, NO_WINDOW), Verdict::Taken);
-        let regain = Regain::beside(&mut shard, Remains::default(), Position { segment: 1, offset: 99 });
+        let mut regain = Regain::beside(&mut shard, Remains::default(), Position { segment: 1, offset: 99 });
         for (timestamp, value) in [(10, 1.0), (20, STALE_NAN)] {
             assert_eq!(shard.take(id, Sample { timestamp, value }, NO_WINDOW), Verdict::Taken);
         }

@@ -618,6 +618,21 @@ fn what_a_damaged_part_of_the_log_deleted_stays_so_without_images() {
     }
 }
 
+/// A step that came behind the image ends with one that the image had.
+#[test]
+fn no_sample_has_the_start_of_one_that_came_behind_the_image() {
+    for loss in LOSSES {
+        let mut played =
+            Played::new("clock 120\ntake x 60~55 70~65 100~90\nimage\ntake x 69~1 110~90", Kind::Float);
+        played.simulation.disk.kill();
+        played.lose_known(loss);
+        played.restart("");
+        assert_eq!(played.world.answer(), "x 60=60 69=69 70=70 100=100 110=110", "{loss:?}");
+        played.world.step("take x 120~90");
+        assert!(played.world.answer().ends_with(" 120=120~90"), "{loss:?}");
+    }
+}
+
 /// How far the head was cut the first shard tells, where it can.
 #[test]
 fn what_was_cut_is_not_cut_again_without_the_image_of_the_first_shard() {

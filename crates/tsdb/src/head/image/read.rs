@@ -66,7 +66,7 @@ impl Remains {
         self.clocks && self.pages.contains(&page_of(id))
     }
 
-    /// Whether the histograms are there that it had; not so where it had none.
+    /// Whether the histograms are there that it had, and when its counters started; not so where its page had none.
     pub(crate) fn has_histograms(&self, id: SeriesId) -> bool {
         self.pages.contains(&(HISTOGRAMS + page_of(id)))
     }
