@@ -370,13 +370,31 @@ pub(crate) fn has_format(env: &Env, root: &Path) -> Result<bool, OpenError> {
     }
 }
 
+/// Fails where nothing shows that a directory is ours: it has neither `FORMAT` nor a file that only Tidewatch writes.
+pub fn check_ours(env: &Env, root: &Path) -> Result<(), OpenError> {
+    let path = root.join("FORMAT");
+    let has_format = match env.disk.exists(&path) {
+        // A file has the name, or one on the way.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => false,
+        exists => exists.map_err(OpenError::io(&path))?,
+    };
+    if has_format || has_our_files(env, root) {
+        return Ok(());
+    }
+    Err(OpenError::NotOurs { path: root.to_owned() })
+}
+
 /// Fails where `FORMAT` does not say that a directory is one of ours, of a format that this release reads.
 fn check_format(env: &Env, root: &Path) -> Result<(), OpenError> {
     let path = root.join("FORMAT");
     // A disk that fails is asked once more.
     let bytes = match read_small(env, &path).or_else(|_| read_small(env, &path)) {
         Err(error) if is_unreadable(&error) => Vec::new(),
-        read => read.map_err(OpenError::io(&path))?,
+        Err(error) => {
+            check_ours(env, root)?;
+            return Err(OpenError::io(&path)(error));
+        }
+        Ok(bytes) => bytes,
     };
     match parse_format(&bytes) {
         Some(found) if found > FORMAT => Err(OpenError::Version { path, found, newest: FORMAT }),

@@ -94,6 +94,9 @@ pub enum OpenError {
         path.display()
     )]
     Foreign { path: PathBuf, found: String },
+    /// What was to be read is no directory of ours, or none at all.
+    #[error("{}: this is no data directory of Tidewatch", path.display())]
+    NotOurs { path: PathBuf },
     /// The `FORMAT` file says something else than a format.
     #[error(
         "{}: this is not a format file of Tidewatch: name an empty or a new directory, or, if the \

@@ -248,3 +248,22 @@ fn blocks_are_listed_and_analyzed() {
     let elsewhere = offline::verify(&simulation.env, Path::new("/"));
     assert!(elsewhere.is_err(), "a directory of others is refused");
 }
+
+#[test]
+fn what_is_no_directory_of_ours_is_told_so() {
+    let simulation = Env::simulated(6);
+    let env = &simulation.env;
+    let put = |path: &str| drop(env.disk.open(Path::new(path), Open::Create).expect("a good disk"));
+    env.disk.create_dir_all(Path::new("/theirs/wal")).expect("a good disk");
+    put("/theirs/wal/00000000");
+    for root in ["/none", "/theirs"] {
+        let path = Path::new(root);
+        let verified = offline::verify(env, path).err().map(|error| error.to_string());
+        let listed = offline::blocks(env, path).err().map(|error| error.to_string());
+        let repaired = offline::repair(env, path).err().map(|error| error.to_string());
+        let checked = offline::check_ours(env, path).err().map(|error| error.to_string());
+        for said in [verified, listed, repaired, checked] {
+            assert_eq!(said, Some(format!("{root}: this is no data directory of Tidewatch")));
+        }
+    }
+}

@@ -24,6 +24,7 @@ pub use verify::{Verified, verify};
 
 use crate::block::{Block, BlockError, BlockId, Damage, block_path, parse_block_name};
 use crate::blocks::{damage_of, read_tombstones};
+pub use crate::directory::check_ours;
 use crate::directory::{NO_FORMAT, has_format};
 use crate::options::OpenError;
 

@@ -10,7 +10,8 @@ use tidewatch_migrate::prometheus::{BlockWriter, Values};
 use tidewatch_model::{Labels, Matcher};
 use tidewatch_storage::TimeRange;
 use tidewatch_tsdb::block::{StoredRun, StoredValues};
-use tidewatch_tsdb::{BLOCK_MS, Db, DbOptions, OpenError, Stored};
+use tidewatch_tsdb::offline::check_ours;
+use tidewatch_tsdb::{BLOCK_MS, Db, DbOptions, Stored};
 
 use super::parquet::{self, ParquetWriter};
 use super::progress::Progress;
@@ -140,10 +141,7 @@ fn selectors(arguments: &Export) -> Result<Vec<Vec<Matcher>>> {
 
 /// Opens a database that is there, without removing what a server's retention would.
 fn open(env: &Env, dir: &Path) -> Result<Db> {
-    let format = dir.join("FORMAT");
-    if !env.disk.exists(&format).map_err(OpenError::io(&format))? {
-        bail!("{}: this is no data directory of Tidewatch", dir.display());
-    }
+    check_ours(env, dir)?;
     let options = DbOptions { retention_ms: None, exemplars_max: usize::MAX, ..DbOptions::new(dir) };
     let db = Db::open(env.clone(), options)?;
     db.recover()?;
@@ -346,8 +344,10 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, "").expect("a disk");
         let env = Env::real().expect("threads");
-        let said = open(&env, &file.join("data")).err().expect("a file is no directory").to_string();
-        assert_eq!(said, format!("{}: Not a directory (os error 20)", file.join("data/FORMAT").display()));
+        for other in [file.clone(), file.join("data"), folder.path().join("none")] {
+            let said = open(&env, &other).err().expect("a file is no directory").to_string();
+            assert_eq!(said, format!("{}: this is no data directory of Tidewatch", other.display()));
+        }
         let said =
             super::super::import::entries(&env, &file.join("wal")).expect_err("a file is none").to_string();
         assert_eq!(said, format!("{}: Not a directory (os error 20)", file.join("wal").display()));
