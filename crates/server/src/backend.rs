@@ -79,9 +79,9 @@ pub trait Backend: Send + Sync {
     /// on a thread for blocking work.
     fn tsdb_status(&self, limit: usize) -> TsdbStatus;
 
-    /// The blocks of the store, oldest first. Called on a thread for blocking work.
-    fn tsdb_blocks(&self) -> Vec<BlockView> {
-        Vec::new()
+    /// The blocks of the store, oldest first; `None` until a start has opened them all. Called on a thread for blocking work.
+    fn tsdb_blocks(&self) -> Option<Vec<BlockView>> {
+        Some(Vec::new())
     }
 
     /// How many series the store holds in memory. The page asks every few seconds, so an

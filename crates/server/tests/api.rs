@@ -301,11 +301,12 @@ fn targets_and_their_metadata_are_shown() {
 
 // An empty list would say that nothing is wrong.
 #[test]
-fn alerts_and_metadata_are_not_told_while_a_start_brings_them_back() {
+fn alerts_metadata_and_blocks_are_not_told_while_a_start_brings_them_back() {
     let scene = Scene::new();
     scene.backend.restoring.store(true, Ordering::Relaxed);
     let refused = r#"503 {"status":"error","errorType":"unavailable","error":"the store is recovering and not complete yet"}"#;
-    for path in ["alerts", "rules", "rules?type=alert&exclude_alerts=true", "metadata"] {
+    for path in ["alerts", "rules", "rules?type=alert&exclude_alerts=true", "metadata", "status/tsdb/blocks"]
+    {
         scene.check(&format!("GET /api/v1/{path}"), refused);
     }
     assert!(scene.ask("GET /-/ready").starts_with("200 "));

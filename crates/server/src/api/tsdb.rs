@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tidewatch_storage::SelectError;
+
 use super::blocking;
 use crate::backend::{BlockView, StoreStatus, TsdbStatus};
 use crate::error::ApiError;
@@ -105,9 +107,11 @@ fn statistics<S: AsRef<str>>(json: &mut Json<'_>, name: &str, rows: &[(S, u64)])
     });
 }
 
-/// The blocks as Prometheus lists its own; ours have a number where those have a ULID.
+/// The blocks as Prometheus lists its own; ours have a number where those have a ULID. 503 as for queries until a start
+/// is complete.
 pub(crate) async fn blocks(service: &Arc<Service>) -> Result<Reply, ApiError> {
     let blocks = blocking(service, |service| service.app.backend.tsdb_blocks()).await?;
+    let blocks = blocks.ok_or(SelectError::Recovering)?;
     Ok(Reply::json(|json| {
         json.object(|json| json.key("blocks").array(&blocks, write_block));
     }))

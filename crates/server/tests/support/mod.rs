@@ -280,7 +280,7 @@ impl Backend for FixedBackend {
         }
     }
 
-    fn tsdb_blocks(&self) -> Vec<BlockView> {
+    fn tsdb_blocks(&self) -> Option<Vec<BlockView>> {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let first = BlockView {
             name: "00000007".to_owned(),
@@ -301,7 +301,7 @@ impl Backend for FixedBackend {
             bytes: 99,
             ..BlockView::default()
         };
-        vec![first, merged]
+        (!self.restoring.load(Ordering::Relaxed)).then(|| vec![first, merged])
     }
 
     fn external_labels(&self) -> Labels {

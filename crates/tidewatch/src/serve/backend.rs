@@ -264,7 +264,10 @@ impl Backend for Running {
         }
     }
 
-    fn tsdb_blocks(&self) -> Vec<BlockView> {
+    fn tsdb_blocks(&self) -> Option<Vec<BlockView>> {
+        if !self.db.is_complete() {
+            return None;
+        }
         let name = |file: &str| file.trim_end_matches(FILE_SUFFIX).to_owned();
         let view = |block: BlockStatus| BlockView {
             name: name(&block.name),
@@ -280,7 +283,7 @@ impl Backend for Running {
         };
         let mut blocks: Vec<BlockView> = self.db.status().blocks.into_iter().map(view).collect();
         blocks.sort_by(|a, b| (a.min_time_ms, &a.name).cmp(&(b.min_time_ms, &b.name)));
-        blocks
+        Some(blocks)
     }
 
     fn series_count(&self) -> u64 {
