@@ -1,10 +1,9 @@
 //! `tidewatch export`: what a data directory holds, in forms that others read.
 
-use std::fs::File;
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use tidewatch_env::Env;
 use tidewatch_migrate::prometheus::{BlockWriter, Values};
 use tidewatch_model::{Labels, Matcher};
@@ -13,6 +12,7 @@ use tidewatch_tsdb::block::{StoredRun, StoredValues};
 use tidewatch_tsdb::offline::check_ours;
 use tidewatch_tsdb::{BLOCK_MS, Db, DbOptions, Stored};
 
+use super::output::{Output, named};
 use super::parquet::{self, ParquetWriter};
 use super::progress::Progress;
 use super::{Export, ExportFormat, text};
@@ -52,12 +52,7 @@ pub fn run(arguments: &Export, console: &mut Console<'_>) -> Result<u8> {
             write_text(&db, &selectors, range, format, &mut BufWriter::new(&mut *console.out), err)?
         }
         (format, Some(output)) => {
-            let shown = || output.display().to_string();
-            let file = File::create_new(output).map_err(|error| match error.kind() {
-                ErrorKind::AlreadyExists => anyhow!("the file is there already: name another, or remove it"),
-                _ => error.into(),
-            });
-            let mut writer = BufWriter::new(file.with_context(shown)?);
+            let mut writer = BufWriter::new(Output::create(output)?);
             let (writer, counts) = match format {
                 ExportFormat::Parquet => write_rows(&db, &selectors, range, writer, err)?,
                 format => {
@@ -65,8 +60,7 @@ pub fn run(arguments: &Export, console: &mut Console<'_>) -> Result<u8> {
                     (writer, counts)
                 }
             };
-            let file = writer.into_inner().map_err(|error| error.into_error());
-            file.and_then(|file| file.sync_all()).with_context(shown)?;
+            writer.into_inner().map_err(|error| error.into_error())?.finish()?;
             counts
         }
     };
@@ -239,9 +233,9 @@ fn write_rows(
     db: &Db,
     selectors: &[Vec<Matcher>],
     range: TimeRange,
-    out: BufWriter<File>,
+    out: BufWriter<Output>,
     err: &mut dyn Write,
-) -> Result<(BufWriter<File>, Counts)> {
+) -> Result<(BufWriter<Output>, Counts)> {
     let mut writer = ParquetWriter::new(out)?;
     let counts = visit_floats(db, selectors, range, err, &mut |labels, timestamps, values| {
         writer.push(labels, timestamps, values)?;
@@ -298,16 +292,15 @@ fn write_blocks(
         let until = from.div_euclid(BLOCK_MS).saturating_add(1).saturating_mul(BLOCK_MS);
         let window = TimeRange { start: from, end: end.min(until - 1) };
         let union = Union::select(db, selectors, window)?;
-        let shown = || output.display().to_string();
-        let mut writer = BlockWriter::create(env, output).with_context(shown)?;
+        let mut writer = BlockWriter::create(env, output).map_err(named(output))?;
         union.visit(window, &mut counts, &mut |_| {}, &mut |labels, run, _| {
             let values = match run.values {
                 StoredValues::Floats(values) => Values::Floats(values),
                 StoredValues::Histograms(values) => Values::Histograms(values),
             };
-            writer.push(labels, run.timestamps, values).with_context(shown)
+            Ok(writer.push(labels, run.timestamps, values).map_err(named(output))?)
         })?;
-        counts.blocks += u64::from(writer.finish().with_context(shown)?.is_some());
+        counts.blocks += u64::from(writer.finish().map_err(named(output))?.is_some());
         let samples = counts.samples;
         progress.set(until.saturating_sub(start).unsigned_abs(), err, || format!("{samples} samples"));
         from = until;

@@ -12,6 +12,7 @@
 mod beside;
 mod export;
 mod import;
+mod output;
 mod parquet;
 mod progress;
 mod prometheus;
