@@ -414,6 +414,7 @@ fn the_log_of_a_real_prometheus_comes_over() -> Result<()> {
     lock.lock()?;
     let refused = import(&data, "prometheus", &theirs).err().map_or(String::new(), |error| error.to_string());
     ensure!(refused.contains("a Prometheus runs on this directory"), "{refused}");
+    ensure!(!data.exists(), "a refused import leaves nothing");
     drop(lock);
     let said = import(&data, "prometheus", &theirs)?;
     ensure!(said.contains("1 exemplars"), "{said}");

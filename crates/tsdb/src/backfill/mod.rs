@@ -236,6 +236,12 @@ impl Backfill {
         Ok(())
     }
 
+    /// Samples that were pushed or are in blocks that were made here, repeats included.
+    pub fn taken(&self) -> u64 {
+        let BackfillCounts { samples, duplicates, conflicts, .. } = &self.counts;
+        samples + duplicates + conflicts.count + self.pending.len() as u64
+    }
+
     /// Whether it is time to [`Backfill::flush`].
     pub fn is_full(&self) -> bool {
         self.pending.is_full()

@@ -52,6 +52,10 @@ struct Extra {
 }
 
 impl Pending {
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.rows.len() >= SAMPLES_MAX || self.bytes >= BYTES_MAX
     }

@@ -308,3 +308,14 @@ fn what_no_write_request_may_send_is_refused_by_name() {
     backfill.flush().expect("a good disk");
     assert_eq!(backfill.counts().samples, 2);
 }
+
+#[test]
+fn what_was_taken_counts_before_it_is_written() {
+    let env = Env::simulated(1).env;
+    let mut backfill = Backfill::open(&env, Path::new("/data")).expect("a good disk");
+    let labels = Labels::from_pairs([("__name__", "x")]);
+    backfill.push(&labels, &floats(&[1, 2, 2, 2], &[1.0, 2.0, 2.0, 3.0])).expect("fine");
+    assert_eq!((backfill.taken(), backfill.counts().samples), (4, 0));
+    backfill.flush().expect("a good disk");
+    assert_eq!((backfill.taken(), backfill.counts().samples), (4, 2));
+}

@@ -42,6 +42,9 @@ pub fn run(arguments: &Import, console: &mut Console<'_>) -> Result<u8> {
             .map_err(OpenError::io(source))?
             .then_some(())
             .with_context(|| format!("{}: no such source", source.display()))?;
+        if arguments.format == ImportFormat::Prometheus {
+            prometheus::check(&env, source)?;
+        }
     }
     let mut backfill = Backfill::open(&env, &arguments.storage_path)?;
     for Damage { path, offset, reason } in backfill.damage() {
@@ -69,6 +72,12 @@ impl Importer<'_, '_> {
         } else if self.problems == NAMED_MAX + 1 {
             let _ = writeln!(self.console.err, "  LEFT OUT: more; from here on they are only counted");
         }
+    }
+
+    /// Says how far a source has been read. What was read is written once much of it is there, so that is no measure.
+    pub fn show(&mut self, progress: &mut Progress, done: u64) {
+        let read = self.backfill.taken();
+        progress.set(done, self.console.err, || format!("{read} samples read"));
     }
 
     /// Remembers how far a source has come; what was collected of it is flushed.
@@ -124,8 +133,7 @@ impl Importer<'_, '_> {
                 self.backfill.flush()?;
                 self.reached(&key, Reached::At { place, type_line: reader.type_line() })?;
             }
-            let written = self.backfill.counts().samples;
-            progress.set(place.offset, self.console.err, || format!("{written} samples written"));
+            self.show(&mut progress, place.offset);
         }
         self.backfill.flush()?;
         if is_openmetrics && !reader.is_complete() {

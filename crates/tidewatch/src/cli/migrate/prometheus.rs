@@ -28,17 +28,28 @@ pub fn import(importer: &mut Importer<'_, '_>, source: &Path) -> Result<()> {
     let in_blocks = metas.iter().filter(|(_, meta)| !meta.is_out_of_order()).map(|(_, meta)| meta.max_time);
     let in_blocks = in_blocks.max().unwrap_or(i64::MIN);
     let log = Segments::list(&importer.env, &source.join("wal"))?;
-    if metas.is_empty() && log.files.is_empty() {
-        bail!(
-            "{}: this is no data directory of Prometheus: it has neither blocks nor a log",
-            source.display()
-        );
-    }
     for (name, meta) in metas {
         block(importer, &source.join(name), meta)?;
     }
     let late = Segments::list(&importer.env, &source.join("wbl"))?;
     Log::default().import(importer, source, &log, &late, in_blocks)
+}
+
+/// Fails where a directory is none that can be imported now. Asked before anything is created.
+pub fn check(env: &Env, source: &Path) -> Result<()> {
+    let _lock = lock(env, source)?;
+    let has_blocks = entries(env, source)?.iter().any(|(name, _)| is_block(name));
+    if !has_blocks && Segments::list(env, &source.join("wal"))?.files.is_empty() {
+        bail!(
+            "{}: this is no data directory of Prometheus: it has neither blocks nor a log",
+            source.display()
+        );
+    }
+    Ok(())
+}
+
+fn is_block(name: &str) -> bool {
+    name.len() == 26 && name.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// Keeps a Prometheus from running on a directory meanwhile: it would remove what is being read. A directory without
@@ -62,7 +73,7 @@ fn lock(env: &Env, source: &Path) -> Result<Option<Box<dyn Lock>>> {
 fn metas(importer: &mut Importer<'_, '_>, source: &Path) -> Result<Vec<(String, Meta)>> {
     let mut metas = Vec::new();
     for (name, path) in entries(&importer.env, source)? {
-        if name.len() != 26 || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        if !is_block(&name) {
             continue;
         }
         match Block::read_meta(&importer.env, &path) {
@@ -208,8 +219,7 @@ impl Log {
         for (segments, from_ms) in [(log, in_blocks), (late, i64::MIN)] {
             for file in &segments.files {
                 done += self.read(importer, file, &mut Pass::Samples { from_ms })?;
-                let written = importer.backfill.counts().samples;
-                progress.set(done, importer.console.err, || format!("{written} samples written"));
+                importer.show(&mut progress, done);
             }
         }
         drop(progress);
