@@ -3,6 +3,7 @@
 
 mod histograms;
 mod interrupted;
+mod late;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -48,9 +48,11 @@ struct Parent {
 }
 
 impl Meta {
-    /// Whether the block holds samples that came out of order: the log goes on beside it.
-    pub fn is_out_of_order(&self) -> bool {
-        self.compaction.hints.iter().any(|hint| hint == "from-out-of-order")
+    /// Whether the log has samples of the block's times that are not in it: it holds what came out of
+    /// order, or series alone that had ended.
+    pub fn is_beside_log(&self) -> bool {
+        let hints = ["from-out-of-order", "from-stale-series"];
+        self.compaction.hints.iter().any(|hint| hints.contains(&hint.as_str()))
     }
 
     /// Whether a reset that a chunk begins with is one that a sender told: so an export of ours says. What Prometheus
@@ -255,4 +257,20 @@ fn chunk_at(bytes: &[u8]) -> Result<(u8, &[u8]), String> {
         return Err("the checksum of the chunk does not hold".to_owned());
     }
     Ok((body[0], &body[1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_blocks_lie_beside_the_log() {
+        let is_beside = |hints: &str| {
+            let text =
+                format!(r#"{{"ulid":"A","minTime":0,"maxTime":1,"compaction":{{"hints":[{hints}]}}}}"#);
+            serde_json::from_str::<Meta>(&text).expect("a meta.json").is_beside_log()
+        };
+        let hints = ["", r#""from-out-of-order""#, r#""from-stale-series""#, r#""tidewatch-tells-resets""#];
+        assert_eq!(hints.map(is_beside), [false, true, true, false]);
+    }
 }

@@ -1,8 +1,16 @@
 //! Importing a Prometheus' data directory: block by block, then the write-ahead log.
 //!
-//! A block has its series in order, so it becomes a block of ours as it is read. The log's samples
-//! are in the order of time; those that a block has already are passed over, as Prometheus does at
-//! its start.
+//! A block has its series in order, so it becomes a block of ours as it is read. Of the log that is
+//! taken which Prometheus takes at its start:
+//!
+//! ```text
+//! wal  samples that are newer than all before them of their series, and than the blocks; what was
+//!      deleted of a stretch is none of them, wherever in the log the deletion stands
+//! wbl  samples out of order, which stand in `wal`, too. No deletion reaches them: older releases
+//!      show them all the same, newer ones hide them until they write them to a block, where they are back
+//! ```
+//!
+//! A deletion of all times says that the series went to a block with all it had until then.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
@@ -25,7 +33,7 @@ use super::state::{Reached, Sum};
 pub fn import(importer: &mut Importer<'_, '_>, source: &Path) -> Result<()> {
     let _lock = lock(&importer.env, source)?;
     let metas = metas(importer, source)?;
-    let in_blocks = metas.iter().filter(|(_, meta)| !meta.is_out_of_order()).map(|(_, meta)| meta.max_time);
+    let in_blocks = metas.iter().filter(|(_, meta)| !meta.is_beside_log()).map(|(_, meta)| meta.max_time);
     let in_blocks = in_blocks.max().unwrap_or(i64::MIN);
     let log = Segments::list(&importer.env, &source.join("wal"))?;
     for (name, meta) in metas {
@@ -168,6 +176,16 @@ struct Log {
     labels: Vec<Labels>,
     /// Deletions by series.
     deleted: HashMap<u32, Vec<Interval>>,
+    /// How often a series still goes to a block, from here on in the log.
+    moves: HashMap<u32, u32>,
+    /// The newest sample by series, of those that came in order.
+    newest: HashMap<u32, i64>,
+    /// Samples in order that were deleted.
+    deleted_samples: u64,
+    /// Samples out of order that are taken though their times were deleted.
+    kept_samples: u64,
+    /// Samples out of order, of which the log for these should tell.
+    late_samples: u64,
     /// Samples, exemplars and metadata of references that nothing names.
     nameless: u64,
     /// Records of kinds that are not known.
@@ -213,18 +231,18 @@ impl Log {
         let mut done = 0;
         // Deletions come behind what they delete, so they are looked for first.
         for file in &log.files {
-            done += self.read(importer, file, &mut Pass::Deletions)?;
+            done += self.read(importer, file, Pass::Deletions)?;
             progress.set(done, importer.console.err, || "looking for deletions".to_owned());
         }
-        for (segments, from_ms) in [(log, in_blocks), (late, i64::MIN)] {
+        for (segments, pass) in [(log, Pass::InOrder { from_ms: in_blocks }), (late, Pass::Late)] {
             for file in &segments.files {
-                done += self.read(importer, file, &mut Pass::Samples { from_ms })?;
+                done += self.read(importer, file, pass)?;
                 importer.show(&mut progress, done);
             }
         }
         drop(progress);
         importer.backfill.flush()?;
-        self.say(importer, &shown);
+        self.say(importer, &shown, !late.files.is_empty())?;
         if importer.beside.is_empty() {
             return importer.reached(&key, Reached::Done);
         }
@@ -233,7 +251,7 @@ impl Log {
     }
 
     /// Reads a segment; gives its length.
-    fn read(&mut self, importer: &mut Importer<'_, '_>, file: &Path, pass: &mut Pass) -> Result<u64> {
+    fn read(&mut self, importer: &mut Importer<'_, '_>, file: &Path, pass: Pass) -> Result<u64> {
         let map = importer.env.disk.map(file).map_err(OpenError::io(file))?;
         let mut problems = Vec::new();
         let mut outcome = Ok(());
@@ -251,7 +269,7 @@ impl Log {
             }
         });
         outcome?;
-        if let Pass::Samples { .. } = pass {
+        if pass != Pass::Deletions {
             for (at, reason) in problems.into_iter().chain(broken) {
                 importer.problem(format!("{}:{at}", file.display()), reason);
             }
@@ -259,30 +277,31 @@ impl Log {
         Ok(map.len() as u64)
     }
 
-    fn apply(&mut self, importer: &mut Importer<'_, '_>, record: Record, pass: &Pass) -> Result<()> {
+    fn apply(&mut self, importer: &mut Importer<'_, '_>, record: Record, pass: Pass) -> Result<()> {
         match (record, pass) {
             (Record::Series(series), _) => series.into_iter().for_each(|(reference, labels)| match labels {
                 Some(labels) => self.name(reference, labels),
-                None => self.unreadable += u64::from(matches!(pass, Pass::Samples { .. })),
+                None => self.unreadable += u64::from(pass != Pass::Deletions),
             }),
-            (Record::Tombstones(deletions), Pass::Deletions) => {
+            (Record::Tombstones(deletions), pass) => {
                 for (reference, first, last) in deletions {
                     if let Some(series) = self.series.get(&reference) {
-                        self.deleted.entry(*series).or_default().push((first, last));
+                        self.delete(*series, (first, last), pass);
                     }
                 }
             }
-            (Record::Samples(samples), Pass::Samples { from_ms }) => {
-                for (at, value) in samples.iter().filter(|(at, _)| at.time >= *from_ms) {
-                    self.sample(importer, at, StoredValues::Floats(std::slice::from_ref(value)));
+            (_, Pass::Deletions) => {}
+            (Record::Samples(samples), pass) => {
+                for (at, value) in &samples {
+                    self.sample(importer, at, StoredValues::Floats(std::slice::from_ref(value)), pass);
                 }
             }
-            (Record::Histograms(samples), Pass::Samples { from_ms }) => {
-                for (at, value) in samples.iter().filter(|(at, _)| at.time >= *from_ms) {
-                    self.sample(importer, at, StoredValues::Histograms(std::slice::from_ref(value)));
+            (Record::Histograms(samples), pass) => {
+                for (at, value) in &samples {
+                    self.sample(importer, at, StoredValues::Histograms(std::slice::from_ref(value)), pass);
                 }
             }
-            (Record::Exemplars(exemplars), Pass::Samples { .. }) => {
+            (Record::Exemplars(exemplars), _) => {
                 for (at, value, labels) in exemplars {
                     match self.labels_of(at.reference).zip(labels) {
                         Some((series, labels)) => {
@@ -293,7 +312,7 @@ impl Log {
                     }
                 }
             }
-            (Record::Metadata(metadata), Pass::Samples { .. }) => {
+            (Record::Metadata(metadata), _) => {
                 for Metadata { reference, kind, help, unit } in metadata {
                     match self.labels_of(reference) {
                         Some(series) => importer.beside.metadata(series, FamilyMetadata { kind, help, unit }),
@@ -301,8 +320,8 @@ impl Log {
                     }
                 }
             }
-            (Record::Unknown(kind), Pass::Samples { .. }) => *self.unknown.entry(kind).or_default() += 1,
-            _ => {}
+            (Record::Unknown(kind), _) => *self.unknown.entry(kind).or_default() += 1,
+            (Record::Passed, _) => {}
         }
         if importer.backfill.is_full() {
             importer.backfill.flush()?;
@@ -323,24 +342,74 @@ impl Log {
         self.series.get(&reference).map(|series| &self.labels[*series as usize])
     }
 
-    fn sample(&mut self, importer: &mut Importer<'_, '_>, at: &At, values: StoredValues<'_>) {
-        let Some(series) = self.series.get(&at.reference) else {
+    fn delete(&mut self, series: u32, interval: Interval, pass: Pass) {
+        match (pass, interval == (i64::MIN, i64::MAX)) {
+            (Pass::Deletions, true) => *self.moves.entry(series).or_default() += 1,
+            (Pass::Deletions, false) => self.deleted.entry(series).or_default().push(interval),
+            (Pass::InOrder { .. }, true) => {
+                self.moves.entry(series).and_modify(|moves| *moves = moves.saturating_sub(1));
+                self.newest.remove(&series);
+            }
+            (Pass::InOrder { .. }, false) | (Pass::Late, _) => {}
+        }
+    }
+
+    /// Whether Prometheus takes a sample from the place in its logs that is read.
+    fn takes(&mut self, series: u32, time: i64, pass: Pass) -> bool {
+        let is_deleted = || self.deleted.get(&series).is_some_and(|intervals| is_deleted(intervals, time));
+        let Pass::InOrder { from_ms } = pass else {
+            self.kept_samples += u64::from(is_deleted());
+            return true;
+        };
+        if time < from_ms || self.moves.get(&series).is_some_and(|moves| *moves > 0) {
+            return false;
+        }
+        let newest = self.newest.get(&series).copied();
+        if newest.is_some_and(|newest| time <= newest) {
+            // One that was sent twice is logged twice.
+            self.late_samples += u64::from(newest != Some(time));
+            return false;
+        }
+        let is_deleted = is_deleted();
+        self.deleted_samples += u64::from(is_deleted);
+        self.newest.insert(series, time);
+        !is_deleted
+    }
+
+    fn sample(&mut self, importer: &mut Importer<'_, '_>, at: &At, values: StoredValues<'_>, pass: Pass) {
+        let Some(&series) = self.series.get(&at.reference) else {
             self.nameless += 1;
             return;
         };
-        if self.deleted.get(series).is_some_and(|intervals| is_deleted(intervals, at.time)) {
+        if !self.takes(series, at.time, pass) {
             return;
         }
         let starts = [at.start];
         let run = StoredRun { timestamps: &[at.time], values, starts: Some(&starts) };
-        if let Err(reason) = importer.backfill.push(&self.labels[*series as usize], &run)
+        if let Err(reason) = importer.backfill.push(&self.labels[series as usize], &run)
             && self.refused.len() < REFUSED_MAX
         {
             self.refused.insert(reason);
         }
     }
 
-    fn say(self, importer: &mut Importer<'_, '_>, shown: &str) {
+    fn say(self, importer: &mut Importer<'_, '_>, shown: &str, has_late: bool) -> Result<()> {
+        let late_samples = if has_late { 0 } else { self.late_samples };
+        for (count, what) in [
+            (self.deleted_samples, "samples were deleted"),
+            (
+                self.kept_samples,
+                "samples that came out of order have times that were deleted: they were taken, as Prometheus keeps them",
+            ),
+            (
+                late_samples,
+                "samples came out of order: as Prometheus does, only those were taken that blocks have, as there is no wbl",
+            ),
+        ] {
+            if count > 0 {
+                writeln!(importer.console.out, "{shown}: {count} {what}")?;
+            }
+        }
         for reason in self.refused {
             importer.problem(shown, reason);
         }
@@ -356,11 +425,132 @@ impl Log {
         if self.unreadable > 0 {
             importer.problem(shown, format!("{} series whose labels are no label set", self.unreadable));
         }
+        Ok(())
     }
 }
 
-/// What a pass over the log is for.
+/// What is read, and for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pass {
+    /// `wal`, for what was deleted: that comes behind the samples.
     Deletions,
-    Samples { from_ms: i64 },
+    /// `wal`, for the samples that no block has.
+    InOrder { from_ms: i64 },
+    /// `wbl`, for all it has.
+    Late,
+}
+
+#[cfg(test)]
+mod tests {
+    use tidewatch_env::Open;
+    use tidewatch_storage::TimeRange;
+    use tidewatch_tsdb::{Db, DbOptions};
+
+    use super::*;
+    use crate::cli::Console;
+    use crate::cli::migrate::beside::Beside;
+    use crate::cli::migrate::state::State;
+
+    fn series(reference: u64, name: &str) -> Vec<u8> {
+        let head = [&[1][..], &reference.to_be_bytes(), &[1, 8], b"__name__", &[name.len() as u8]].concat();
+        [&head, name.as_bytes()].concat()
+    }
+
+    fn sample(reference: u64, time: i64, value: f64) -> Vec<u8> {
+        let place = [&[2][..], &reference.to_be_bytes(), &time.to_be_bytes(), &[0, 0]].concat();
+        [&place[..], &value.to_be_bytes()].concat()
+    }
+
+    fn tombstone(reference: u64, first: i64, last: i64) -> Vec<u8> {
+        let varint = |value: i64| {
+            let mut rest = (value << 1) ^ (value >> 63);
+            let mut bytes = Vec::new();
+            while rest as u64 > 127 {
+                bytes.push(rest as u8 | 128);
+                rest = (rest as u64 >> 7) as i64;
+            }
+            bytes.push(rest as u8);
+            bytes
+        };
+        [&[3][..], &reference.to_be_bytes(), &varint(first), &varint(last)].concat()
+    }
+
+    fn put(env: &Env, path: &str, records: &[Vec<u8>]) {
+        let path = Path::new(path);
+        env.disk.create_dir_all(path.parent().expect("a file")).expect("a good disk");
+        let file = env.disk.open(path, Open::Create).expect("a good disk");
+        for record in records {
+            let length = (record.len() as u16).to_be_bytes();
+            let fragment = [&[1][..], &length, &crc32c::crc32c(record).to_be_bytes(), record].concat();
+            file.append(&fragment).expect("a good disk");
+        }
+    }
+
+    /// What an import of `/theirs` says and stores: times and values.
+    fn imported(env: &Env) -> (String, Vec<String>) {
+        let dir = Path::new("/data");
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let backfill = Backfill::open(env, dir).expect("a good disk");
+        let state = State::load(env, dir).expect("a good disk");
+        let mut console = Console { out: &mut out, err: &mut err };
+        let beside = Beside::default();
+        let console = &mut console;
+        let mut importer = Importer { env: env.clone(), backfill, state, console, problems: 0, beside };
+        import(&mut importer, Path::new("/theirs")).expect("a good disk");
+        assert_eq!(importer.problems, 0);
+        drop(importer);
+        assert_eq!(String::from_utf8_lossy(&err), "");
+        let db =
+            Db::open(env.clone(), DbOptions { retention_ms: None, ..DbOptions::new(dir) }).expect("opens");
+        db.recover().expect("recovers");
+        let all = TimeRange { start: i64::MIN, end: i64::MAX };
+        let stored = db.stored(&[], all).expect("complete");
+        let mut found = Vec::new();
+        for series in 0..stored.len() {
+            let mut visit = |run: StoredRun<'_>| {
+                let StoredValues::Floats(values) = run.values else { panic!("no floats") };
+                let pairs = run.timestamps.iter().zip(values);
+                found.extend(pairs.map(|(time, value)| format!("{time} {value}")));
+                anyhow::Ok(())
+            };
+            stored.visit(series, all, &mut visit).expect("readable");
+        }
+        (String::from_utf8_lossy(&out).into_owned(), found)
+    }
+
+    const WAL: &str = "/theirs/wal/00000000";
+    const WBL: &str = "/theirs/wbl/00000000";
+
+    /// A deletion reaches what came in order before it or after it, and nothing that came out of order.
+    #[test]
+    fn deletions_reach_what_came_in_order() {
+        let env = Env::simulated(1).env;
+        let late = [sample(1, 1500, 15.0), sample(1, 1600, 16.0)];
+        let mut wal = vec![series(1, "a"), sample(1, 1000, 1.0), sample(1, 2000, 2.0), late[0].clone()];
+        wal.extend([tombstone(1, 1000, 2000), late[1].clone(), sample(1, 3000, 3.0), sample(1, 3000, 3.0)]);
+        put(&env, WAL, &wal);
+        let (said, found) = imported(&env);
+        assert_eq!(found, ["3000 3"]);
+        let of_late = "2 samples came out of order: as Prometheus does, only those were taken that blocks have, as there is \
+                       no wbl";
+        assert_eq!(said, format!("/theirs/wal: 2 samples were deleted\n/theirs/wal: {of_late}\n"));
+
+        let env = Env::simulated(1).env;
+        put(&env, WAL, &wal);
+        put(&env, WBL, &late);
+        let (said, found) = imported(&env);
+        assert_eq!(found, ["1500 15", "1600 16", "3000 3"]);
+        let kept = "2 samples that came out of order have times that were deleted: they were taken, as Prometheus keeps them";
+        assert_eq!(said, format!("/theirs/wal: 2 samples were deleted\n/theirs/wal: {kept}\n"));
+    }
+
+    /// A series that had ended went to a block, and came again.
+    #[test]
+    fn a_series_that_went_to_a_block_goes_on_behind_it() {
+        let env = Env::simulated(1).env;
+        let moved = tombstone(1, i64::MIN, i64::MAX);
+        let wal = [series(1, "a"), sample(1, 1000, 1.0), sample(1, 2000, 2.0), moved, series(2, "a")];
+        put(&env, WAL, &[&wal[..], &[sample(2, 1500, 3.0), sample(2, 2500, 4.0)]].concat());
+        assert_eq!(imported(&env), (String::new(), vec!["1500 3".to_owned(), "2500 4".to_owned()]));
+    }
 }
