@@ -7,7 +7,7 @@ use parking_lot::{Mutex, RwLock};
 use tidewatch_env::Env;
 use tidewatch_model::{Batch, Exemplar, Labels, Limits, Matcher};
 use tidewatch_storage::{
-    Append, AppendError, AppendOutcome, Room, Select, SelectError, Selection, Ticket, TimeRange,
+    Append, AppendError, AppendOutcome, Refusal, Room, Select, SelectError, Selection, Ticket, TimeRange,
 };
 
 use crate::block::BlockMeta;
@@ -480,10 +480,25 @@ impl Append for Db {
             // What is repeated was there, but perhaps its own batch is not durable yet.
             outcome.ticket = files.log.end();
         }
-        match outcome.overloaded.take() {
+        let overloaded = outcome.overloaded.take().or_else(|| self.refused_for_now(&outcome, &terms));
+        match overloaded {
             Some(reason) => Err(AppendError::Overloaded { reason }),
             None => Ok(outcome),
         }
+    }
+}
+
+impl Db {
+    /// Why samples that are too old will not be so soon: beside those of a clock that was ahead all are, until a job has
+    /// moved these to blocks.
+    fn refused_for_now(&self, outcome: &AppendOutcome, terms: &Terms<'_>) -> Option<String> {
+        self.files
+            .as_ref()
+            .filter(|_| outcome.refused.iter().any(|(refusal, _)| *refusal == Refusal::TooOld))?;
+        let (_, newest) = self.head.time_range()?;
+        let reason =
+            "the clock was ahead, and its samples are not in blocks yet: send this again in a second";
+        self.is_ahead(newest, terms.now_ms).then(|| reason.to_owned())
     }
 }
 

@@ -6,7 +6,7 @@ mod support;
 use tidewatch_env::sim::Simulation;
 use tidewatch_env::{Clock, Env};
 use tidewatch_model::{Batch, Labels, RawLabels, Sample};
-use tidewatch_storage::{Append, Refusal};
+use tidewatch_storage::{Append, AppendError, Refusal};
 use tidewatch_tsdb::{Db, DbOptions, Job};
 
 use support::contents;
@@ -25,14 +25,17 @@ fn recovered(simulation: &Simulation, retention_ms: Option<i64>) -> Db {
     db
 }
 
-/// Sends one sample of a series at each time. Gives `accepted`, or what the refusal says.
+/// Sends one sample of a series at each time. Gives `accepted`, or what the refusal says, or why to try again.
 fn send(db: &Db, name: &str, times: impl IntoIterator<Item = i64>) -> String {
     let labels = Labels::from_pairs([("__name__", name)]);
     let samples: Vec<Sample> =
         times.into_iter().map(|timestamp| Sample { timestamp, value: timestamp as f64 }).collect();
     let mut batch = Batch::new();
     batch.push(RawLabels::Canonical(labels.as_bytes()), &samples);
-    let outcome = db.append(&batch).expect("takes writes");
+    let outcome = match db.append(&batch) {
+        Err(AppendError::Overloaded { reason }) => return reason,
+        outcome => outcome.expect("takes writes"),
+    };
     db.commit().expect("a good disk");
     assert_eq!(outcome.accepted + outcome.refused_count(), samples.len() as u64);
     match outcome.first_refusal {
@@ -178,6 +181,24 @@ fn check_wrong_clock(seed: u64, wrong_ms: i64, restarts: bool) {
     // What the clock stamped while it was a year behind is older than retention, as it says itself.
     held.retain(|(_, time), _| *time > right - 15 * DAY_MS);
     assert_eq!(contents(&db).keys().collect::<Vec<_>>(), held.keys().collect::<Vec<_>>(), "{context}");
+}
+
+// Senders do not repeat what is refused for good: they lost what they sent in that second.
+#[test]
+fn who_writes_beside_samples_of_times_to_come_is_to_try_again() {
+    let simulation = Env::simulated(1);
+    let db = recovered(&simulation, None);
+    let right = simulation.clock.wall_ms();
+    simulation.clock.jump_to_ms(right + DAY_MS);
+    assert_eq!(send(&db, "x", [right + DAY_MS]), "accepted");
+    simulation.clock.jump_to_ms(right);
+    let said = send(&db, "x", [right]);
+    assert!(said.contains("send this again in a second"), "{said}");
+    assert_eq!(send(&db, "y", [right]), "accepted");
+    run_jobs(&db, &simulation);
+    assert_eq!(send(&db, "x", [right]), "accepted");
+    // What is too old anyhow is refused for good.
+    assert!(!send(&db, "x", [right - DAY_MS]).contains("again"));
 }
 
 /// A start that replays a cut of what was ahead, and the next one that went back.
