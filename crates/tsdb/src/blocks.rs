@@ -105,6 +105,8 @@ impl Blocks {
         let superseded = {
             let mut file = self.file.lock();
             file.check(env, directory, &there);
+            // Who puts a missing one back must not put it over another.
+            newest = file.ids().map(given).fold(newest, u64::max);
             compact::superseded(&there.whole, |id| file.names(id))
         };
         blocks.retain(|block| !superseded.contains(&block.meta().id));

@@ -451,8 +451,8 @@ impl Db {
         while !unsure.series.is_empty() {
             let limits = self.limits_of_checked();
             let terms = Terms { limits: &limits, ..*terms };
-            let (blocks, floor_ms) = (self.blocks.list(), self.head.floor());
-            let (looked, rest) = Looked::at(blocks, floor_ms, &unsure, &terms, &mut outcome);
+            let until_ms = self.env.clock.wall_ms().saturating_add(self.options.limits.future_ms);
+            let (looked, rest) = Looked::at(self.blocks.list(), until_ms, &unsure, &terms, &mut outcome);
             let terms = Terms { looked: Some(&looked), ..terms };
             unsure = self.head.append(&rest, &terms, log, &mut outcome)?;
         }
@@ -480,7 +480,7 @@ impl Append for Db {
             // What is repeated was there, but perhaps its own batch is not durable yet.
             outcome.ticket = files.log.end();
         }
-        let overloaded = outcome.overloaded.take().or_else(|| self.refused_for_now(&outcome, &terms));
+        let overloaded = outcome.overloaded.take().or_else(|| self.refused_for_now(batch, &outcome, &terms));
         match overloaded {
             Some(reason) => Err(AppendError::Overloaded { reason }),
             None => Ok(outcome),
@@ -491,10 +491,19 @@ impl Append for Db {
 impl Db {
     /// Why samples that are too old will not be so soon: beside those of a clock that was ahead all are, until a job has
     /// moved these to blocks.
-    fn refused_for_now(&self, outcome: &AppendOutcome, terms: &Terms<'_>) -> Option<String> {
-        self.files
-            .as_ref()
-            .filter(|_| outcome.refused.iter().any(|(refusal, _)| *refusal == Refusal::TooOld))?;
+    fn refused_for_now(
+        &self,
+        batch: &Batch<'_>,
+        outcome: &AppendOutcome,
+        terms: &Terms<'_>,
+    ) -> Option<String> {
+        let is_too_old = |(refusal, _): &(Refusal, u64)| *refusal == Refusal::TooOld;
+        self.files.as_ref().filter(|_| outcome.refused.iter().any(is_too_old))?;
+        // Older ones stay too old.
+        let from_ms = terms.now_ms.saturating_sub(terms.limits.out_of_order_window_ms);
+        let floats = batch.samples.iter().map(|sample| sample.timestamp);
+        let mut times = floats.chain(batch.histograms.iter().map(|histogram| histogram.timestamp));
+        times.find(|time| *time >= from_ms)?;
         let (_, newest) = self.head.time_range()?;
         let reason =
             "the clock was ahead, and its samples are not in blocks yet: send this again in a second";

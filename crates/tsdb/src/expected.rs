@@ -62,14 +62,14 @@ impl Expected {
         if there.whole.iter().any(is_other) {
             let lost = format!(
                 "the file is another block: the one that was here had samples from {min_ms} to {max_ms} ms; put it \
-                 back from a copy, or if you put the other in its place, nothing is amiss"
+                 back from a copy while no server has the data, or if you put the other in its place, nothing is amiss"
             );
             return Some((block, lost));
         }
         if !there.files.contains(id) {
             let lost = format!(
-                "the file is missing, with its samples from {min_ms} to {max_ms} ms: put it back from a copy; if you \
-                 put other blocks in its place, nothing is amiss"
+                "the file is missing, with its samples from {min_ms} to {max_ms} ms: put it back from a copy while no \
+                 server has the data; if you put other blocks in its place, nothing is amiss"
             );
             return Some((block, lost));
         }
@@ -114,9 +114,14 @@ impl BlockFile {
         self.written = expected;
     }
 
+    /// The blocks that the list on the disk names, as far as that is known.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = BlockId> {
+        self.written.iter().flatten().map(|block| block.id)
+    }
+
     /// Whether the list on the disk names a block, as far as that is known.
     pub(crate) fn names(&self, id: BlockId) -> bool {
-        self.written.iter().flatten().any(|block| block.id == id)
+        self.ids().any(|listed| listed == id)
     }
 
     /// Writes the list, unless it says this already.

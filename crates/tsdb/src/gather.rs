@@ -22,6 +22,18 @@ pub struct StoredRun<'a> {
     pub starts: Option<&'a [i64]>,
 }
 
+impl<'a> StoredRun<'a> {
+    /// One sample of it.
+    pub(crate) fn row(&self, row: usize) -> StoredRun<'a> {
+        let values = match self.values {
+            StoredValues::Floats(values) => StoredValues::Floats(&values[row..=row]),
+            StoredValues::Histograms(histograms) => StoredValues::Histograms(&histograms[row..=row]),
+        };
+        let starts = self.starts.map(|starts| &starts[row..=row]);
+        StoredRun { timestamps: &self.timestamps[row..=row], values, starts }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub enum StoredValues<'a> {
     Floats(&'a [f64]),

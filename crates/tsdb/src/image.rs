@@ -126,8 +126,8 @@ fn put(env: &Env, path: &Path, image: &[u8]) -> Result<(), OpenError> {
     replace_durably(&*env.disk, path, image).map_err(OpenError::io(path))
 }
 
-const FOREIGN: &str =
-    "the image is of another data directory: put the one of this directory back, or go on without";
+const FOREIGN: &str = "the image is of another data directory: put the one of this directory back before a server starts, \
+                       or go on without";
 
 /// Images with their headers checked.
 #[derive(Debug, Default)]

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use tidewatch_model::{Batch, BatchSeries, Labels, is_stale};
 use tidewatch_storage::{AppendOutcome, Refusal, TimeRange};
 
-use crate::block::{Block, BlockError, CHUNK_SPAN_MS, Cursor, StoredRun, StoredValues};
+use crate::block::{Block, CHUNK_SPAN_MS, Cursor, StoredRun, StoredValues};
 use crate::blocks::BlockList;
 use crate::gather::{Gather, StoredValue};
 use crate::head::append::{Terms, refuse_histogram, refuse_sample};
@@ -82,16 +82,16 @@ pub(crate) struct Looked {
 
 impl Looked {
     /// Looks what blocks have at the times of a batch. Says what became of the samples that are there, and gives
-    /// the rest.
+    /// the rest. Blocks of a clock that was ahead have samples behind `until_ms`: these are nothing to be late to.
     pub(crate) fn at<'a>(
         blocks: BlockList,
-        floor_ms: i64,
+        until_ms: i64,
         batch: &Batch<'a>,
         terms: &Terms<'_>,
         outcome: &mut AppendOutcome,
     ) -> (Looked, Batch<'a>) {
         let cursors = blocks.iter().map(|_| Cursor::default()).collect();
-        let mut look = Look { blocks: &blocks, cursors, floor_ms };
+        let mut look = Look { blocks: &blocks, cursors, until_ms };
         let (mut rest, mut newest_ms, mut gather) = (Vec::new(), Vec::new(), Gather::default());
         for (number, series) in (0..).zip(&batch.series) {
             let samples = samples_of(batch, number);
@@ -123,55 +123,56 @@ struct Look<'a> {
     blocks: &'a [Arc<Block>],
     /// One for each block.
     cursors: Vec<Cursor>,
-    /// No run of the head begins before this time.
-    floor_ms: i64,
+    until_ms: i64,
 }
 
 impl Look<'_> {
-    /// Collects what blocks have around the times of samples of a series. Gives the newest time that they have of
-    /// it. What can not be read is not there: who queries it is told.
+    /// Collects what blocks have at the times of samples of a series, which ascend. Gives the newest time that they
+    /// have of it. What can not be read is not there: who queries it is told.
     fn gather(&mut self, labels: &Labels, samples: &[(Pick, i64)], gather: &mut Gather) -> Option<i64> {
-        let mut times: Vec<i64> = samples.iter().map(|(_, time)| *time).collect();
-        times.sort_unstable();
-        let range = TimeRange { start: times[0], end: times[times.len() - 1] };
+        let times: Vec<i64> = samples.iter().map(|(_, time)| *time).collect();
         let mut newest = None;
         for (rank, (block, cursor)) in (0..).zip(self.blocks.iter().zip(&mut self.cursors)) {
-            if overlaps(block, range) || block.meta().max_ms >= range.start.max(self.floor_ms) {
-                newest = newest.max(gather_of(block, cursor, labels, &times, rank, gather).unwrap_or(None));
+            if block.meta().max_ms < times[0] {
+                continue;
             }
+            let Ok(Some(series)) = block.find(cursor, labels) else { continue };
+            newest = newest.max(block.newest_ms(cursor, series, self.until_ms).unwrap_or(None));
+            gather_of(block, cursor, series, &times, rank, gather);
         }
         newest
     }
 }
 
-fn gather_of(
-    block: &Block,
-    cursor: &mut Cursor,
-    labels: &Labels,
-    times: &[i64],
-    rank: u32,
-    gather: &mut Gather,
-) -> Result<Option<i64>, BlockError> {
-    let Some(series) = block.find(cursor, labels)? else { return Ok(None) };
+/// Collects what a block has of a series at some times, which ascend.
+fn gather_of(block: &Block, cursor: &mut Cursor, series: u32, times: &[i64], rank: u32, gather: &mut Gather) {
     // Times far apart must not cost what lies between them.
     for near in times.chunk_by(|a, b| b.saturating_sub(*a) < CHUNK_SPAN_MS) {
         let range = TimeRange { start: near[0], end: near[near.len() - 1] };
         let mut collect = |run: StoredRun<'_>| {
-            gather.push(rank, &run);
+            let (first, last) = (run.timestamps[0], run.timestamps[run.timestamps.len() - 1]);
+            let near = &near[near.partition_point(|time| *time < first)..];
+            let rows = near.iter().take_while(|time| **time <= last);
+            for row in rows.filter_map(|time| run.timestamps.binary_search(time).ok()) {
+                gather.push(rank, &run.row(row));
+            }
             ControlFlow::Continue(())
         };
-        let _ = block.scan_stored(cursor, series, range, &mut collect)?;
+        if overlaps(block, range) {
+            let _ = block.scan_stored(cursor, series, range, &mut collect);
+        }
     }
-    block.newest_ms(cursor, series)
 }
 
-/// The samples of a series of a batch, with their times.
+/// The samples of a series of a batch, with their times, which ascend.
 fn samples_of(batch: &Batch<'_>, series: u32) -> Vec<(Pick, i64)> {
     let BatchSeries { samples, histograms, .. } = &batch.series[series as usize];
     let float = |at| (Pick { series, kind: Kind::Float, at }, batch.samples[at as usize].timestamp);
     let histogram =
         |at| (Pick { series, kind: Kind::Histogram, at }, batch.histograms[at as usize].timestamp);
-    samples.clone().map(float).chain(histograms.clone().map(histogram)).collect()
+    let mut samples: Vec<_> = samples.clone().map(float).chain(histograms.clone().map(histogram)).collect();
+    samples.sort_by_key(|(_, time)| *time);
+    samples
 }
 
 /// Says what became of the samples of a series whose times blocks have; adds the others to `rest`.
@@ -185,7 +186,10 @@ fn settle(
 ) {
     let mut repeats = vec![None; samples.len()];
     let compared = stored.for_each(|run| {
-        for ((pick, time), repeats) in samples.iter().zip(&mut repeats) {
+        let last = run.timestamps[run.timestamps.len() - 1];
+        let from = samples.partition_point(|(_, time)| *time < run.timestamps[0]);
+        let within = samples[from..].iter().zip(&mut repeats[from..]);
+        for ((pick, time), repeats) in within.take_while(|((_, time), _)| *time <= last) {
             if let Ok(row) = run.timestamps.binary_search(time) {
                 *repeats = Some(is_repeat(batch, pick, run.values, row));
             }
@@ -280,7 +284,7 @@ mod tests {
         let late = of(-20, 7.0);
         assert_eq!(append(&late, None), (late.samples.clone(), AppendOutcome::default()));
         let mut settled = AppendOutcome::default();
-        let (looked, rest) = Looked::at(db.blocks.list(), db.head.floor(), &late, &terms, &mut settled);
+        let (looked, rest) = Looked::at(db.blocks.list(), i64::MAX, &late, &terms, &mut settled);
         assert_eq!((rest.samples.clone(), settled), (late.samples.clone(), AppendOutcome::default()));
 
         put(-20, 8.0);

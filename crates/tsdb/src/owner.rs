@@ -6,7 +6,8 @@
 //!
 //! `OWNER` itself may be lost or exchanged, and costs nothing; exchanged together with images or the log it is believed.
 //! Blocks bear the labels of their series and may be brought from anywhere. Who copies all of a directory copies its
-//! number: its files fit both. Files of earlier releases do not say whose they are, and are taken for ours.
+//! number: files fit both as long as neither goes on, and behind that nothing tells them apart. Files of earlier releases
+//! do not say whose they are, nor do those that were written while `OWNER` could not be; they are taken for ours.
 //!
 //! ```text
 //! OWNER ──┬─ an image or a segment says the same, or none says anything ─► it holds
@@ -27,7 +28,7 @@ use crate::image::is_image_name;
 
 const NAME: &str = "OWNER";
 
-const WRONG: &str = "the file was missing, damaged or of another data directory, and is written anew";
+const WRONG: &str = "the file was missing, damaged or of another data directory; a start writes it anew";
 
 /// What a directory says of itself.
 #[derive(Debug, Default)]
@@ -43,11 +44,12 @@ pub(crate) fn owner_path(root: &Path) -> PathBuf {
 
 /// Looks whose the files are, and changes nothing.
 pub(crate) fn look(env: &Env, root: &Path) -> Looked {
+    // First, as it is durable before a file that says so: a server beside us may be at its first start.
+    let said = said_by_files(env, root);
     let path = owner_path(root);
     // A disk that fails is asked once more.
     let bytes = read_small(env, &path).or_else(|_| read_small(env, &path));
     let stated = bytes.as_deref().ok().and_then(parse);
-    let said = said_by_files(env, root);
     let holds = stated.is_some_and(|stated| said.is_empty() || said.contains_key(&stated));
     let is_gone = said.is_empty() && bytes.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
     let most = said.into_iter().max_by_key(|(_, files)| *files).map(|(owner, _)| owner);

@@ -191,8 +191,12 @@ fn directories_of_earlier_versions_open_and_hold_what_they_held() {
         assert_eq!(db.status().damage, [], "{name}");
         assert!(text(&contents(&db)) == expected, "{name} holds other samples than it did");
         // It goes on, and what this version writes of it is read again.
+        let held = contents(&db);
+        let newest = held.keys().map(|(_, time)| *time).max().expect("some");
+        simulation.clock.jump_to_ms(newest + 240_000);
         ingest(&db, &simulation, 3);
         let more = contents(&db);
+        assert!(more.len() > held.len() + 15, "{name}: {} samples and then {}", held.len(), more.len());
         while let Some(job) = db.next_job(simulation.clock.wall_ms()) {
             db.run(job).expect("a good disk");
         }

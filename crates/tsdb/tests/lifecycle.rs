@@ -127,8 +127,8 @@ fn a_block_whose_file_is_gone_is_named_once() {
             open(&simulation).status().damage.into_iter().map(|d| (d.path, d.reason)).collect();
         let (from, to) = (block.min_time, block.max_time);
         let reason = format!(
-            "the file is missing, with its samples from {from} to {to} ms: put it back from a copy; if \
-             you put other blocks in its place, nothing is amiss"
+            "the file is missing, with its samples from {from} to {to} ms: put it back from a copy while no \
+             server has the data; if you put other blocks in its place, nothing is amiss"
         );
         assert_eq!(said, [(path.display().to_string(), reason)]);
         assert_eq!(open(&simulation).status().damage, [], "{name} for the second time");

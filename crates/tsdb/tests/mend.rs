@@ -193,8 +193,8 @@ fn a_mended_block_that_somebody_removes_is_named() {
         }
         let (path, from, to) = (path.display(), block.min_time, block.max_time);
         let expected = format!(
-            "{path}: the file is missing, with its samples from {from} to {to} ms: put it back from a copy; if \
-             you put other blocks in its place, nothing is amiss"
+            "{path}: the file is missing, with its samples from {from} to {to} ms: put it back from a copy while no \
+             server has the data; if you put other blocks in its place, nothing is amiss"
         );
         assert_eq!(offline_findings(&simulation), [expected.replace(": the", ": damaged at byte 0: the")]);
         assert_eq!(said(&open(&simulation)), [expected]);

@@ -19,8 +19,8 @@ const RETRY_SIZE: usize = 4096;
 
 const UNREADABLE: &str = "the disk cannot read this";
 
-const FOREIGN: &str =
-    "the segment is of another data directory: put the one of this directory back, or go on without";
+const FOREIGN: &str = "the segment is of another data directory: put the one of this directory back before a server starts, \
+                       or go on without";
 
 /// A frame as it was appended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,8 +205,8 @@ impl Reader {
         let mut bytes = [0; SEGMENT_HEADER_SIZE];
         let count = file.read_at(0, &mut bytes).ok()?;
         match SegmentHeader::check(&bytes[..count]) {
-            HeaderCheck::Good(header) if header.number == next && header.previous_end != END_UNKNOWN => {
-                Some(header.previous_end)
+            HeaderCheck::Good(header) if header.number == next && !header.is_foreign(self.owner) => {
+                Some(header.previous_end).filter(|end| *end != END_UNKNOWN)
             }
             _ => None,
         }

@@ -215,13 +215,13 @@ fn foreign_files_are_named_and_left_alone() {
     assert_eq!(read(&simulation.env), (frames[6..].to_vec(), vec![]));
 }
 
-/// A log of some owner, of three frames with this byte, one a segment.
-fn owned_log(owner: u64, byte: u8) -> Simulation {
+/// A log of some owner, of three segments, with frames of this byte.
+fn owned_log(owner: u64, byte: u8, frames: usize, len: usize) -> Simulation {
     let simulation = Env::simulated(owner);
     let options = WalOptions { owner, ..OPTIONS };
     let (wal, _) = Wal::open(&simulation.env, dir(), options).unwrap();
-    for _ in 0..3 {
-        wal.append(&[&[byte; 100]]).unwrap();
+    for _ in 0..frames {
+        wal.append(&[&vec![byte; len]]).unwrap();
     }
     wal.commit().unwrap();
     assert_eq!(wal.segments(), [1, 2, 3]);
@@ -231,9 +231,10 @@ fn owned_log(owner: u64, byte: u8) -> Simulation {
 // Frames of another log, at the same places, were taken for those of this one.
 #[test]
 fn no_segment_of_another_owner_is_believed() {
-    let other = owned_log(9, 9);
+    // Its segments end before ours: what they say of that is not of ours.
+    let other = owned_log(9, 9, 6, 30);
     for number in 1..=3 {
-        let ours = owned_log(8, 8);
+        let ours = owned_log(8, 8, 3, 100);
         ours.disk.poke(&file(number), &other.disk.peek(&file(number)).unwrap()).unwrap();
         let read = |owner: u64| {
             let mut reader = Reader::open(&ours.env, dir(), Position::START).unwrap().of(owner);
@@ -249,7 +250,7 @@ fn no_segment_of_another_owner_is_believed() {
         expected[number as usize - 1] = "the segment is of another data directory";
         assert_eq!(read(8), expected);
         // Who does not say who he is asks nobody.
-        assert_eq!(read(0).iter().filter(|text| *text == "9").count(), 1);
+        assert_eq!(read(0).iter().filter(|text| *text == "9").count(), 2);
         let (wal, report) = Wal::open(&ours.env, dir(), WalOptions { owner: 8, ..OPTIONS }).unwrap();
         assert_eq!((report.first_segment, report.end.is_some()), (4, number < 3));
         wal.append(&[&[8; 100]]).unwrap();

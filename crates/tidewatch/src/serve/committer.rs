@@ -63,12 +63,18 @@ struct Calls {
 }
 
 impl Calls {
+    /// Who raises the flag behind this look finds that the thread does not gather, and wakes it.
+    fn is_wanted(&self) -> bool {
+        self.gathers.store(false, Ordering::SeqCst);
+        self.wanted.load(Ordering::SeqCst)
+    }
+
     /// Returns when there is something to commit, and the others that will be soon are there or
     /// their time is over.
     fn wait(&self) {
         let mut due = None;
         // A wake-up that comes before `park` is kept, so none is lost; it may be one too many.
-        while !self.wanted.load(Ordering::Acquire) && !self.stop.load(Ordering::Acquire) {
+        while !self.is_wanted() && !self.stop.load(Ordering::Acquire) {
             if !self.soon.load(Ordering::Acquire) {
                 std::thread::park();
                 continue;
@@ -107,7 +113,6 @@ impl Committer {
                 // Before the commit: who appends from here on asks for the next.
                 heard.wanted.store(false, Ordering::SeqCst);
                 heard.soon.store(false, Ordering::SeqCst);
-                heard.gathers.store(false, Ordering::SeqCst);
                 let outcome = store.commit().map_err(|error| error.to_string());
                 failed = outcome.is_err();
                 drop(sender.send_replace(outcome));

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use parking_lot::Mutex;
-use rustix::fs::{OFlags, fstat};
+use rustix::fs::{OFlags, Stat, fstat};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 use tidewatch_model::{Annotations, Value};
@@ -61,11 +61,14 @@ impl QueryLog {
 
     /// Writes one line. A query does not fail for its log.
     pub fn write(&self, line: &str) {
-        let mut target = self.target.lock();
-        let Some(target) = &mut *target else { return };
-        if let Err(error) = target.write(line.as_bytes()) {
+        let told = self.target.lock().as_mut().and_then(|target| {
+            let error = target.write(line.as_bytes()).err()?;
             self.dropped.fetch_add(1, Ordering::Relaxed);
-            target.tell(&error);
+            target.words_of(&error)
+        });
+        // Not while the others wait: who reads our words may be slow, too.
+        if let Some((file, reason)) = told {
+            tracing::error!(%file, reason, "queries are missing in the query log");
         }
     }
 }
@@ -110,9 +113,14 @@ impl Target {
         }
     }
 
-    fn tell(&mut self, error: &io::Error) {
-        if self.told.is_some_and(|told| told.elapsed() < TELL_EVERY) {
-            return;
+    /// Which file lacks lines and why, if it is time for a word. None goes where the lines do, where there is no room, or
+    /// half a line.
+    fn words_of(&mut self, error: &io::Error) -> Option<(String, String)> {
+        let is_same = |sink: &Sink| fstat(stderr()).map(place_of) == sink.place();
+        if self.told.is_some_and(|told| told.elapsed() < TELL_EVERY)
+            || self.sink.as_ref().is_some_and(is_same)
+        {
+            return None;
         }
         self.told = Some(Instant::now());
         let reason = match error.kind() {
@@ -121,7 +129,7 @@ impl Target {
             _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => "nobody reads it".to_owned(),
             _ => error.to_string(),
         };
-        tracing::error!(file = %self.path.display(), reason, "queries are missing in the query log");
+        Some((self.path.display().to_string(), reason))
     }
 }
 
@@ -139,8 +147,12 @@ impl Sink {
             Sink::File(file) => fstat(file),
             Sink::Socket(socket) => fstat(socket),
         };
-        stat.map(|stat| (stat.st_dev, stat.st_ino))
+        stat.map(place_of)
     }
+}
+
+fn place_of(stat: Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
 }
 
 impl Write for Sink {

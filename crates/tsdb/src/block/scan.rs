@@ -182,10 +182,24 @@ impl Block {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// When the newest sample of a series was, deleted or not.
-    pub(crate) fn newest_ms(&self, cursor: &mut Cursor, series: u32) -> Result<Option<i64>, BlockError> {
+    /// When the newest sample of a series was up to a time, deleted or not.
+    pub(crate) fn newest_ms(
+        &self,
+        cursor: &mut Cursor,
+        series: u32,
+        until_ms: i64,
+    ) -> Result<Option<i64>, BlockError> {
         self.read_series(series, &mut cursor.record)?;
-        Ok(cursor.record.chunks.last().map(|chunk| self.clock(chunk).last_ms()))
+        let mut chunks = cursor.record.chunks.iter().rev().map(|chunk| (chunk, self.clock(chunk)));
+        let Some((chunk, clock)) = chunks.find(|(_, clock)| clock.first_ms <= until_ms) else {
+            return Ok(None);
+        };
+        if clock.last_ms() <= until_ms {
+            return Ok(Some(clock.last_ms()));
+        }
+        // Where times can not be read the samples are not there either.
+        let times = self.times(chunk.clock, &clock).ok();
+        Ok(times.and_then(|times| times.iter().rev().find(|time| **time <= until_ms).copied()))
     }
 
     /// Whether a series has more than floats: histograms or start timestamps.

@@ -87,8 +87,8 @@ fn all_blocks_gone(reference: &Reference) -> Vec<String> {
     let line = |block: &tidewatch_tsdb::block::Block| {
         let (path, from, to) = (block.path().display(), block.meta().min_ms, block.meta().max_ms);
         format!(
-            "{path}: the file is missing, with its samples from {from} to {to} ms: put it back from a copy; if \
-             you put other blocks in its place, nothing is amiss"
+            "{path}: the file is missing, with its samples from {from} to {to} ms: put it back from a copy while no \
+             server has the data; if you put other blocks in its place, nothing is amiss"
         )
     };
     blocks.iter().map(line).collect()
@@ -134,6 +134,20 @@ fn blocks_that_are_removed_with_all_that_is_beside_them_are_named_once() {
     let line = "/data/blocks: the directory of blocks is missing, with all that was in blocks: put it back from a copy \
                 while no server has the data, or go on without";
     assert_eq!(said_of_blocks(&simulation), [line]);
+}
+
+// Who puts a block back that was missing wrote over a new one of its number.
+#[test]
+fn numbers_of_blocks_that_are_missing_are_not_given_again() {
+    let reference = Reference::new();
+    let newest = offline::blocks(&reference.disk().env, Path::new("/data")).expect("readable").blocks;
+    let newest = newest.iter().map(|block| block.meta().id).max().expect("some");
+    let simulation = reference.disk();
+    simulation.env.disk.remove_dir_all(Path::new("/data/blocks")).expect("a good disk");
+    let db = open(&simulation, u64::MAX).expect("opens");
+    db.compact_whole().expect("a good disk");
+    let new = offline::blocks(&simulation.env, Path::new("/data")).expect("readable").blocks;
+    assert!(!new.is_empty() && new.iter().all(|block| block.meta().id > newest), "{newest:?}");
 }
 
 /// Its list is the newer one, where there are two: it knows nothing of the other.

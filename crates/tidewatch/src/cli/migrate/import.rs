@@ -42,8 +42,14 @@ pub fn run(arguments: &Import, console: &mut Console<'_>) -> Result<u8> {
             .map_err(OpenError::io(source))?
             .then_some(())
             .with_context(|| format!("{}: no such source", source.display()))?;
-        if arguments.format == ImportFormat::Prometheus {
-            prometheus::check(&env, source)?;
+        match arguments.format {
+            ImportFormat::Prometheus => prometheus::check(&env, source)?,
+            _ => drop(
+                env.disk
+                    .open(source, Open::Read)
+                    .and_then(|file| file.read_at(0, &mut [0]))
+                    .map_err(OpenError::io(source))?,
+            ),
         }
     }
     let mut backfill = Backfill::open(&env, &arguments.storage_path)?;

@@ -4,11 +4,14 @@
 //! create ─► write, write, … ─► finish ─► NAME.tmp, synced ─ rename ─► NAME
 //! ```
 //!
-//! So what bears the name is whole, and an export that failed leaves nothing in the way of the next one.
+//! So what bears the name is whole, and an export that failed leaves nothing in the way of the next one; one that was
+//! killed leaves `NAME.tmp`.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+
+use tidewatch_env::parent_of;
 
 pub struct Output {
     file: File,
@@ -41,15 +44,14 @@ impl Output {
         Ok(Output { file, path: path.to_owned(), beside, is_finished: false })
     }
 
-    /// Gives what was written its name: durable when this returns.
+    /// Gives what was written its name: durable when this returns, as far as the file system can say.
     pub fn finish(mut self) -> io::Result<()> {
         let synced = self.file.sync_all().and_then(|()| fs::rename(&self.beside, &self.path));
         synced.map_err(named(&self.path))?;
         self.is_finished = true;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))
-            .and_then(|folder| folder.sync_all())
-            .map_err(named(&self.path))
+        // Where a directory can not be synced, the file is whole and has its name all the same.
+        let _ = File::open(parent_of(&self.path)).and_then(|folder| folder.sync_all());
+        Ok(())
     }
 }
 
