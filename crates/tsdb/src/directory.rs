@@ -343,7 +343,7 @@ pub(crate) const NO_BLOCKS: &str = "the directory of blocks is missing, with all
                                     from a copy while no server has the data, or go on without";
 
 /// Whether somebody removed the directory of blocks and no list says what was in it: it is made before any image, any
-/// segment of the log and `OWNER`, and stays. (A snapshot has neither.)
+/// segment of the log and `OWNER`, and stays. (A snapshot has none of these.)
 pub(crate) fn lacks_blocks(env: &Env, root: &Path) -> bool {
     let has = |dir: &str, is_ours: fn(&Path) -> bool| {
         let names = env.disk.list(&root.join(dir)).unwrap_or_default();

@@ -46,7 +46,7 @@ pub(crate) enum Kind {
     Histogram,
 }
 
-/// The batch of some samples of another, which are in its order.
+/// The batch of some samples of another: series in its order, and samples of one in that of the picks.
 pub(crate) fn picked<'a>(batch: &Batch<'a>, picks: &[Pick]) -> Batch<'a> {
     let mut part = Batch::new();
     for picks in picks.chunk_by(|a, b| a.series == b.series) {

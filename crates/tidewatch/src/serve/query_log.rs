@@ -186,9 +186,9 @@ fn open(path: &Path) -> io::Result<Option<Sink>> {
 /// Standard output or error, if that is this socket.
 fn own_socket(metadata: &Metadata) -> io::Result<Sink> {
     let own = [stdout().as_fd().try_clone_to_owned(), stderr().as_fd().try_clone_to_owned()];
-    let own = own.into_iter().flatten().map(Sink::Socket);
+    let mut own = own.into_iter().flatten().map(Sink::Socket);
     let place = Ok((metadata.dev(), metadata.ino()));
-    own.into_iter().find(|socket| socket.place() == place).ok_or_else(|| {
+    own.find(|socket| socket.place() == place).ok_or_else(|| {
         io::Error::other(
             "it is a socket, and neither standard output nor standard error: name a file or a pipe",
         )
